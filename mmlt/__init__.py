@@ -1,0 +1,20 @@
+"""mmlt: vision-language long-tailed recognition for MMPretrain.
+
+Importing the package registers all of its components under the scope ``mmlt``.
+"""
+
+import warnings
+
+with warnings.catch_warnings():
+    # mmcv-lite says at import that its compiled operators are missing; nothing here uses them.
+    warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
+    import mmpretrain.models  # noqa: F401
+
+from mmlt import datasets, engine, evaluation, models
+from mmlt.engine.checkpoint import allow_mmengine_checkpoints
+from mmlt.errors import InputError
+from mmlt.version import __version__
+
+allow_mmengine_checkpoints()
+
+__all__ = ['InputError', '__version__', 'datasets', 'engine', 'evaluation', 'models']

@@ -1,0 +1,58 @@
+"""Images with captions."""
+
+from __future__ import annotations
+
+import csv
+import os
+
+from mmengine.fileio import join_path
+from mmpretrain.datasets import BaseDataset
+
+from mmlt.errors import InputError
+from mmlt.registry import DATASETS
+
+
+@DATASETS.register_module()
+class ImageTextDataset(BaseDataset):
+    """Pairs of image and caption from a CSV or TSV file with a header.
+
+    The columns ``image`` (path below ``data_prefix``) and ``caption`` are
+    read, and ``label`` (an integer) where it exists: pairs of one label are
+    then positives of each other in :class:`ContrastivePretrainer`.
+
+    Args:
+        ann_file (str): A ``.csv`` (comma) or ``.tsv`` (tab) file in UTF-8.
+        **kwargs: See MMPretrain's ``BaseDataset``.
+
+    Raises:
+        InputError: The file or a column is missing, or a row is bad.
+    """
+
+    def __init__(self, ann_file: str, **kwargs):
+        super().__init__(ann_file=ann_file, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Read the table."""
+        if not os.path.isfile(self.ann_file):
+            raise InputError(f"The caption file '{self.ann_file}' does not exist: check data_root and ann_file.")
+        with open(self.ann_file, newline='', encoding='utf-8') as f:
+            reader = csv.DictReader(f, delimiter='\t' if self.ann_file.endswith('.tsv') else ',')
+            for column in ('image', 'caption'):
+                if column not in (reader.fieldnames or ()):
+                    raise InputError(
+                        f"'{self.ann_file}' has no column '{column}' in its first line: it needs a header with "
+                        'image and caption, and may have label.'
+                    )
+            rows = list(reader)
+        data_list = []
+        for i, row in enumerate(rows, 2):
+            path = join_path(self.img_prefix, row['image']) if self.img_prefix else row['image']
+            if not row['caption']:
+                raise InputError(f"'{self.ann_file}', line {i}: '{row['image']}' has no caption.")
+            if not os.path.exists(path):
+                raise InputError(f"'{self.ann_file}', line {i}: the image '{path}' does not exist.")
+            info = {'img_path': path, 'caption': row['caption']}
+            if row.get('label'):
+                info['gt_label'] = int(row['label'])
+            data_list.append(info)
+        return data_list

@@ -1,0 +1,205 @@
+"""Long-tailed datasets given by a list of files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import open_clip
+from mmengine.fileio import LocalBackend, get, get_file_backend, join_path, list_from_file
+from mmengine.logging import print_log
+from mmpretrain.datasets import CustomDataset
+from PIL import Image
+from tqdm import tqdm
+
+from mmlt.datasets.long_tail import check_labels, count_classes
+from mmlt.errors import InputError
+from mmlt.registry import DATASETS
+
+NAMED_CLASS_LISTS = {'imagenet': lambda: tuple(open_clip.IMAGENET_CLASSNAMES)}
+
+
+def read_class_names(path: str) -> tuple[str, ...]:
+    """Read a class list: a name a line, or Places365's ``/a/airplane_cabin 1``.
+
+    Args:
+        path (str): Text file.
+
+    Returns:
+        tuple[str, ...]: Class names in the order of labels.
+
+    Raises:
+        InputError: The file is missing.
+    """
+    if not os.path.isfile(path):
+        raise InputError(f"The class list '{path}' does not exist: give a text file with one class name a line.")
+    names = []
+    for line in list_from_file(path):
+        line = line.strip()
+        if not line:
+            continue
+        if place := re.fullmatch(r'/\w/(\S+) \d+', line):
+            line = place[1].replace('/', ' ').replace('_', ' ')
+        names.append(line)
+    return tuple(names)
+
+
+def parse_annotation(path: str) -> tuple[list[str], np.ndarray]:
+    """Read a list of ``relative/path label`` lines, labels from 0.
+
+    Args:
+        path (str): Text file.
+
+    Returns:
+        tuple: N paths, and labels of shape (N, ).
+
+    Raises:
+        InputError: The file is missing, or a line has no label; names it.
+    """
+    if not os.path.isfile(path):
+        raise InputError(
+            f"The annotation file '{path}' does not exist: check data_root and ann_file, or download the list "
+            '(the dataset page in docs/ says where from).'
+        )
+    files, labels = [], []
+    for i, line in enumerate(list_from_file(path), 1):
+        if not line.strip():
+            continue
+        parts = line.strip().rsplit(maxsplit=1)
+        if len(parts) != 2 or not re.fullmatch(r'-?\d+', parts[1]):
+            raise InputError(f"'{path}', line {i}: '{line.strip()[:80]}' is not of the form 'relative/path label'.")
+        files.append(parts[0])
+        labels.append(int(parts[1]))
+    return files, np.array(labels, dtype=np.int64)
+
+
+def read_error(path: str) -> str | None:
+    """Why a picture cannot be read, or None if it can."""
+    try:
+        import io
+
+        with Image.open(io.BytesIO(get(path))) as image:
+            image.load()
+    except Exception as e:
+        return f'{type(e).__name__}: {e}'
+    return None
+
+
+@DATASETS.register_module()
+class LongTailedDataset(CustomDataset):
+    """A long-tailed dataset of ``path label`` lists (ImageNet-LT, Places-LT, one's own).
+
+    ``metainfo['class_counts']`` holds the images of every class in the TRAIN
+    split, on every split: losses, samplers, heads and metrics read it there.
+
+    Args:
+        ann_file (str): The list of this split, ``relative/path label`` a line,
+            labels from 0.
+        train_ann_file (str, optional): The list of the train split. Defaults
+            to None, which means that this is the train split.
+        classes (str | Sequence[str], optional): Class names: a sequence, a
+            text file (below ``data_root``), or ``'imagenet'`` for CLIP's names
+            of the 1,000. Defaults to None, the labels' numbers as names.
+        data_root (str): Root of files. Defaults to ''.
+        data_prefix (str): Folder of the images below it. Defaults to ''.
+        skip_unreadable (bool): Read every picture once at the start and leave
+            out those that cannot be read; they are counted and named.
+            By default an unreadable picture stops the run with its name.
+            Defaults to False.
+        **kwargs: See MMPretrain's ``CustomDataset``.
+
+    Raises:
+        InputError: Missing lists or pictures, bad lines, labels outside
+            [0, C), classes without training images.
+    """
+
+    def __init__(
+        self,
+        ann_file: str,
+        train_ann_file: str | None = None,
+        classes: str | Sequence[str] | None = None,
+        data_root: str = '',
+        data_prefix: str | dict = '',
+        skip_unreadable: bool = False,
+        metainfo: dict | None = None,
+        **kwargs,
+    ):
+        self.train_ann_file = train_ann_file
+        self.skip_unreadable = skip_unreadable
+        if isinstance(classes, str):
+            if classes in NAMED_CLASS_LISTS:
+                classes = NAMED_CLASS_LISTS[classes]()
+            else:
+                classes = read_class_names(classes if os.path.isabs(classes) else join_path(data_root, classes))
+        super().__init__(
+            data_root=data_root,
+            data_prefix=data_prefix,
+            ann_file=ann_file,
+            metainfo=metainfo,
+            classes=classes,
+            **kwargs,
+        )
+
+    def load_data_list(self) -> list[dict]:
+        """Read the lists; see :class:`LongTailedDataset` for what is checked."""
+        files, labels = parse_annotation(self.ann_file)
+        if self.train_ann_file is None:
+            train_file, train_labels = self.ann_file, labels
+        else:
+            train_file = self.train_ann_file
+            if not os.path.isabs(train_file):
+                train_file = join_path(self.data_root, train_file)
+            _, train_labels = parse_annotation(train_file)
+
+        prefix = self.img_prefix
+        local = isinstance(get_file_backend(prefix), LocalBackend)
+        if local and prefix and not os.path.isdir(prefix):
+            raise InputError(
+                f"The image folder '{prefix}' does not exist: set data_root (and data_prefix) to where the images are."
+            )
+        paths = [join_path(prefix, f) if prefix else f for f in files]
+        if local:
+            missing = [p for p in paths if not os.path.exists(p)]
+            if missing:
+                raise InputError(
+                    f"{len(missing)} of the {len(paths)} images of '{self.ann_file}' do not exist, the first is "
+                    f"'{missing[0]}': check data_prefix, or complete the download."
+                )
+        if self.skip_unreadable:
+            paths, labels = self._drop_unreadable(paths, labels)
+            if self.train_ann_file is None:
+                train_labels = labels
+        if self.CLASSES is None:
+            self._metainfo['classes'] = tuple(str(c) for c in range(int(train_labels.max()) + 1))
+        self._metainfo['class_counts'] = count_classes(train_labels, self.CLASSES, f"'{train_file}'")
+        check_labels(labels, self.CLASSES, f"'{self.ann_file}'")
+        return [{'img_path': p, 'gt_label': int(y)} for p, y in zip(paths, labels)]
+
+    def _drop_unreadable(self, paths: list[str], labels: np.ndarray) -> tuple[list[str], np.ndarray]:
+        errors = [read_error(p) for p in tqdm(paths, desc='Checking pictures', mininterval=2)]
+        bad = [(p, e) for p, e in zip(paths, errors) if e]
+        if bad:
+            listing = '\n'.join(f'  {p}: {e}' for p, e in bad)
+            print_log(
+                f"{len(bad)} of the {len(paths)} pictures of '{self.ann_file}' cannot be read and are left out:\n"
+                f'{listing}',
+                logger='current',
+                level=30,
+            )
+        keep = [i for i, e in enumerate(errors) if not e]
+        return [paths[i] for i in keep], labels[keep]
+
+    def prepare_data(self, idx: int):
+        """Run the pipeline on one sample; an unreadable picture is named."""
+        try:
+            return super().prepare_data(idx)
+        except Exception as e:
+            path = self.get_data_info(idx)['img_path']
+            if (reason := read_error(path)) is None:
+                raise
+            raise InputError(
+                f"The picture '{path}' cannot be read ({reason}): replace it, or set skip_unreadable=True on the "
+                'dataset to leave out such pictures.'
+            ) from e

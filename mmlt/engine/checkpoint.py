@@ -1,0 +1,81 @@
+"""Checkpoints: safe loading and comparison of the configs that made them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+
+_HISTORY_METHODS = frozenset({'min', 'max', 'mean', 'current'})
+
+
+def _history_getattr(obj, name):
+    """Stand in for ``builtins.getattr`` in a pickle: only the methods that a HistoryBuffer stores."""
+    if obj is HistoryBuffer and name in _HISTORY_METHODS:
+        return getattr(HistoryBuffer, name)
+    raise RuntimeError(f'A checkpoint asked for getattr({obj!r}, {name!r}), which MMEngine never writes; refused.')
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Let ``torch.load(weights_only=True)`` read the checkpoints that MMEngine writes.
+
+    From torch 2.6 on ``weights_only=True`` is the default, and MMEngine (up to
+    0.10.7) stores its log buffers beside the weights: HistoryBuffer, numpy
+    arrays, and ``builtins.getattr`` for the buffer's methods. Exactly these are
+    allowed, ``getattr`` only through a stand-in that serves HistoryBuffer.
+    """
+    if not hasattr(torch.serialization, 'add_safe_globals'):
+        return  # torch < 2.4: MMEngine's own loading still works
+    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+    allowed = [HistoryBuffer, np.ndarray, np.dtype, (_history_getattr, 'builtins.getattr')]
+    for prefix in ('numpy._core.multiarray', 'numpy.core.multiarray'):
+        allowed += [
+            (multiarray._reconstruct, f'{prefix}._reconstruct'),
+            (multiarray.scalar, f'{prefix}.scalar'),
+        ]
+    allowed += list({type(np.dtype(t)) for t in ('f8', 'f4', 'i8', 'i4', '?')})
+    torch.serialization.add_safe_globals(allowed)
+
+
+def plain(value):
+    """Turn a config into plain dicts, lists and scalars (tuples become lists)."""
+    if isinstance(value, Config):
+        value = value._cfg_dict
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, (str, int, float, bool)) or value is None:
+        return value
+    return repr(value)
+
+
+def first_difference(old, new, path: str = '') -> str | None:
+    """Name the first place where two configs differ.
+
+    Args:
+        old (Any): What was, as made by :func:`plain`.
+        new (Any): What is asked for now.
+        path (str): Prefix of the name. Defaults to ''.
+
+    Returns:
+        str | None: For example ``'model.neck.ratio was 0.2 and is now 0.5'``;
+        None where nothing differs.
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in list(old) + [k for k in new if k not in old]:
+            name = f'{path}.{key}' if path else key
+            if key not in old:
+                return f'{name} was not set and is now {new[key]!r}'
+            if key not in new:
+                return f'{name} was {old[key]!r} and is now not set'
+            if (found := first_difference(old[key], new[key], name)) is not None:
+                return found
+        return None
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for i, (a, b) in enumerate(zip(old, new)):
+            if (found := first_difference(a, b, f'{path}.{i}')) is not None:
+                return found
+        return None
+    return None if old == new else f'{path} was {old!r} and is now {new!r}'

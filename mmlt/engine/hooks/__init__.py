@@ -1,0 +1,17 @@
+from .checkpoint_guard import CheckpointGuardHook
+from .class_info import ClassInfoHook
+from .export_open_clip import ExportOpenCLIPHook
+from .feature_cache import FeatureCacheHook
+from .finite_loss import FiniteLossHook
+from .progress_bar import ProgressBarHook
+from .shot_report import ShotReportHook
+
+__all__ = [
+    'CheckpointGuardHook',
+    'ClassInfoHook',
+    'ExportOpenCLIPHook',
+    'FeatureCacheHook',
+    'FiniteLossHook',
+    'ProgressBarHook',
+    'ShotReportHook',
+]

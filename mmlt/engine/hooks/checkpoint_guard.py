@@ -1,0 +1,64 @@
+"""A checkpoint that does not belong is refused before it does harm."""
+
+from __future__ import annotations
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+from mmlt.engine.checkpoint import first_difference, plain
+from mmlt.errors import InputError
+from mmlt.registry import HOOKS
+
+
+@HOOKS.register_module()
+class CheckpointGuardHook(Hook):
+    """Check a checkpoint against the model before its weights are used.
+
+    MMEngine only logs weights of another shape and goes on with random ones.
+    Here that is an error, and so are a test with weights missing and a resume
+    with another model or other classes.
+
+    Raises:
+        InputError: The checkpoint does not belong to this config.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Compare shapes, names and, on resume, the model's config."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        source = getattr(runner, '_load_from', None) or 'the checkpoint'
+        if getattr(runner, '_resume', False) and not getattr(runner, 'testing', False):
+            self._same_config(runner, checkpoint, source)
+        state = checkpoint.get('state_dict', checkpoint)
+        state = {k.removeprefix('module.'): v for k, v in state.items()}
+        own = dict(model.named_parameters())
+        for name, parameter in own.items():
+            if name in state and state[name].shape != parameter.shape:
+                raise InputError(
+                    f"'{source}' has {name} of shape {tuple(state[name].shape)}, but this config's model has "
+                    f'{tuple(parameter.shape)}: it was trained with another backbone, width or class list.'
+                )
+        missing = [name for name in own if name not in state]
+        if len(missing) == len(own) and own:
+            raise InputError(
+                f"'{source}' holds none of this model's weights (its first is '{next(iter(state), 'nothing')}'): it is "
+                'a checkpoint of another method or project.'
+            )
+        if missing and getattr(runner, 'testing', False):
+            raise InputError(
+                f"'{source}' lacks {len(missing)} weights of this config's model, the first is '{missing[0]}': test it "
+                'with the config that it was trained with.'
+            )
+
+    def _same_config(self, runner, checkpoint: dict, source: str) -> None:
+        text = checkpoint.get('meta', {}).get('cfg')
+        if not text:
+            return
+        old, new = (plain(c.get('model')) for c in (Config.fromstring(text, '.py'), runner.cfg))
+        if (difference := first_difference(old, new, 'model')) is not None:
+            raise InputError(
+                f"Cannot resume from '{source}', it was made with another config: {difference}. Give the same config "
+                '(or another --work-dir), or start anew from its weights with --cfg-options load_from=<checkpoint>.'
+            )

@@ -1,0 +1,62 @@
+"""Class facts travel from the dataset to the modules that need them."""
+
+from __future__ import annotations
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner.base_loop import BaseLoop
+
+from mmlt.errors import InputError
+from mmlt.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ClassInfoHook(Hook):
+    """Hand class names and training counts to every module that asks for them.
+
+    A module asks by a method ``set_class_info(classes, class_counts)``. It is
+    called before weights are loaded; so nobody types counts or class names
+    into a config.
+
+    Args:
+        split (str): Whose dataset tells: 'train' (the train dataset if there
+            is one, otherwise the evaluated one), or 'val' where a model is
+            trained on other classes than it is validated on.
+            Defaults to 'train'.
+
+    Raises:
+        InputError: The dataset tells no classes, or train and test datasets
+            have different ones.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, split: str = 'train'):
+        if split not in ('train', 'val'):
+            raise InputError(f"ClassInfoHook's split is '{split}'; choose 'train' or 'val'.")
+        self.split = split
+
+    def before_run(self, runner) -> None:
+        """Find the dataset that is there, and tell the modules."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        asking = [m for m in model.modules() if hasattr(m, 'set_class_info')]
+        metas = {}
+        for name in ('train', 'val', 'test'):
+            loop = getattr(runner, f'_{name}_loop')
+            if isinstance(loop, BaseLoop):
+                metas[name] = getattr(loop.dataloader.dataset, 'metainfo', None) or {}
+        order = ('train', 'val', 'test') if self.split == 'train' else ('val', 'test')
+        known = [metas[name] for name in order if name in metas]
+        if not asking or not known:
+            return
+        sizes = {name: len(meta.get('classes') or ()) for name, meta in metas.items()}
+        if self.split == 'train' and len(set(sizes.values())) > 1:
+            raise InputError(
+                'The datasets have different class lists: '
+                + ', '.join(f'{name} {size}' for name, size in sizes.items())
+                + ' classes. Give all of them the same classes=...'
+            )
+        if not known[0].get('classes'):
+            raise InputError('The dataset tells no class names (metainfo has no classes): give it classes=[...].')
+        for module in asking:
+            module.set_class_info(known[0]['classes'], known[0].get('class_counts'))

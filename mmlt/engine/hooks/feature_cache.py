@@ -1,0 +1,281 @@
+"""Training on features that a frozen backbone computed once."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import open_clip
+import torch
+from mmengine.dataset import Compose
+from mmengine.dist import barrier, get_dist_info, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmpretrain.registry import TRANSFORMS
+from mmpretrain.structures import DataSample
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from mmlt.datasets.long_tail import dataset_labels
+from mmlt.engine.checkpoint import plain
+from mmlt.errors import InputError
+from mmlt.models import OpenCLIPVision
+from mmlt.registry import HOOKS
+
+
+class FeatureLoader:
+    """Batches of cached features in the order of the run's own sampler.
+
+    Args:
+        features (Tensor): Shape (V, N, D), V views of N images.
+        labels (np.ndarray): Shape (N, ).
+        dataloader (DataLoader): The one that is replaced; sampler, batch size,
+            dataset and drop_last are taken from it.
+        device (torch.device): Where batches go.
+        seed (int): Chooses the views.
+    """
+
+    def __init__(self, features: Tensor, labels: np.ndarray, dataloader, device, seed: int):
+        self.features, self.labels = features, labels
+        self.dataset, self.sampler = dataloader.dataset, dataloader.sampler
+        self.batch_size, self.drop_last = dataloader.batch_size, dataloader.drop_last
+        self.device, self.seed = device, seed
+        # Nothing but the label is read in training, so images of a class share one sample.
+        self._samples = {
+            int(y): DataSample().set_gt_label(torch.tensor([int(y)], device=device)) for y in np.unique(labels)
+        }
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.sampler), self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[dict]:
+        order = np.fromiter(self.sampler, dtype=np.int64, count=len(self.sampler))
+        views = np.zeros_like(order)
+        if len(self.features) > 1:
+            rng = np.random.default_rng([self.seed, getattr(self.sampler, 'epoch', 0), get_dist_info()[0]])
+            views = rng.integers(len(self.features), size=len(order))
+        for i in range(len(self)):
+            part = slice(i * self.batch_size, (i + 1) * self.batch_size)
+            chosen = self.features[torch.from_numpy(views[part]), torch.from_numpy(order[part])]
+            yield dict(
+                inputs=chosen.to(self.device, torch.float32),
+                data_samples=[self._samples[int(y)] for y in self.labels[order[part]]],
+            )
+
+
+@HOOKS.register_module()
+class FeatureCacheHook(Hook):
+    """Run a frozen backbone once over the training images, then train on its features.
+
+    With a frozen backbone and a deterministic transform the features of an
+    image never change; the training is then the same, without the backbone's
+    work. The cache lies in the work directory under a key of weights,
+    transform, images and settings: with any of them changed, it is made anew.
+    Validation and test still see the images.
+
+    Args:
+        views (int): 1: one view of every image by the transform of the test
+            pipeline; k > 1: k random views by the train pipeline, of which
+            one is drawn each time; 0: no cache, images at every step.
+            Defaults to 1.
+        pipeline (list[dict], optional): Another transform for the views.
+            Defaults to None.
+        dtype (str): 'float32' or 'float16' (half the size).
+            Defaults to 'float32'.
+        batch_size (int, optional): Images a forward pass. Defaults to None,
+            the train batch size.
+        directory (str, optional): Defaults to None, ``<work_dir>/features``.
+
+    Raises:
+        InputError: The backbone is not frozen, or the dataset cannot be read
+            with another pipeline.
+    """
+
+    # After the checkpoint is loaded and class facts are known, before anything counts iterations.
+    priority = 'HIGH'
+
+    def __init__(
+        self,
+        views: int = 1,
+        pipeline: list[dict] | None = None,
+        dtype: str = 'float32',
+        batch_size: int | None = None,
+        directory: str | None = None,
+    ):
+        if views < 0:
+            raise InputError(f'FeatureCacheHook: views is {views}; give 0 (no cache), 1 or the number of random views.')
+        if dtype not in ('float32', 'float16'):
+            raise InputError(f"FeatureCacheHook: dtype is '{dtype}'; choose 'float32' or 'float16'.")
+        self.views, self.pipeline, self.batch_size, self.directory = views, pipeline, batch_size, directory
+        self.dtype = getattr(torch, dtype)
+
+    def before_train(self, runner) -> None:
+        """Make or load the cache and put it in place of the train dataloader."""
+        if self.views == 0:
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        backbone = model.backbone
+        if not isinstance(backbone, OpenCLIPVision) or not backbone.frozen:
+            raise InputError(
+                'Cached features need a frozen OpenCLIPVision backbone: set model.backbone.frozen=True, or turn the '
+                'cache off with default_hooks.feature_cache.views=0.'
+            )
+        loader = runner.train_dataloader
+        dataset = self._viewed_dataset(runner, loader.dataset)
+        labels = dataset_labels(loader.dataset)
+        folder = self.directory or os.path.join(runner.work_dir, 'features')
+        key = self._fingerprint(model, dataset, labels, runner.seed)
+        path = os.path.join(folder, f'{key}.safetensors')
+        features = _read(path, (self.views, len(labels)))
+        if features is None:
+            os.makedirs(folder, exist_ok=True)
+            features = self._compute(runner, model, dataset, len(labels), path)
+        else:
+            runner.logger.info(f'Cached features of {len(labels)} images x {self.views} are read from {path}')
+        device = next(model.parameters()).device
+        cached = FeatureLoader(features, labels, loader, device, runner.seed)
+        runner.train_loop.dataloader = cached
+        if hasattr(runner.train_loop, 'dataloader_iterator'):
+            runner.train_loop.dataloader_iterator = type(runner.train_loop.dataloader_iterator)(cached)
+
+    def _viewed_dataset(self, runner, dataset):
+        """A copy of the dataset that gives the views."""
+        if not hasattr(dataset, 'pipeline'):
+            raise InputError(
+                f'{type(dataset).__name__} has no pipeline of its own that cached features could replace: cache a '
+                'plain dataset, or set default_hooks.feature_cache.views=0.'
+            )
+        pipeline = self.pipeline
+        if pipeline is None and self.views == 1:
+            evaluated = runner.cfg.get('test_dataloader') or runner.cfg.get('val_dataloader')
+            if evaluated is None:
+                raise InputError(
+                    'With views=1 the features use the transform of the test pipeline, but the config has no '
+                    'test_dataloader: give FeatureCacheHook a pipeline.'
+                )
+            pipeline = evaluated.dataset.pipeline
+        viewed = copy.copy(dataset)
+        if pipeline is not None:
+            viewed.pipeline = Compose([TRANSFORMS.build(t) for t in pipeline])
+        return viewed
+
+    def _fingerprint(self, model, dataset, labels: np.ndarray, seed: int) -> str:
+        digest = hashlib.blake2b(digest_size=12)
+        for name, tensor in model.backbone.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        preprocessor = model.data_preprocessor
+        facts = dict(
+            transform=repr(dataset.pipeline),
+            mean=preprocessor.mean.flatten().tolist() if hasattr(preprocessor, 'mean') else None,
+            std=preprocessor.std.flatten().tolist() if hasattr(preprocessor, 'std') else None,
+            to_rgb=getattr(preprocessor, 'to_rgb', None),
+            views=self.views,
+            dtype=str(self.dtype),
+            seed=seed if self.views > 1 else None,
+            versions=[torch.__version__, open_clip.__version__],
+        )
+        digest.update(json.dumps(plain(facts)).encode())
+        digest.update(labels.tobytes())
+        for i in range(len(labels)):
+            info = dataset.get_data_info(i)
+            if 'img_path' in info:
+                digest.update(info['img_path'].encode())
+                if os.path.exists(info['img_path']):
+                    stat = os.stat(info['img_path'])
+                    digest.update(f'{stat.st_size} {stat.st_mtime_ns}'.encode())
+            else:
+                digest.update(np.ascontiguousarray(info['img']))
+        return digest.hexdigest()
+
+    @torch.no_grad()
+    def _compute(self, runner, model, dataset, num_images: int, path: str) -> Tensor:
+        rank, world_size = get_dist_info()
+        train_loader = runner.train_dataloader
+        loader = Runner.build_dataloader(
+            dict(
+                dataset=dataset,
+                batch_size=self.batch_size or train_loader.batch_size,
+                num_workers=train_loader.num_workers,
+                sampler=dict(type='DefaultSampler', shuffle=False),
+                collate_fn=dict(type='default_collate'),
+            )
+        )
+        was_training = model.training
+        model.eval()
+        views = []
+        with _own_random_state():
+            for view in range(self.views):
+                _seed_all((runner.seed or 0) * 1000 + view)
+                parts = []
+                bar = tqdm(
+                    loader,
+                    desc=f'Caching features {view + 1}/{self.views}',
+                    mininterval=1,
+                    disable=not is_main_process(),
+                )
+                for batch in bar:
+                    inputs = model.data_preprocessor(batch, False)['inputs']
+                    feature = model.backbone(inputs)[-1]
+                    if view == 0 and not parts:
+                        # Widths that disagree show here, not after the whole pass.
+                        model.head((model.neck((feature,)) if model.with_neck else (feature,)))
+                    parts.append(feature.to('cpu', self.dtype))
+                views.append(torch.cat(parts))
+        model.train(was_training)
+        mine = torch.stack(views)
+        if world_size > 1:
+            save_file({'features': mine}, f'{path}.rank{rank}')
+            barrier()
+            if is_main_process():
+                parts = [_read(f'{path}.rank{r}', None) for r in range(world_size)]
+                # Rank r holds images r, r + W, ...; the sampler padded the end.
+                merged = torch.stack(parts, 2).flatten(1, 2)[:, :num_images]
+                _write(merged, path)
+            barrier()
+            os.remove(f'{path}.rank{rank}')
+            return _read(path, None)
+        _write(mine, path)
+        return mine
+
+
+def _write(features: Tensor, path: str) -> None:
+    save_file({'features': features.contiguous()}, f'{path}.part')
+    os.replace(f'{path}.part', path)
+
+
+def _read(path: str, shape: tuple[int, int] | None) -> Tensor | None:
+    """Features from a file, or None where there is no whole one."""
+    if not os.path.exists(path):
+        return None
+    with safe_open(path, framework='pt') as f:
+        features = f.get_tensor('features')
+    return features if shape is None or tuple(features.shape[:2]) == shape else None
+
+
+def _seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def _own_random_state():
+    """Random draws inside leave those outside as they would have been."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

@@ -1,0 +1,42 @@
+"""What remains of a test."""
+
+from __future__ import annotations
+
+import os.path as osp
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+
+from mmlt.evaluation import ShotAccuracy
+from mmlt.registry import HOOKS
+from mmlt.visualization import plot_class_accuracy, print_table, write_json
+
+
+@HOOKS.register_module()
+class ShotReportHook(Hook):
+    """After a test, print the many / medium / few table and write JSON and PNG.
+
+    The files are ``shot_report.json`` and ``shot_report.png`` in the work
+    directory: metrics, and the accuracy of every class over its training
+    images. A :class:`ShotAccuracy` must be among the test evaluator's metrics.
+
+    Args:
+        title (str, optional): Above table and picture. Defaults to None, the
+            config's name.
+    """
+
+    def __init__(self, title: str | None = None):
+        self.title = title
+
+    @master_only
+    def after_test_epoch(self, runner, metrics: dict | None = None) -> None:
+        """Report the last evaluation."""
+        report = next((m.report for m in runner.test_evaluator.metrics if isinstance(m, ShotAccuracy)), None)
+        if not report:
+            return
+        title = self.title or osp.splitext(osp.basename(runner.cfg.filename or runner.experiment_name))[0]
+        base = osp.join(runner.work_dir, 'shot_report')
+        write_json(report, f'{base}.json')
+        plot_class_accuracy(report, f'{base}.png', title)
+        print_table(report, title)
+        runner.logger.info(f'Report: {base}.json\nPicture: {base}.png')

@@ -1,0 +1,138 @@
+"""MMEngine's Runner with what a staged, CPU-capable project needs."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+
+import torch
+from mmengine.dist import barrier, is_distributed, is_main_process
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner as MMEngineRunner
+from mmengine.runner import find_latest_checkpoint
+from torch.nn.parallel import DistributedDataParallel
+
+from mmlt.engine.stages import RunRecord, decisive, resolve_placeholders, stage_ids, starting_checkpoint
+from mmlt.registry import RUNNERS
+
+# Long dumps that belong into the log file, where they stay.
+_FILE_ONLY = (
+    'System environment:',
+    'Config:\n',
+    'Hooks will be executed',
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+    'Exp name: ',
+    'Distributed training is not used, all SyncBatchNorm',
+    '- The model and loaded state dict do not match exactly',
+)
+
+
+class _ConsoleFilter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return not any(start in message for start in _FILE_ONLY)
+
+
+@RUNNERS.register_module()
+class Runner(MMEngineRunner):
+    """MMEngine's Runner; a config names it by ``runner_type='mmlt.Runner'``.
+
+    Beyond MMEngine's:
+
+    - earlier ``stages`` of a config are found (see :mod:`mmlt.engine.stages`),
+      also with MMPretrain's own ``train.py``, and a missing one is named;
+    - ``run.json`` in the work directory tells whether a training is finished;
+    - checkpoints of another model are refused (:class:`CheckpointGuardHook`);
+    - ``--launcher pytorch`` and ``--amp`` work without a GPU (gloo, bfloat16);
+    - a test without checkpoint evaluates the pretrained model (zero-shot);
+    - the console shows progress, the log file everything.
+    """
+
+    testing = False  # whether test() is running
+    asked: dict | None = None  # the decisive part of the config, before stages were filled in
+
+    @classmethod
+    def from_cfg(cls, cfg):
+        """Build from a config; see MMEngine."""
+        asked = decisive(cfg)
+        cfg = copy.deepcopy(cfg)
+        cls._find_earlier_stages(cfg)
+        wrapper = cfg.get('optim_wrapper') or {}
+        if wrapper.get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
+            wrapper.type = 'mmlt.BFloat16OptimWrapper'
+            for key in ('loss_scale', 'dtype'):
+                wrapper.pop(key, None)
+        runner = super().from_cfg(cfg)
+        runner.asked = asked
+        return runner
+
+    @staticmethod
+    def _find_earlier_stages(cfg) -> None:
+        if cfg.get('stages'):
+            resumes = cfg.get('resume') and (cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir))
+            if not cfg.get('load_from') and not resumes and cfg.get('train_cfg'):
+                if (start := starting_checkpoint(cfg)) is not None:
+                    cfg.load_from, cfg.resume = start, False
+            resolve_placeholders(cfg)
+
+    def register_default_hooks(self, hooks=None) -> None:
+        """See MMEngine; a checkpoint guard is always there."""
+        hooks = dict(hooks or {})
+        hooks.setdefault('checkpoint_guard', dict(type='mmlt.CheckpointGuardHook'))
+        super().register_default_hooks(hooks)
+
+    def build_logger(self, *args, **kwargs):
+        """See MMEngine; the console leaves out what only the log file needs."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.addFilter(_ConsoleFilter())
+        return logger
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """See MMEngine; processes on CPUs talk by gloo."""
+        if self._launcher == 'pytorch' and not is_distributed() and not torch.cuda.is_available():
+            torch.distributed.init_process_group('gloo')
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg, model):
+        """See MMEngine; on CPUs DDP gets no device ids."""
+        if self.distributed and not torch.cuda.is_available() and not is_model_wrapper(model):
+            cfg = dict(model_wrapper_cfg or {})
+            cfg.setdefault('type', 'MMDistributedDataParallel')
+            cfg.setdefault('find_unused_parameters', self.cfg.get('find_unused_parameters', False))
+            buffers = 'forward_sync_buffers'
+            if buffers not in inspect.signature(DistributedDataParallel.__init__).parameters:
+                buffers = 'broadcast_buffers'
+            cfg.setdefault(buffers, False)
+            cfg.setdefault('device_ids', None)
+            model_wrapper_cfg = cfg
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def train(self):
+        """Train, and record the beginning and the end in ``run.json``."""
+        record = RunRecord(self.work_dir)
+        barrier()  # nobody still reads the old record
+        if is_main_process():
+            resumed = self._resume and (self._load_from or find_latest_checkpoint(self.work_dir)) is not None
+            record.begin(self.asked or decisive(self.cfg), stage_ids(self.cfg), resumed)
+        model = super().train()
+        self._has_loaded = True  # a test that follows is of the trained weights
+        if is_main_process():
+            record.finish()
+        barrier()
+        return model
+
+    def test(self) -> dict:
+        """Test; without a checkpoint, with the pretrained weights."""
+        self.testing = True
+        try:
+            if self._load_from is None and not self._resume and not self._has_loaded:
+                self.logger.info('No checkpoint is given: the model is tested with its pretrained weights.')
+                self._init_model_weights()
+                self._has_loaded = True
+            return super().test()
+        finally:
+            self.testing = False

@@ -1,0 +1,236 @@
+"""Methods of several stages: which there are, where they lie, which are done.
+
+A config names the stages before it::
+
+    stages = dict(
+        phase_a=dict(config='ballad_rn50_imagenet-lt_phase-a.py', load_from=True))
+
+Each is a config of its own with a work directory of its own, by default
+``<work_dir>/<name>``. ``load_from=True`` starts this config from the stage's
+last checkpoint; ``{stage:phase_a}`` in any string of the config stands for the
+stage's directory. ``options`` changes the stage's config as ``--cfg-options``
+would: ``--cfg-options stages.phase_a.options.train_cfg.max_epochs=10``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import os.path as osp
+import re
+import uuid
+from dataclasses import dataclass
+
+from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
+
+from mmlt.engine.checkpoint import first_difference, plain
+from mmlt.errors import InputError
+
+_PLACEHOLDER = re.compile(r'\{stage:([\w-]+)\}')
+
+# What decides the result of a training; the rest (logging, paths) may change freely.
+_DECISIVE = (
+    'model',
+    'train_dataloader',
+    'train_cfg',
+    'optim_wrapper',
+    'param_scheduler',
+    'randomness',
+    'auto_scale_lr',
+    'load_from',
+)
+
+
+@dataclass
+class Stage:
+    """One training to be run.
+
+    Args:
+        name (str): Its name.
+        cfg (Config): Its whole config.
+        work_dir (str): Where its results lie.
+    """
+
+    name: str
+    cfg: Config
+    work_dir: str
+
+
+class RunRecord:
+    """``run.json`` of a work directory: what was trained there, and whether it is finished.
+
+    Args:
+        work_dir (str): The directory.
+    """
+
+    def __init__(self, work_dir: str):
+        self.work_dir = work_dir
+        self.path = osp.join(work_dir, 'run.json')
+
+    def read(self) -> dict | None:
+        """The record, or None where nothing was trained yet."""
+        if not osp.isfile(self.path):
+            return None
+        with open(self.path, encoding='utf-8') as f:
+            return json.load(f)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training ran to its end."""
+        return bool((self.read() or {}).get('finished'))
+
+    def begin(self, config: dict, stages: dict[str, str | None], resumed: bool) -> None:
+        """Note that a training begins here, or goes on.
+
+        Args:
+            config (dict): :func:`decisive` of its config.
+            stages (dict): :func:`stage_ids` of its config.
+            resumed (bool): Whether it goes on from a checkpoint of its own.
+        """
+        old = self.read()
+        run_id = uuid.uuid4().hex
+        if resumed and old is not None:
+            run_id = old['id']
+            config = {**config, 'load_from': old['config']['load_from']}  # resuming replaced it
+        self._write(dict(id=run_id, finished=False, config=config, stages=stages))
+
+    def finish(self) -> None:
+        """Note that the training is finished."""
+        self._write({**self.read(), 'finished': True})
+
+    def difference(self, cfg: Config) -> str | None:
+        """How a config differs from the one recorded here; None where it does not."""
+        record = self.read()
+        if record is None:
+            return None
+        if (found := first_difference(record['config'], decisive(cfg))) is not None:
+            return found
+        for name, run_id in stage_ids(cfg).items():
+            if record['stages'].get(name) != run_id:
+                return f"stage '{name}' was trained anew since"
+        return None
+
+    def _write(self, record: dict) -> None:
+        os.makedirs(self.work_dir, exist_ok=True)
+        with open(f'{self.path}.part', 'w', encoding='utf-8') as f:
+            json.dump(record, f, indent=1)
+        os.replace(f'{self.path}.part', self.path)
+
+
+def decisive(cfg: Config) -> dict:
+    """The part of a config that decides the result of its training."""
+    part = {key: plain(cfg.get(key)) for key in _DECISIVE}
+    loader = part.get('train_dataloader')
+    if loader:  # how fast images come does not matter
+        for key in ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'collate_fn'):
+            loader.pop(key, None)
+    hooks = plain(cfg.get('default_hooks')) or {}
+    part['feature_cache'] = hooks.get('feature_cache')
+    part['custom_hooks'] = plain(cfg.get('custom_hooks'))
+    return json.loads(json.dumps(part))
+
+
+def stage_ids(cfg: Config) -> dict[str, str | None]:
+    """Run id of every earlier stage as it is on disk."""
+    return {
+        name: (RunRecord(stage_dir(cfg, name)).read() or {}).get('id') for name in (cfg.get('stages') or {})
+    }
+
+
+def stage_dir(cfg: Config, name: str) -> str:
+    """Work directory of an earlier stage of a config."""
+    stages = cfg.get('stages') or {}
+    if name not in stages:
+        raise InputError(
+            f"The config speaks of a stage '{name}' but lists {', '.join(stages) or 'none'} in `stages`: add it there."
+        )
+    return stages[name].get('work_dir') or osp.join(cfg.work_dir, name)
+
+
+def resolve_placeholders(cfg: Config) -> None:
+    """Put the stages' directories in place of ``{stage:name}``, in place."""
+
+    def walk(value):
+        if isinstance(value, dict):
+            for k in value:
+                if k != 'stages':
+                    value[k] = walk(value[k])
+        elif isinstance(value, (list, tuple)):
+            return type(value)(walk(v) for v in value)
+        elif isinstance(value, str):
+            return _PLACEHOLDER.sub(lambda m: stage_dir(cfg, m[1]), value)
+        return value
+
+    walk(cfg._cfg_dict)
+
+
+def plan(cfg: Config) -> list[Stage]:
+    """All stages of a config, earliest first, this one last.
+
+    Args:
+        cfg (Config): With ``work_dir`` set.
+
+    Returns:
+        list[Stage]: Earlier stages of earlier stages are included.
+
+    Raises:
+        InputError: A stage's config does not exist.
+    """
+    stages = []
+    for name, spec in (cfg.get('stages') or {}).items():
+        folder = osp.dirname(cfg.filename) if cfg.filename else ''
+        path = next((p for p in (osp.join(folder, spec.config), spec.config) if osp.isfile(p)), None)
+        if path is None:
+            raise InputError(f"The config of stage '{name}', '{spec.config}', does not exist beside '{cfg.filename}'.")
+        stage_cfg = Config.fromfile(path)
+        stage_cfg.work_dir = stage_dir(cfg, name)
+        stage_cfg.launcher = cfg.get('launcher', 'none')
+        if spec.get('options'):
+            stage_cfg.merge_from_dict(dict(spec.options))
+        stages += [s for s in plan(stage_cfg) if s.work_dir not in {t.work_dir for t in stages}]
+        stages[-1].name = name
+    name = cfg.get('stage_name') or osp.splitext(osp.basename(cfg.filename or 'training'))[0]
+    return [*stages, Stage(name, cfg, cfg.work_dir)]
+
+
+def starting_checkpoint(cfg: Config) -> str | None:
+    """The checkpoint of the earlier stage that a training starts from.
+
+    Args:
+        cfg (Config): With ``work_dir`` set.
+
+    Returns:
+        str | None: None where no stage has ``load_from=True``.
+
+    Raises:
+        InputError: That stage has not been run to its end.
+    """
+    for name, spec in (cfg.get('stages') or {}).items():
+        folder = stage_dir(cfg, name)
+        if not (spec.get('load_from') or uses_stage(cfg, name)):
+            continue
+        if not RunRecord(folder).finished:
+            config = osp.join(osp.dirname(cfg.filename or ''), spec.config)
+            raise InputError(
+                f"The earlier stage '{name}' is not finished in '{folder}'. Run `python tools/train.py "
+                f'{cfg.filename} --work-dir {cfg.work_dir}`, which trains all stages; or that stage alone, '
+                f'`train.py {config} --work-dir {folder}`; or give its weights with --cfg-options '
+                f'stages=None load_from=<checkpoint>.'
+            )
+        if spec.get('load_from'):
+            return find_latest_checkpoint(folder)
+    return None
+
+
+def uses_stage(cfg: Config, name: str) -> bool:
+    """Whether a string of the config holds this stage's placeholder."""
+
+    def walk(value) -> bool:
+        if isinstance(value, dict):
+            return any(walk(v) for k, v in value.items() if k != 'stages')
+        if isinstance(value, (list, tuple)):
+            return any(walk(v) for v in value)
+        return isinstance(value, str) and f'{{stage:{name}}}' in value
+
+    return walk(cfg._cfg_dict)

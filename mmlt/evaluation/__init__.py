@@ -1,0 +1,4 @@
+from .functional import SHOT_PROTOCOLS, expected_calibration_error, shot_accuracy, shot_groups
+from .shot_metric import ShotAccuracy
+
+__all__ = ['SHOT_PROTOCOLS', 'ShotAccuracy', 'expected_calibration_error', 'shot_accuracy', 'shot_groups']

@@ -1,0 +1,132 @@
+"""Long-tail metrics as pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmlt.errors import InputError
+
+SHOTS = ('many', 'medium', 'few')
+
+
+@dataclass(frozen=True)
+class ShotProtocol:
+    """How classes are split by their training counts, and what is averaged.
+
+    Args:
+        many (int): A class with at least this many images is many-shot.
+        few (int): A class with at most this many is few-shot.
+        average (str): 'class' for the mean of per-class accuracies, 'sample'
+            for the share of right samples.
+    """
+
+    many: int
+    few: int
+    average: str
+
+
+SHOT_PROTOCOLS = {
+    'standard': ShotProtocol(many=101, few=19, average='class'),  # OLTR, BALLAD, LIFT: > 100, 20..100, < 20
+    'vl-ltr': ShotProtocol(many=100, few=20, average='sample'),  # >= 100, 21..99, <= 20
+    'lpt': ShotProtocol(many=101, few=20, average='sample'),  # > 100, 21..100, <= 20
+}
+
+
+def get_protocol(name: str) -> ShotProtocol:
+    """A protocol by its name.
+
+    Raises:
+        InputError: No such protocol.
+    """
+    if name not in SHOT_PROTOCOLS:
+        raise InputError(f"There is no shot protocol '{name}'; choose one of {', '.join(SHOT_PROTOCOLS)}.")
+    return SHOT_PROTOCOLS[name]
+
+
+def shot_groups(class_counts: np.ndarray, protocol: ShotProtocol) -> np.ndarray:
+    """Index into ``SHOTS`` of every class.
+
+    Args:
+        class_counts (np.ndarray): Training images of every class, (C, ).
+        protocol (ShotProtocol): Where the bounds are.
+
+    Returns:
+        np.ndarray: 0 many, 1 medium, 2 few; shape (C, ).
+    """
+    counts = np.asarray(class_counts)
+    return np.where(counts >= protocol.many, 0, np.where(counts <= protocol.few, 2, 1))
+
+
+def per_class_accuracy(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
+    """Share of right predictions of every class in percent; NaN where the split has no sample.
+
+    Args:
+        labels (np.ndarray): Shape (N, ).
+        predictions (np.ndarray): Shape (N, ).
+        num_classes (int): C.
+
+    Returns:
+        np.ndarray: Shape (C, ).
+    """
+    total = np.bincount(labels, minlength=num_classes)
+    right = np.bincount(labels[labels == predictions], minlength=num_classes)
+    with np.errstate(invalid='ignore'):
+        return np.where(total > 0, 100 * right / np.maximum(total, 1), np.nan)
+
+
+def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
+    """Mean gap between confidence and accuracy over equal-width bins, in percent (Guo et al. 2017).
+
+    Args:
+        confidence (np.ndarray): Largest probability of every sample, (N, ).
+        correct (np.ndarray): Whether it was right, (N, ).
+        bins (int): Defaults to 15.
+
+    Returns:
+        float: In [0, 100].
+    """
+    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gap = np.bincount(index, weights=confidence - correct, minlength=bins)
+    return float(100 * np.abs(gap).sum() / len(confidence))
+
+
+def shot_accuracy(
+    labels: np.ndarray, predictions: np.ndarray, class_counts: np.ndarray, protocol: str = 'standard'
+) -> dict:
+    """Top-1 accuracy by shot group, in percent.
+
+    Args:
+        labels (np.ndarray): Shape (N, ).
+        predictions (np.ndarray): Shape (N, ).
+        class_counts (np.ndarray): Training images of every class, (C, ).
+        protocol (str): See ``SHOT_PROTOCOLS``. Defaults to 'standard'.
+
+    Returns:
+        dict: ``all`` and those of ``many``, ``medium``, ``few`` that have
+        classes; ``balanced`` (mean over classes), ``worst_class``,
+        ``harmonic_mean`` of per-class accuracies, and ``per_class`` (C, ).
+    """
+    rule = get_protocol(protocol)
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    groups = shot_groups(class_counts, rule)
+    accuracy = per_class_accuracy(labels, predictions, len(groups))
+    right = labels == predictions
+
+    def mean(classes: np.ndarray) -> float:
+        if rule.average == 'sample':
+            return float(100 * right[classes[labels]].mean())
+        return float(np.nanmean(accuracy[classes]))
+
+    seen = ~np.isnan(accuracy)
+    result = {'all': mean(seen)}
+    for i, shot in enumerate(SHOTS):
+        if (chosen := (groups == i) & seen).any():
+            result[shot] = mean(chosen)
+    result['balanced'] = float(np.nanmean(accuracy))
+    result['worst_class'] = float(np.nanmin(accuracy))
+    known = accuracy[seen]
+    result['harmonic_mean'] = float(len(known) / np.sum(1 / known)) if (known > 0).all() else 0.0
+    result['per_class'] = accuracy
+    return result

@@ -1,0 +1,144 @@
+"""Shot-split accuracy as a metric of MMEngine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MessageHub
+from mmengine.registry import DATASETS as ROOT_DATASETS
+
+from mmlt.datasets.long_tail import count_classes, dataset_labels
+from mmlt.errors import InputError
+from mmlt.evaluation.functional import SHOTS, expected_calibration_error, get_protocol, shot_accuracy, shot_groups
+from mmlt.registry import METRICS
+
+
+@METRICS.register_module()
+class ShotAccuracy(BaseMetric):
+    """Top-1 accuracy of many-, medium- and few-shot classes.
+
+    The training counts that split the classes come by themselves: from
+    ``class_counts`` of the dataset's metainfo (mmlt's datasets have it on
+    every split), otherwise from the labels of the running config's train
+    dataset. So a foreign config needs no more than this metric.
+
+    The keys of the result are ``shot/all``, ``shot/many``, ``shot/medium``,
+    ``shot/few``, ``shot/balanced`` (mean over classes), ``shot/worst_class``,
+    ``shot/harmonic_mean`` and ``shot/ece`` (expected calibration error, 15
+    bins), all in percent. The per-class figures are in :attr:`report`.
+
+    Args:
+        protocol (str): ``'standard'``: many > 100, medium 20..100, few < 20,
+            means over classes; ``'vl-ltr'``: >= 100, 21..99, <= 20, over
+            samples; ``'lpt'``: > 100, 21..100, <= 20, over samples.
+            Defaults to 'standard'.
+        class_counts (Sequence[int], optional): Training images of every class
+            where neither dataset nor config can tell. Defaults to None.
+        collect_device (str): Defaults to 'cpu'.
+        prefix (str, optional): Defaults to None, 'shot'.
+
+    Raises:
+        InputError: Unknown protocol; counts not to be had, or not as many as
+            there are classes.
+    """
+
+    default_prefix = 'shot'
+
+    def __init__(
+        self,
+        protocol: str = 'standard',
+        class_counts: Sequence[int] | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ):
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        get_protocol(protocol)
+        self.protocol = protocol
+        self.class_counts = None if class_counts is None else np.asarray(class_counts)
+        self.report: dict = {}
+
+    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+        """Keep label, prediction and confidence of every sample of a batch.
+
+        Args:
+            data_batch (Any): Not used.
+            data_samples (Sequence[dict]): With ``gt_label``, and ``pred_score``
+                or ``pred_label``.
+        """
+        for sample in data_samples:
+            score = sample.get('pred_score')
+            label = int(sample['gt_label'][0])
+            if score is not None:
+                confidence, prediction = score.float().max(0)
+                self.results.append((label, int(prediction), float(confidence), len(score)))
+            else:
+                self.results.append((label, int(sample['pred_label'][0]), float('nan'), 0))
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Sum up all samples; padding of the last batch was dropped before.
+
+        Args:
+            results (list): (label, prediction, confidence, C) of every sample.
+
+        Returns:
+            dict[str, float]: See the class.
+        """
+        labels = np.array([r[0] for r in results])
+        predictions = np.array([r[1] for r in results])
+        confidence = np.array([r[2] for r in results])
+        counts = self._counts()
+        num_classes = max(results[0][3], int(labels.max()) + 1)
+        if len(counts) < num_classes:
+            raise InputError(
+                f'ShotAccuracy knows training counts of {len(counts)} classes, but the model predicts {num_classes}: '
+                'train and test datasets must have the same classes.'
+            )
+        metrics = shot_accuracy(labels, predictions, counts, self.protocol)
+        accuracy = metrics.pop('per_class')
+        if not np.isnan(confidence).any():
+            metrics['ece'] = expected_calibration_error(confidence, labels == predictions)
+
+        classes = (self.dataset_meta or {}).get('classes') or range(len(counts))
+        groups = shot_groups(counts, get_protocol(self.protocol))
+        self.report = {
+            'protocol': self.protocol,
+            'num_samples': len(labels),
+            'metrics': metrics,
+            'classes_per_shot': {shot: int((groups == i).sum()) for i, shot in enumerate(SHOTS)},
+            'per_class': [
+                {
+                    'class': str(name),
+                    'train_images': int(n),
+                    'shot': SHOTS[g],
+                    'accuracy': None if np.isnan(a) else float(a),
+                }
+                for name, n, g, a in zip(classes, counts, groups, accuracy)
+            ],
+        }
+        return metrics
+
+    def _counts(self) -> np.ndarray:
+        if self.class_counts is None:
+            known = (self.dataset_meta or {}).get('class_counts')
+            self.class_counts = np.asarray(known if known is not None else _counts_of_running_config())
+        return self.class_counts
+
+
+def _counts_of_running_config() -> list[int]:
+    """Count the labels of the train dataset of the config that runs now."""
+    text = MessageHub.get_current_instance().runtime_info.get('cfg')
+    dataset_cfg = None
+    if text is not None:
+        loader = Config.fromstring(text, '.py').get('train_dataloader')
+        dataset_cfg = loader and loader.get('dataset')
+    if dataset_cfg is None:
+        raise InputError(
+            'ShotAccuracy does not know how many training images the classes have: give class_counts=[...] to the '
+            'metric, or have a train_dataloader in the config.'
+        )
+    dataset = ROOT_DATASETS.build(dataset_cfg)
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    return count_classes(dataset_labels(dataset), classes, type(dataset).__name__)

@@ -1,0 +1,109 @@
+"""Image towers of open_clip as MMPretrain backbones."""
+
+from __future__ import annotations
+
+import torch
+from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from torch import Tensor, nn
+
+from mmlt.models.open_clip_towers import open_clip_tower
+from mmlt.registry import MODELS
+
+
+@MODELS.register_module()
+class OpenCLIPVision(BaseBackbone):
+    """The image tower of any open_clip model.
+
+    The output is the projected image embedding, not normalised, in the joint
+    image-text space. With the same ``model`` and ``pretrained`` as an
+    :class:`OpenCLIPText` both towers come from one load.
+
+    Weights are read by :meth:`init_weights` (MMEngine calls it before
+    training), so that testing a checkpoint needs no pretrained weights.
+
+    Args:
+        model (str): Name of an open_clip model, for example ``'ViT-B-16'`` or
+            ``'RN50'``.
+        pretrained (str, optional): An open_clip tag (``'openai'``), the path
+            of a local weight file, or None for random weights.
+            Defaults to None.
+        frozen (bool): Keep the tower's weights and statistics as they are: no
+            gradients, always in eval mode. Defaults to False.
+        norm_eval (bool): Keep BatchNorm layers in eval mode, that is, use and
+            keep their running statistics. Small batches per process ask for
+            it. Defaults to False.
+        grad_checkpointing (bool): Recompute activations in the backward pass
+            by open_clip's own switch. Defaults to False.
+        image_size (int, optional): Input size in pixels if it differs from the
+            model's own. Defaults to None.
+        quick_gelu (bool, optional): Force or forbid QuickGELU. By default the
+            tag or the file decides, since a wrong activation costs accuracy
+            without any error. Defaults to None.
+        init_cfg (dict, optional): MMEngine's initialisation config, applied
+            after the pretrained weights. Defaults to None.
+
+    Raises:
+        InputError: No such model or tag; missing or unfit weight file.
+
+    Examples:
+        >>> import torch, mmlt
+        >>> from mmlt.models import OpenCLIPVision
+        >>> backbone = OpenCLIPVision('mmlt-tiny-rn').eval()
+        >>> backbone(torch.zeros(2, 3, 32, 32))[-1].shape
+        torch.Size([2, 128])
+    """
+
+    def __init__(
+        self,
+        model: str,
+        pretrained: str | None = None,
+        frozen: bool = False,
+        norm_eval: bool = False,
+        grad_checkpointing: bool = False,
+        image_size: int | None = None,
+        quick_gelu: bool | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        self.visual, self._towers = open_clip_tower('image', model, pretrained, image_size, quick_gelu)
+        self.out_channels = self._towers.embed_dim
+        self.frozen, self.norm_eval = frozen, norm_eval
+        if grad_checkpointing:
+            self.visual.set_grad_checkpointing(True)
+        if frozen:
+            self.requires_grad_(False)
+        self.train(self.training)
+
+    def init_weights(self) -> None:
+        """Read the pretrained weights; called once by MMEngine before training."""
+        self._towers.load()
+        if self.init_cfg is not None:
+            super().init_weights()
+        self._is_init = True
+
+    def train(self, mode: bool = True):
+        """Set the mode; frozen parts stay in eval mode."""
+        super().train(mode)
+        if self.frozen:
+            self.visual.eval()
+        elif self.norm_eval:
+            for module in self.visual.modules():
+                if isinstance(module, nn.modules.batchnorm._NormBase):
+                    module.eval()
+        return self
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """Encode images.
+
+        Args:
+            x (Tensor): Normalised images of shape (N, 3, H, W), or features of
+                shape (N, D) that were cached before and pass unchanged.
+
+        Returns:
+            tuple[Tensor]: One tensor of shape (N, D).
+        """
+        if x.ndim == 2:
+            return (x,)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            out = self.visual(x)
+        return (out[0] if isinstance(out, tuple) else out,)

@@ -1,0 +1,3 @@
+from .text_cls_head import TextClsHead
+
+__all__ = ['TextClsHead']

@@ -1,0 +1,3 @@
+from .contrastive import ContrastiveLoss, class_means, contrastive_loss
+
+__all__ = ['ContrastiveLoss', 'class_means', 'contrastive_loss']

@@ -1,0 +1,227 @@
+"""Loading of open_clip models: one load, two towers."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import weakref
+import zipfile
+from collections import OrderedDict
+from contextlib import contextmanager
+from pathlib import Path
+
+import open_clip
+import torch
+from mmengine.logging import print_log
+from open_clip.factory import load_checkpoint as open_clip_load_checkpoint
+from torch import nn
+
+from mmlt.errors import InputError
+
+open_clip.add_model_config(Path(__file__).parent / 'open_clip_configs')
+
+_SCHEMAS = ('hf-hub:', 'local-dir:')
+
+
+def _check_names(model: str, pretrained: str | None) -> None:
+    if not model.startswith(_SCHEMAS) and model not in open_clip.list_models():
+        near = [m for m in open_clip.list_models() if m.lower().startswith(model.lower()[:5])][:6]
+        hint = f' Near it: {", ".join(near)}.' if near else ''
+        raise InputError(
+            f"open_clip has no model '{model}'.{hint} See open_clip.list_models() for all, or register your own "
+            'JSON with open_clip.add_model_config().'
+        )
+    if pretrained is None or looks_like_path(pretrained):
+        return
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if not open_clip.is_pretrained_cfg(model, pretrained):
+        raise InputError(
+            f"open_clip model '{model}' has no pretrained tag '{pretrained}'. Its tags: "
+            f'{", ".join(tags) or "none"}. A local weight file is given by its path.'
+        )
+
+
+def looks_like_path(pretrained: str) -> bool:
+    """Whether ``pretrained`` names a file rather than an open_clip tag."""
+    return os.path.sep in pretrained or bool(Path(pretrained).suffix) or os.path.exists(pretrained)
+
+
+def _is_torchscript(path: str) -> bool:
+    """OpenAI published its CLIP weights as TorchScript archives, which hold a ``code/`` folder."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any('/code/' in name for name in archive.namelist())
+
+
+def _wants_quick_gelu(model: str, pretrained: str | None) -> bool:
+    """OpenAI's weights, and some others, were trained with QuickGELU; the plain name would build GELU."""
+    if pretrained is None:
+        return False
+    if looks_like_path(pretrained):
+        return os.path.isfile(pretrained) and _is_torchscript(pretrained)
+    return bool(open_clip.get_pretrained_cfg(model, pretrained).get('quick_gelu', False))
+
+
+def _resolve_file(model: str, pretrained: str) -> str:
+    if looks_like_path(pretrained):
+        if not os.path.isfile(pretrained):
+            raise InputError(
+                f"The weight file '{pretrained}' for open_clip model '{model}' does not exist. Give the path of a "
+                'file, or one of the tags of open_clip.list_pretrained_tags_by_model().'
+            )
+        return pretrained
+    try:
+        return open_clip.download_pretrained(open_clip.get_pretrained_cfg(model, pretrained))
+    except Exception as e:
+        raise InputError(
+            f"The weights '{pretrained}' of open_clip model '{model}' could not be fetched ({type(e).__name__}: "
+            f'{str(e).splitlines()[0]}). Without a network, fetch the file elsewhere and give its path as pretrained.'
+        ) from e
+
+
+@contextmanager
+def _quiet():
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+class OpenCLIPTowers:
+    """One open_clip model whose two towers are handed out once each.
+
+    An ``ImageClassifier`` builds its backbone and its head separately. Both
+    name the same open_clip model, and both get their half of one instance
+    here, so that the model is built once and its weight file is read once.
+
+    Args:
+        model (str): Name of an open_clip model, ``hf-hub:...`` or
+            ``local-dir:...``.
+        pretrained (str, optional): An open_clip tag, the path of a local
+            weight file, or None for random weights.
+        image_size (int, optional): Input size in pixels if it differs from the
+            model's own; position embeddings are resized at loading.
+        quick_gelu (bool, optional): Force or forbid QuickGELU. None decides by
+            the tag or the file.
+    """
+
+    def __init__(self, model: str, pretrained: str | None, image_size: int | None, quick_gelu: bool | None):
+        _check_names(model, pretrained)
+        self.model, self.pretrained = model, pretrained
+        if quick_gelu is None:
+            quick_gelu = _wants_quick_gelu(model, pretrained)
+        with _quiet():  # open_clip warns of random weights; they are read later
+            self.clip = open_clip.create_model(
+                model,
+                load_weights=False,
+                pretrained_text=False,
+                force_quick_gelu=quick_gelu,
+                force_image_size=image_size,
+            )
+        # Fixed unless somebody says that it is trained: an unused parameter would stall DDP.
+        self.clip.logit_scale.requires_grad_(False)
+        if getattr(self.clip, 'logit_bias', None) is not None:
+            self.clip.logit_bias.requires_grad_(False)
+        config = open_clip.get_model_config(model)
+        self.embed_dim = int(config['embed_dim'] if config else self.clip.visual.output_dim)
+        self.unclaimed = {'image', 'text'}
+        self.loaded = False
+
+    def __deepcopy__(self, memo):
+        return self  # a copy of a tower (for EMA, say) shares the loader, not another model
+
+    def claim(self, tower: str) -> nn.Module:
+        """Hand out a half: the image tower, or the model without its image tower."""
+        self.unclaimed.remove(tower)
+        return self.clip.visual if tower == 'image' else _without_visual(self.clip)
+
+    def load(self) -> None:
+        """Read the pretrained weights into both halves, in place, once.
+
+        Raises:
+            InputError: The file is missing, cannot be read, or belongs to
+                another architecture.
+        """
+        if self.loaded:
+            return
+        self.loaded = True
+        if self.pretrained is not None or self.model.startswith(_SCHEMAS):
+            self._load_file()
+        self.clip = None  # the towers live on in the modules that claimed them
+
+    def _load_file(self) -> None:
+        if self.pretrained is None:
+            try:
+                source = open_clip.create_model(self.model)
+            except Exception as e:
+                raise InputError(f"The open_clip model '{self.model}' could not be loaded: {e}") from e
+            self.clip.load_state_dict(source.state_dict())
+            return
+        path = _resolve_file(self.model, self.pretrained)
+        print_log(f'Loading {self.model} weights from {path}', logger='current')
+        try:
+            if _is_torchscript(path):
+                state = torch.jit.load(path, map_location='cpu').float().state_dict()
+                for key in ('input_resolution', 'context_length', 'vocab_size'):
+                    state.pop(key, None)
+                self.clip.load_state_dict(state)
+            else:
+                open_clip_load_checkpoint(self.clip, path)
+        except Exception as e:
+            lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+            raise InputError(
+                f"The weights in '{path}' do not fit the open_clip model '{self.model}': {' '.join(lines[:2])[:300]} "
+                '(give the model name that the weights were trained with).'
+            ) from e
+
+
+_last: weakref.ref | None = None
+_last_key: tuple | None = None
+
+
+def open_clip_tower(
+    tower: str,
+    model: str,
+    pretrained: str | None = None,
+    image_size: int | None = None,
+    quick_gelu: bool | None = None,
+) -> tuple[nn.Module, OpenCLIPTowers]:
+    """Get one tower of an open_clip model, with the loader that fills it.
+
+    The other half of the last model that was built is used where it has the
+    same name and weights and was not handed out yet.
+
+    Args:
+        tower (str): 'image' or 'text'.
+        model (str): See :class:`OpenCLIPTowers`; so for the rest.
+        pretrained (str, optional): Defaults to None.
+        image_size (int, optional): Defaults to None.
+        quick_gelu (bool, optional): Defaults to None.
+
+    Returns:
+        tuple: The tower with random weights and the :class:`OpenCLIPTowers`
+        whose :meth:`~OpenCLIPTowers.load` reads the pretrained ones.
+    """
+    global _last, _last_key
+    key = (model, pretrained, quick_gelu)
+    towers = _last() if _last is not None else None
+    same_size = towers is not None and (
+        image_size is None or towers.clip is None or towers.clip.visual.image_size in (image_size, (image_size,) * 2)
+    )
+    if towers is None or towers.loaded or _last_key != key or tower not in towers.unclaimed or not same_size:
+        towers = OpenCLIPTowers(model, pretrained, image_size, quick_gelu)
+        _last, _last_key = weakref.ref(towers), key
+    return towers.claim(tower), towers
+
+
+def _without_visual(clip: nn.Module) -> nn.Module:
+    """A second view of the model, same parameters, that does not hold the image tower."""
+    text = copy.copy(clip)
+    text._modules = OrderedDict((k, v) for k, v in clip._modules.items() if k != 'visual')
+    text._parameters = clip._parameters.copy()
+    text._buffers = clip._buffers.copy()
+    return text

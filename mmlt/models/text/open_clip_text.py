@@ -1,0 +1,108 @@
+"""Text towers of open_clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import open_clip
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from mmlt.models.open_clip_towers import open_clip_tower
+from mmlt.models.text.functional import can_shorten, encode_text
+from mmlt.registry import MODELS
+
+
+@MODELS.register_module()
+class OpenCLIPText(BaseModule):
+    """The text tower and tokenizer of any open_clip model.
+
+    Args:
+        model (str): Name of an open_clip model.
+        pretrained (str, optional): Tag, local weight file, or None for random
+            weights. Defaults to None.
+        frozen (bool): No gradients, always in eval mode. Defaults to False.
+        grad_checkpointing (bool): Recompute activations in the backward pass.
+            Defaults to False.
+        shorten (bool): Skip the computation on padding and run a common prefix
+            once, where that is exact (:func:`can_shorten`); other towers run
+            in full. Defaults to True.
+        quick_gelu (bool, optional): See :class:`OpenCLIPVision`.
+            Defaults to None.
+        init_cfg (dict, optional): Defaults to None.
+
+    Raises:
+        InputError: No such model or tag; missing or unfit weight file.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        pretrained: str | None = None,
+        frozen: bool = False,
+        grad_checkpointing: bool = False,
+        shorten: bool = True,
+        quick_gelu: bool | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        self.clip, self._towers = open_clip_tower('text', model, pretrained, quick_gelu=quick_gelu)
+        self.out_channels = self._towers.embed_dim
+        self.tokenizer = open_clip.get_tokenizer(model)
+        self.shorten = shorten and can_shorten(self.clip)
+        self.frozen = frozen
+        if grad_checkpointing:
+            transformer = getattr(getattr(self.clip, 'text', self.clip), 'transformer', None)
+            transformer.grad_checkpointing = True
+        if frozen:
+            self.requires_grad_(False)
+        self.train(self.training)
+        self._known_tokens: dict[str, Tensor] = {}
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """The model's own logit scale, 1 / temperature, a scalar."""
+        return self.clip.logit_scale.exp().clamp(max=100.0)
+
+    def init_weights(self) -> None:
+        """Read the pretrained weights; called once by MMEngine before training."""
+        self._towers.load()
+        if self.init_cfg is not None:
+            super().init_weights()
+        self._is_init = True
+
+    def train(self, mode: bool = True):
+        """Set the mode; a frozen tower stays in eval mode."""
+        super().train(mode)
+        if self.frozen:
+            self.clip.eval()
+        return self
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Turn texts into token ids, each text only once in a run.
+
+        Args:
+            texts (Sequence[str]): N texts.
+
+        Returns:
+            Tensor: Token ids of shape (N, context length), on the CPU.
+        """
+        new = [t for t in dict.fromkeys(texts) if t not in self._known_tokens]
+        if new:
+            self._known_tokens.update(zip(new, self.tokenizer(new)))
+        return torch.stack([self._known_tokens[t] for t in texts])
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Encode token ids.
+
+        Args:
+            tokens (Tensor): Shape (N, L).
+
+        Returns:
+            Tensor: Embeddings of shape (N, D), not normalised.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            if self.shorten:
+                return encode_text(self.clip, tokens)
+            return self.clip.encode_text(tokens)

@@ -1,0 +1,3 @@
+"""Version of mmlt."""
+
+__version__ = '0.1.0'

@@ -1,0 +1,3 @@
+from .report import plot_class_accuracy, print_table, write_json
+
+__all__ = ['plot_class_accuracy', 'print_table', 'write_json']

@@ -1,0 +1,166 @@
+"""Train a model, all stages of its method.
+
+The arguments are those of MMPretrain's tools/train.py. A config that names
+earlier stages has those run first, unless they are finished; an interrupted
+stage goes on from its last checkpoint. The result is tested at the end.
+"""
+
+import argparse
+import os
+import os.path as osp
+import sys
+from copy import deepcopy
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.dist import barrier
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner, find_latest_checkpoint
+
+sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
+
+from mmlt.engine.stages import RunRecord, Stage, plan  # noqa: E402
+from mmlt.errors import InputError  # noqa: E402
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='train config file path')
+    parser.add_argument('--work-dir', help='where logs and models go; default work_dirs/<config name>')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='resume from this checkpoint, or from the latest of the work directory, even if the config changed',
+    )
+    parser.add_argument(
+        '--restart',
+        nargs='*',
+        metavar='STAGE',
+        help='train anew what was trained in the work directory; names of stages, default the last one',
+    )
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision in every stage')
+    parser.add_argument('--no-validate', action='store_true', help='no validation while training')
+    parser.add_argument('--no-test', action='store_true', help='no test at the end')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale learning rates to the actual batch size')
+    parser.add_argument('--no-pin-memory', action='store_true', help='no pinned memory in dataloaders')
+    parser.add_argument('--no-persistent-workers', action='store_true', help='no persistent dataloader workers')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='settings to override, key=value; stages.<name>.options.<key>=<value> for an earlier stage',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args(argv)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def load_config(args) -> Config:
+    if not osp.isfile(args.config):
+        raise InputError(f"The config '{args.config}' does not exist; those of mmlt are under configs/.")
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    elif not cfg.get('work_dir'):
+        cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    cfg.launcher = args.launcher
+    return cfg
+
+
+def merge_args(cfg: Config, args) -> Config:
+    """Apply the arguments that hold for every stage."""
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        cfg.auto_scale_lr.enable = True
+    for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if cfg.get(field) is None:
+            continue
+        loader = ConfigDict(pin_memory=torch.cuda.is_available(), persistent_workers=True, collate_fn=dict(type='default_collate'))
+        loader.update(deepcopy(cfg[field]))
+        if args.no_pin_memory:
+            loader.pin_memory = False
+        if args.no_persistent_workers or not loader.get('num_workers'):
+            loader.persistent_workers = False
+        cfg[field] = loader
+    return cfg
+
+
+def restarts(stage: Stage, last: bool, args) -> bool:
+    return args.restart is not None and (stage.name in args.restart or (last and not args.restart))
+
+
+def build_runner(cfg: Config) -> Runner:
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def prepare(stage: Stage, last: bool, args) -> bool:
+    """Decide how a stage goes on; return whether there is anything to train."""
+    cfg, record = stage.cfg, RunRecord(stage.work_dir)
+    if last and args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+        return True
+    if restarts(stage, last, args) or record.read() is None:
+        return True
+    if (difference := record.difference(cfg)) is not None:
+        raise InputError(
+            f"'{stage.work_dir}' holds a run of another config: {difference}. Give another --work-dir, or train it "
+            f'anew with --restart{"" if last else " " + stage.name}.'
+        )
+    if record.finished:
+        return False
+    if find_latest_checkpoint(stage.work_dir) is not None:
+        cfg.resume, cfg.load_from = True, None
+    return True
+
+
+def run(args) -> dict | None:
+    cfg = load_config(args)
+    stages = plan(cfg)
+    for stage in stages:
+        merge_args(stage.cfg, args)
+        if stage.cfg is not cfg and cfg.get('randomness'):
+            stage.cfg.randomness = cfg.randomness
+    names = {s.name for s in stages}
+    if unknown := [name for name in args.restart or () if name not in names]:
+        raise InputError(f"There is no stage '{unknown[0]}' to restart; the stages are {', '.join(sorted(names))}.")
+    runner = None
+    for i, stage in enumerate(stages):
+        last = stage is stages[-1]
+        todo = prepare(stage, last, args)
+        if int(os.environ.get('RANK', 0)) == 0:
+            state = 'resuming' if todo and stage.cfg.get('resume') else 'training' if todo else 'already finished'
+            print(f'== Stage {i + 1}/{len(stages)}: {stage.name} ({stage.work_dir}): {state}', flush=True)
+        if not todo and not last:
+            continue
+        stage.cfg.stage_name = stage.name
+        if not todo:
+            stage.cfg.load_from = find_latest_checkpoint(stage.work_dir)
+        runner = build_runner(stage.cfg)
+        if todo:
+            runner.train()
+            barrier()
+    if args.no_test or cfg.get('test_dataloader') is None:
+        return None
+    return runner.test()
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    try:
+        return run(args)
+    except InputError as e:
+        sys.exit(f'mmlt: {e}')
+
+
+if __name__ == '__main__':
+    main()
