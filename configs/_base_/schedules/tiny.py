@@ -6,4 +6,3 @@ test_cfg = dict()
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.05, fused=True))
 param_scheduler = [dict(type='CosineAnnealingLR', eta_min=0, by_epoch=True, convert_to_iter_based=True)]
 auto_scale_lr = dict(base_batch_size=64, enable=False)
-default_hooks = dict(logger=dict(interval=15), checkpoint=dict(interval=5))

@@ -1,6 +1,6 @@
 # BALLAD phase A: both towers are fine-tuned on the long-tailed data as it comes.
 _base_ = [
-    '../_base_/models/clip_tiny-rn.py',
+    '../_base_/models/clip_tiny.py',
     '../_base_/datasets/mnist-lt.py',
     '../_base_/schedules/tiny.py',
     '../_base_/default_runtime.py',

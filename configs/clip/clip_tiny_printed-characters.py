@@ -50,5 +50,4 @@ param_scheduler = [
 # Trained on 62 characters, validated on the ten digits.
 default_hooks = dict(
     class_info=dict(split='val'),
-    logger=dict(interval=20),
     export=dict(type='mmlt.ExportOpenCLIPHook'))

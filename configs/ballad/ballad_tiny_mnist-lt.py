@@ -1,0 +1,10 @@
+# BALLAD on MNIST-LT with the tiny CLIP: phase A, then phase B with class-balanced sampling.
+_base_ = [
+    '../_base_/models/ballad-b_clip_tiny.py',
+    '../_base_/datasets/mnist-lt.py',
+    '../_base_/schedules/ballad_phase-b.py',
+    '../_base_/default_runtime.py',
+]
+
+train_dataloader = dict(sampler=dict(_delete_=True, type='mmlt.ClassBalancedSampler'))
+default_hooks = dict(feature_cache=dict(type='mmlt.FeatureCacheHook', views=1))
