@@ -1,5 +1,6 @@
 """Shared fixtures: a tiny CLIP and a tiny long-tailed folder of pictures, both made in milliseconds."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -57,4 +58,74 @@ def picture_folder(tmp_path) -> Path:
     for split, lines in lists.items():
         (tmp_path / f'{split}.txt').write_text('\n'.join(lines) + '\n')
     (tmp_path / 'classes.txt').write_text('\n'.join(names) + '\n')
+    return tmp_path
+
+
+@pytest.fixture(scope='session')
+def train_tool():
+    """tools/train.py as a module."""
+    return _tool('train')
+
+
+@pytest.fixture(scope='session')
+def test_tool():
+    """tools/test.py as a module."""
+    return _tool('test')
+
+
+def _tool(name):
+    spec = importlib.util.spec_from_file_location(f'mmlt_tools_{name}', REPO / 'tools' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def two_stages(tmp_path, monkeypatch, clip_file, picture_folder) -> Path:
+    """A two-stage method on the picture folder: a.py (both towers) and b.py (adapter on frozen towers).
+
+    The test runs in ``tmp_path``; results go to ``work_dirs/`` there.
+    """
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'a.py').write_text(
+        f"""
+_base_ = ['{REPO}/configs/_base_/default_runtime.py']
+clip = dict(model='{MODEL}', pretrained='{clip_file}')
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='mmlt.OpenCLIPVision', **clip),
+    head=dict(type='mmlt.TextClsHead', text=dict(type='mmlt.OpenCLIPText', **clip), logit_scale=20.0),
+    data_preprocessor=dict(type='mmlt.CLIPDataPreprocessor'))
+pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')]
+data = dict(type='mmlt.LongTailedDataset', data_root='{picture_folder}', data_prefix='images',
+            classes='classes.txt', pipeline=pipeline)
+train_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False, drop_last=True,
+    dataset=dict(ann_file='train.txt', **data), sampler=dict(type='DefaultSampler', shuffle=True))
+val_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False,
+    dataset=dict(ann_file='test.txt', train_ann_file='train.txt', **data),
+    sampler=dict(type='DefaultSampler', shuffle=False))
+test_dataloader = val_dataloader
+val_evaluator = [dict(type='mmlt.ShotAccuracy')]
+test_evaluator = val_evaluator
+train_cfg = dict(by_epoch=True, max_epochs=3, val_interval=3)
+val_cfg = dict()
+test_cfg = dict()
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9))
+param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True)]
+auto_scale_lr = dict(base_batch_size=4)
+del clip, data, pipeline
+"""
+    )
+    (tmp_path / 'b.py').write_text(
+        """
+_base_ = ['./a.py']
+stages = dict(phase_a=dict(config='a.py', load_from=True))
+model = dict(
+    backbone=dict(pretrained=None, frozen=True),
+    neck=dict(type='mmlt.BalancedLinearAdapter', in_channels=64),
+    head=dict(text=dict(pretrained=None, frozen=True)))
+train_dataloader = dict(sampler=dict(_delete_=True, type='mmlt.ClassBalancedSampler'))
+default_hooks = dict(feature_cache=dict(type='mmlt.FeatureCacheHook', views=1))
+"""
+    )
     return tmp_path

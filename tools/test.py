@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
-from mmlt.errors import InputError  # noqa: E402
+from mmlt.errors import InputError
 
 
 def parse_args(argv=None):
@@ -77,7 +77,9 @@ def load_config(args) -> Config:
             cfg.tta_pipeline = [*pipeline[:-1], dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])]
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-    loader = ConfigDict(pin_memory=torch.cuda.is_available() and not args.no_pin_memory, collate_fn=dict(type='default_collate'))
+    loader = ConfigDict(
+        pin_memory=torch.cuda.is_available() and not args.no_pin_memory, collate_fn=dict(type='default_collate')
+    )
     loader.update(deepcopy(cfg.test_dataloader))
     cfg.test_dataloader = loader
     if args.cfg_options:

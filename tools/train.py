@@ -19,8 +19,8 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
-from mmlt.engine.stages import RunRecord, Stage, plan  # noqa: E402
-from mmlt.errors import InputError  # noqa: E402
+from mmlt.engine.stages import RunRecord, Stage, plan
+from mmlt.errors import InputError
 
 
 def parse_args(argv=None):
@@ -80,11 +80,18 @@ def merge_args(cfg: Config, args) -> Config:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
+        if not cfg.get('auto_scale_lr'):
+            raise InputError(
+                f"--auto-scale-lr: '{cfg.filename}' does not say for which batch size its learning rate is; add "
+                'auto_scale_lr=dict(base_batch_size=...).'
+            )
         cfg.auto_scale_lr.enable = True
     for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if cfg.get(field) is None:
             continue
-        loader = ConfigDict(pin_memory=torch.cuda.is_available(), persistent_workers=True, collate_fn=dict(type='default_collate'))
+        loader = ConfigDict(
+            pin_memory=torch.cuda.is_available(), persistent_workers=True, collate_fn=dict(type='default_collate')
+        )
         loader.update(deepcopy(cfg[field]))
         if args.no_pin_memory:
             loader.pin_memory = False

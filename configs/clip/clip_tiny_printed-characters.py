@@ -15,7 +15,7 @@ train_dataloader = dict(
     num_workers=1,
     dataset=dict(
         type='mmlt.PrintedCharacters',
-        num_samples=12000,
+        num_samples=24000,
         pipeline=[
             dict(type='Pad', size=(32, 32)),
             dict(type='PackInputs', algorithm_keys=('caption',)),

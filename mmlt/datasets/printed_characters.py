@@ -6,6 +6,7 @@ import math
 from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import matplotlib
 import numpy as np
 from mmpretrain.datasets import BaseDataset
@@ -39,6 +40,14 @@ def _font(path: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, size)
 
 
+def _warp(image: Image.Image, rng: np.random.Generator, strength: float = 1.6) -> Image.Image:
+    """Bend the strokes by a smooth random field, as a hand would, of ``strength`` pixels (standard deviation)."""
+    shift = cv2.resize(rng.normal(0, strength, (4, 4, 2)).astype(np.float32), image.size, interpolation=cv2.INTER_CUBIC)
+    rows, columns = np.mgrid[: image.height, : image.width].astype(np.float32)
+    warped = cv2.remap(np.asarray(image), columns + shift[..., 0], rows + shift[..., 1], cv2.INTER_LINEAR)
+    return Image.fromarray(warped)
+
+
 def render_character(character: str, font: Path, rng: np.random.Generator) -> np.ndarray:
     """Draw a character in white on black, a little rotated, sheared, thickened and blurred.
 
@@ -67,6 +76,7 @@ def render_character(character: str, font: Path, rng: np.random.Generator) -> np
     shift_x, shift_y = rng.normal(0, 1, 2)
     matrix = (a, b, 14 - 14 * (a + b) + shift_x, d, e, 14 - 14 * (d + e) + shift_y)
     image = image.transform((28, 28), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    image = _warp(image, rng)
     if rng.random() < 0.25:
         image = image.filter(ImageFilter.MaxFilter(3))
     if rng.random() < 0.3:
@@ -96,14 +106,14 @@ class PrintedCharacters(BaseDataset):
     zero-shot.
 
     Args:
-        num_samples (int): Number of pictures. Defaults to 12000.
+        num_samples (int): Number of pictures. Defaults to 24000.
         seed (int): Defaults to 0.
         **kwargs: See MMPretrain's ``BaseDataset``.
     """
 
     METAINFO = {'classes': tuple(CHARACTERS)}
 
-    def __init__(self, num_samples: int = 12000, seed: int = 0, **kwargs):
+    def __init__(self, num_samples: int = 24000, seed: int = 0, **kwargs):
         self.num_samples, self.seed = num_samples, seed
         kwargs.setdefault('ann_file', '')
         super().__init__(**kwargs)

@@ -72,9 +72,9 @@ class Runner(MMEngineRunner):
     def _find_earlier_stages(cfg) -> None:
         if cfg.get('stages'):
             resumes = cfg.get('resume') and (cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir))
-            if not cfg.get('load_from') and not resumes and cfg.get('train_cfg'):
-                if (start := starting_checkpoint(cfg)) is not None:
-                    cfg.load_from, cfg.resume = start, False
+            trains_anew = cfg.get('train_cfg') and not cfg.get('load_from') and not resumes
+            if trains_anew and (start := starting_checkpoint(cfg)) is not None:
+                cfg.load_from, cfg.resume = start, False
             resolve_placeholders(cfg)
 
     def register_default_hooks(self, hooks=None) -> None:

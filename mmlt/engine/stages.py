@@ -133,9 +133,7 @@ def decisive(cfg: Config) -> dict:
 
 def stage_ids(cfg: Config) -> dict[str, str | None]:
     """Run id of every earlier stage as it is on disk."""
-    return {
-        name: (RunRecord(stage_dir(cfg, name)).read() or {}).get('id') for name in (cfg.get('stages') or {})
-    }
+    return {name: (RunRecord(stage_dir(cfg, name)).read() or {}).get('id') for name in (cfg.get('stages') or {})}
 
 
 def stage_dir(cfg: Config, name: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 import torch.distributed.nn.functional as dist_nn
-from mmengine.dist import get_world_size, is_distributed
 from mmengine.dist import all_gather as all_gather_plain
+from mmengine.dist import get_world_size, is_distributed
 from torch import Tensor
 
 from mmlt.errors import InputError

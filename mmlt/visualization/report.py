@@ -67,7 +67,9 @@ def plot_class_accuracy(report: dict, path: str | Path, title: str = '') -> None
                 bottom.bar(0, 0, color=colour, label=f'{shot}: {mean:.1f} ({len(at)} classes)')
         bottom.legend(loc='lower left', framealpha=0.9, title='mean over classes')
         if len(order) <= 50:
-            bottom.set_xticks(ranks, [classes[i]['class'] for i in order], rotation=45 if len(order) > 12 else 20, ha='right')
+            bottom.set_xticks(
+                ranks, [classes[i]['class'] for i in order], rotation=45 if len(order) > 12 else 20, ha='right'
+            )
         else:
             bottom.set_xlabel('classes, by training images')
         if title:

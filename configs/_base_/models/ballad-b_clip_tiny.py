@@ -1,7 +1,6 @@
-# BALLAD phase B: the towers of phase A frozen, a balanced linear adapter trained on the image features.
+# BALLAD phase B: the towers of phase A frozen, a balanced linear adapter on the image features.
+# The weights of both towers are in phase A's checkpoint, which the config's `stages` names.
 _base_ = './clip_tiny.py'
-
-stages = dict(_delete_=True, phase_a=dict(config='ballad_tiny_mnist-lt_phase-a.py', load_from=True))
 
 model = dict(
     backbone=dict(pretrained=None, frozen=True),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from mmlt.engine.checkpoint import first_difference, plain
 from mmlt.errors import InputError
 from mmlt.registry import HOOKS
+from mmlt.utils import unwrap
 
 
 @HOOKS.register_module()
@@ -27,7 +27,7 @@ class CheckpointGuardHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Compare shapes, names and, on resume, the model's config."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         source = getattr(runner, '_load_from', None) or 'the checkpoint'
         if getattr(runner, '_resume', False) and not getattr(runner, 'testing', False):
             self._same_config(runner, checkpoint, source)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner.base_loop import BaseLoop
 
 from mmlt.errors import InputError
 from mmlt.registry import HOOKS
+from mmlt.utils import unwrap
 
 
 @HOOKS.register_module()
@@ -38,7 +38,7 @@ class ClassInfoHook(Hook):
 
     def before_run(self, runner) -> None:
         """Find the dataset that is there, and tell the modules."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         asking = [m for m in model.modules() if hasattr(m, 'set_class_info')]
         metas = {}
         for name in ('train', 'val', 'test'):

@@ -6,13 +6,13 @@ import os.path as osp
 
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmlt.errors import InputError
 from mmlt.models import OpenCLIPText, OpenCLIPVision
 from mmlt.registry import HOOKS
+from mmlt.utils import unwrap
 
 
 def open_clip_state_dict(model: nn.Module) -> dict[str, Tensor]:
@@ -55,7 +55,7 @@ class ExportOpenCLIPHook(Hook):
     @master_only
     def after_train(self, runner) -> None:
         """Write the file."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         path = osp.join(runner.work_dir, self.filename)
         save_file(open_clip_state_dict(model), path)
         runner.logger.info(f'The open_clip weights are in {path}')

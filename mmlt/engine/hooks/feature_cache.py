@@ -16,11 +16,11 @@ import torch
 from mmengine.dataset import Compose
 from mmengine.dist import barrier, get_dist_info, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmpretrain.registry import TRANSFORMS
 from mmpretrain.structures import DataSample
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -30,6 +30,7 @@ from mmlt.engine.checkpoint import plain
 from mmlt.errors import InputError
 from mmlt.models import OpenCLIPVision
 from mmlt.registry import HOOKS
+from mmlt.utils import unwrap
 
 
 class FeatureLoader:
@@ -123,7 +124,7 @@ class FeatureCacheHook(Hook):
         """Make or load the cache and put it in place of the train dataloader."""
         if self.views == 0:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         backbone = model.backbone
         if not isinstance(backbone, OpenCLIPVision) or not backbone.frozen:
             raise InputError(
@@ -202,19 +203,19 @@ class FeatureCacheHook(Hook):
     def _compute(self, runner, model, dataset, num_images: int, path: str) -> Tensor:
         rank, world_size = get_dist_info()
         train_loader = runner.train_dataloader
-        loader = Runner.build_dataloader(
-            dict(
-                dataset=dataset,
-                batch_size=self.batch_size or train_loader.batch_size,
-                num_workers=train_loader.num_workers,
-                sampler=dict(type='DefaultSampler', shuffle=False),
-                collate_fn=dict(type='default_collate'),
-            )
-        )
         was_training = model.training
         model.eval()
         views = []
         with _own_random_state():
+            loader = Runner.build_dataloader(
+                dict(
+                    dataset=dataset,
+                    batch_size=self.batch_size or train_loader.batch_size,
+                    num_workers=train_loader.num_workers,
+                    sampler=dict(type='DefaultSampler', shuffle=False),
+                    collate_fn=dict(type='default_collate'),
+                )
+            )
             for view in range(self.views):
                 _seed_all((runner.seed or 0) * 1000 + view)
                 parts = []
@@ -229,7 +230,7 @@ class FeatureCacheHook(Hook):
                     feature = model.backbone(inputs)[-1]
                     if view == 0 and not parts:
                         # Widths that disagree show here, not after the whole pass.
-                        model.head((model.neck((feature,)) if model.with_neck else (feature,)))
+                        model.head(model.neck((feature,)) if model.with_neck else (feature,))
                     parts.append(feature.to('cpu', self.dtype))
                 views.append(torch.cat(parts))
         model.train(was_training)
@@ -258,8 +259,12 @@ def _read(path: str, shape: tuple[int, int] | None) -> Tensor | None:
     """Features from a file, or None where there is no whole one."""
     if not os.path.exists(path):
         return None
-    with safe_open(path, framework='pt') as f:
-        features = f.get_tensor('features')
+    try:
+        with safe_open(path, framework='pt') as f:
+            features = f.get_tensor('features')
+    except SafetensorError as e:
+        print_log(f"The feature cache '{path}' is damaged ({e}) and is made anew.", logger='current', level=30)
+        return None
     return features if shape is None or tuple(features.shape[:2]) == shape else None
 
 

@@ -29,7 +29,7 @@ class FiniteLossHook(Hook):
         last = runner.message_hub.get_info('last_ckpt') if 'last_ckpt' in runner.message_hub.runtime_info else None
         kept = f'the last checkpoint is {last}' if last else 'no checkpoint was written yet'
         raise InputError(
-            f'The loss became {float(loss)} at iteration {runner.iter + 1} (epoch {runner.epoch + 1}); training '
+            f'The loss became {loss.item()} at iteration {runner.iter + 1} (epoch {runner.epoch + 1}); training '
             f'stops, {kept}. A smaller learning rate, gradient clipping (optim_wrapper.clip_grad) or full precision '
             'instead of --amp usually help.'
         )

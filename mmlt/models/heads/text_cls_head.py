@@ -75,7 +75,9 @@ class TextClsHead(ClsHead):
     ):
         super().__init__(**kwargs)
         if (text is None) == (class_embeddings is None):
-            raise InputError('TextClsHead needs either a text tower (text=...) or class_embeddings=<file>, one of them.')
+            raise InputError(
+                'TextClsHead needs either a text tower (text=...) or class_embeddings=<file>, one of them.'
+            )
         if prompt_mode not in ('ensemble', 'random'):
             raise InputError(f"TextClsHead's prompt_mode is '{prompt_mode}'; choose 'ensemble' or 'random'.")
         self.text = None if text is None else MMPRETRAIN_MODELS.build(text)

@@ -1,0 +1,8 @@
+# BALLAD phase B: the towers of phase A frozen, a balanced linear adapter on the image features.
+# The weights of both towers are in phase A's checkpoint, which the config's `stages` names.
+_base_ = './clip_rn50x16.py'
+
+model = dict(
+    backbone=dict(pretrained=None, frozen=True),
+    neck=dict(type='mmlt.BalancedLinearAdapter', in_channels=768, ratio=0.2),
+    head=dict(text=dict(pretrained=None, frozen=True)))

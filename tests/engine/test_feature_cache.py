@@ -1,0 +1,144 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+from mmlt import InputError
+from mmlt.engine import Runner
+
+CACHE = 'default_hooks.feature_cache.'
+
+
+@pytest.fixture
+def phase_b(two_stages, train_tool):
+    """Phase A is trained; returns a function that trains phase B into a folder and gives its weights."""
+    train_tool.main(['a.py', '--work-dir', 'work_dirs/b/phase_a', '--no-test'])
+
+    def run(folder, **options):
+        cfg = Config.fromfile('b.py')
+        cfg.work_dir = folder
+        options = {'stages.phase_a.work_dir': 'work_dirs/b/phase_a', 'optim_wrapper.optimizer.lr': 0.2, **options}
+        cfg.merge_from_dict(options)
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+        return {k: v for k, v in runner.model.state_dict().items() if k.startswith('neck')}, runner
+
+    return run
+
+
+def cached_files(folder='w'):
+    return sorted(p.name for p in Path(folder, 'features').glob('*.safetensors'))
+
+
+def test_cached_training_gives_the_uncached_weights(phase_b):
+    cached, _ = phase_b('w')
+    # the transform is deterministic, so images at every step must give the same training
+    plain, _ = phase_b('w0', **{CACHE + 'views': 0})
+    assert not Path('w0/features').exists()
+    start = torch.nn.Linear(64, 64).weight
+    for name, weight in cached.items():
+        assert torch.allclose(weight, plain[name], atol=1e-5, rtol=0), name
+    assert (cached['neck.linear.weight'] - start).abs().max() > 1e-3
+    half, _ = phase_b('w16', **{CACHE + 'dtype': 'float16'})
+    assert torch.allclose(half['neck.linear.weight'], cached['neck.linear.weight'], atol=1e-2)
+
+
+def test_cache_is_used_again_and_never_when_stale(phase_b, picture_folder, monkeypatch):
+    phase_b('w')
+    (first,) = cached_files()
+    stamp = os.stat(f'w/features/{first}').st_mtime_ns
+    phase_b('w')
+    assert cached_files() == [first] and os.stat(f'w/features/{first}').st_mtime_ns == stamp
+
+    pipeline = Config.fromfile('b.py').test_dataloader.dataset.pipeline
+    pipeline[1].scale = (32, 30)  # another transform; the tower resizes nothing, so use it only to key the cache
+    phase_b('w', **{CACHE + 'pipeline': [pipeline[0], dict(type='Resize', scale=(30, 30)), *pipeline[1:]][:2]
+                    + [dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')]})
+    assert len(cached_files()) == 2
+
+    picture = picture_folder / 'images/apple/0.png'
+    Image.fromarray(np.full((40, 36, 3), 200, np.uint8)).save(picture)  # another picture under the same name
+    phase_b('w')
+    assert len(cached_files()) == 3
+
+    weights = Path('work_dirs/b/phase_a/epoch_3.pth')
+    checkpoint = torch.load(weights, weights_only=True)
+    checkpoint['state_dict']['backbone.visual.proj'] += 0.01
+    torch.save(checkpoint, weights)
+    phase_b('w')
+    assert len(cached_files()) == 4
+
+    # a damaged file of the right name is not trusted either
+    newest = max(Path('w/features').glob('*.safetensors'), key=lambda p: p.stat().st_mtime_ns)
+    newest.write_bytes(newest.read_bytes()[:-100])
+    phase_b('w')
+    assert len(newest.read_bytes()) > 0
+
+
+def test_views_come_from_the_train_pipeline_and_differ(phase_b):
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='RandomResizedCrop', scale=32, crop_ratio_range=(0.3, 1.0)),
+        dict(type='PackInputs'),
+    ]
+    options = {CACHE + 'views': 3, 'train_dataloader.dataset.pipeline': pipeline}
+    first, runner = phase_b('w', **options)
+    features = runner.train_dataloader.features
+    assert features.shape == (3, 10, 64)
+    assert not torch.allclose(features[0], features[1])
+    again, _ = phase_b('w2', **options)
+    assert all(torch.equal(first[k], again[k]) for k in first)  # seeded
+    batches = [b['inputs'] for b in runner.train_dataloader]
+    flat = features.flatten(0, 1)
+    rows = [int((flat == x).all(1).nonzero()[0]) // 10 for x in torch.cat(batches)]
+    assert len(set(rows)) > 1  # several views are drawn
+
+
+def test_making_the_cache_leaves_the_random_state_alone(phase_b, monkeypatch):
+    from mmlt.engine.hooks import feature_cache
+
+    seen = []
+    original = feature_cache.FeatureCacheHook._compute
+
+    def watch(self, *args, **kwargs):
+        before = torch.get_rng_state(), np.random.get_state()[1].copy()
+        out = original(self, *args, **kwargs)
+        seen.append(torch.equal(before[0], torch.get_rng_state()) and (before[1] == np.random.get_state()[1]).all())
+        return out
+
+    monkeypatch.setattr(feature_cache.FeatureCacheHook, '_compute', watch)
+    phase_b('w')
+    assert seen == [True]
+
+
+def test_iteration_based_training_uses_the_cache(phase_b):
+    loop = dict(_delete_=True, by_epoch=False, max_iters=5, val_interval=5)
+    trained, runner = phase_b('w', **{'train_cfg': loop, 'param_scheduler': None})
+    assert runner.iter == 5 and len(cached_files()) == 1
+    assert trained['neck.linear.weight'].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    'options, sentence',
+    [
+        ({'model.backbone.frozen': False}, 'need a frozen OpenCLIPVision'),
+        ({CACHE + 'views': -1}, 'views is -1'),
+        ({CACHE + 'dtype': 'int8'}, "dtype is 'int8'"),
+        ({'test_dataloader': None, 'test_cfg': None, 'test_evaluator': None, 'val_dataloader': None, 'val_cfg': None,
+          'val_evaluator': None}, 'no test_dataloader'),
+    ],
+)
+def test_bad_settings_are_named(phase_b, options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        phase_b('w', **options)
+
+
+def test_a_wrapped_dataset_is_refused(phase_b):
+    cfg = Config.fromfile('b.py')
+    wrapped = dict(_delete_=True, type='RepeatDataset', times=2, dataset=cfg.train_dataloader.dataset.to_dict())
+    with pytest.raises(InputError, match='has no pipeline of its own'):
+        phase_b('w', **{'train_dataloader.dataset': wrapped})

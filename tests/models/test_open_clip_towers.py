@@ -1,0 +1,479 @@
+"""One load for two towers, activations, archives, and what is said about unfit names and files."""
+
+import copy
+import json
+import logging
+import re
+import shutil
+import weakref
+
+import open_clip
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+from open_clip.transformer import QuickGELU
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from mmlt import InputError
+from mmlt.models import OpenCLIPText, OpenCLIPVision, open_clip_towers
+from mmlt.models.open_clip_towers import _wants_quick_gelu, looks_like_path, open_clip_tower
+
+MODEL = 'mmlt-tiny-vit'
+pytestmark = pytest.mark.filterwarnings('ignore:.torch.jit:FutureWarning')
+
+
+@pytest.fixture(autouse=True)
+def _other_seed(_seed):
+    torch.manual_seed(1)  # with the seed of clip_file a random model would have its weights
+
+
+@pytest.fixture
+def counts(monkeypatch):
+    """How often a model was built and a file was read."""
+    counts = {'built': 0, 'read': 0}
+
+    def counting(name, function):
+        def wrapper(*args, **kwargs):
+            counts[name] += 1
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    monkeypatch.setattr(open_clip, 'create_model', counting('built', open_clip.create_model))
+    load = open_clip_towers.open_clip_load_checkpoint
+    monkeypatch.setattr(open_clip_towers, 'open_clip_load_checkpoint', counting('read', load))
+    return counts
+
+
+@pytest.fixture
+def tag(monkeypatch, clip_file):
+    """A pretrained tag of the tiny model that names the weights of ``clip_file``, trained with QuickGELU."""
+    cfg = {**open_clip.get_pretrained_cfg('ViT-B-32', 'openai')}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, MODEL, {'tiny_tag': cfg})
+    monkeypatch.setattr(open_clip, 'download_pretrained', lambda got: clip_file if got == cfg else None)
+    return 'tiny_tag'
+
+
+class Archive(nn.Module):
+    """Modules and parameters under given names, as in a model that was scripted."""
+
+    def add(self, name, tensor):
+        first, _, rest = name.partition('.')
+        if not rest:
+            self.register_parameter(first, nn.Parameter(tensor))
+            return
+        if first not in self._modules:
+            self.add_module(first, Archive())
+        self._modules[first].add(rest, tensor)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.fixture(scope='session')
+def archive_file(tmp_path_factory, clip_file):
+    """A TorchScript archive like those of OpenAI: half precision, and three integers among the weights."""
+    archive = Archive()
+    for name, tensor in load_file(clip_file).items():
+        archive.add(name, tensor)
+    archive.half()
+    for name, value in dict(input_resolution=32, context_length=16, vocab_size=49408).items():
+        archive.register_buffer(name, torch.tensor(value))
+    path = tmp_path_factory.mktemp('archive') / 'tiny.pt'
+    torch.jit.script(archive).save(str(path))
+    return str(path)
+
+
+def classifier(pretrained, **text):
+    return MODELS.build(
+        dict(
+            type='ImageClassifier',
+            backbone=dict(type='mmlt.OpenCLIPVision', model=MODEL, pretrained=pretrained),
+            head=dict(
+                type='mmlt.TextClsHead',
+                text=dict(type='mmlt.OpenCLIPText', model=MODEL, pretrained=pretrained, **text),
+                classes=['cat', 'dog'],
+            ),
+        )
+    )
+
+
+def open_clip_state(vision, text):
+    return {**{f'visual.{k}': v for k, v in vision.visual.state_dict().items()}, **text.clip.state_dict()}
+
+
+def assert_weights_are_those_of(path, vision, text):
+    state, expected = open_clip_state(vision, text), load_file(path)
+    assert state.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(state[name], tensor), name
+
+
+
+# One load, two towers
+
+
+def test_both_towers_come_from_one_model_and_one_read(clip_file, counts):
+    vision, text = OpenCLIPVision(MODEL, clip_file), OpenCLIPText(MODEL, clip_file)
+    assert vision._towers is text._towers
+    assert counts == {'built': 1, 'read': 0}  # a checkpoint may come, so nothing is read yet
+    vision.init_weights()
+    text.init_weights()
+    assert counts == {'built': 1, 'read': 1}
+    assert_weights_are_those_of(clip_file, vision, text)
+    assert vision._towers.clip is None
+
+
+def test_order_of_the_towers_does_not_matter(clip_file, counts):
+    text, vision = OpenCLIPText(MODEL, clip_file), OpenCLIPVision(MODEL, clip_file)
+    text.init_weights()
+    vision.init_weights()
+    assert counts == {'built': 1, 'read': 1}
+    assert_weights_are_those_of(clip_file, vision, text)
+
+
+def test_weights_are_random_until_init_weights(clip_file):
+    vision = OpenCLIPVision(MODEL, clip_file)
+    expected = load_file(clip_file)['visual.conv1.weight']
+    assert (vision.visual.conv1.weight - expected).abs().max() > 1e-3
+    vision.init_weights()
+    assert torch.equal(vision.visual.conv1.weight, expected)
+
+
+def test_the_halves_share_nothing():
+    vision, text = OpenCLIPVision(MODEL), OpenCLIPText(MODEL)
+    assert not {id(p) for p in vision.parameters()} & {id(p) for p in text.parameters()}
+    assert not any(name.startswith('clip.visual') for name, _ in text.named_parameters())
+    assert {id(p) for p in vision._towers.clip.parameters()} == {
+        id(p) for p in [*vision.parameters(), *text.parameters()]
+    }
+
+
+def test_a_second_model_gets_its_own(clip_file, counts):
+    first = OpenCLIPVision(MODEL, clip_file), OpenCLIPText(MODEL, clip_file)
+    second = OpenCLIPVision(MODEL, clip_file), OpenCLIPText(MODEL, clip_file)
+    assert counts['built'] == 2
+    assert second[0]._towers is second[1]._towers is not first[0]._towers
+    for tower in (*first, *second):
+        tower.init_weights()
+    assert counts == {'built': 2, 'read': 2}
+    with torch.no_grad():
+        for p in first[0].parameters():
+            p.zero_()
+        for p in first[1].parameters():
+            p.zero_()
+    assert_weights_are_those_of(clip_file, *second)
+
+
+def test_a_tower_is_handed_out_once(clip_file):
+    first, second = OpenCLIPVision(MODEL, clip_file), OpenCLIPVision(MODEL, clip_file)
+    assert first._towers is not second._towers
+    assert first.visual is not second.visual
+
+
+def test_after_loading_a_half_is_not_handed_out(clip_file):
+    vision = OpenCLIPVision(MODEL, clip_file)
+    vision.init_weights()
+    text = OpenCLIPText(MODEL, clip_file)
+    assert text._towers is not vision._towers
+    text.init_weights()
+    assert_weights_are_those_of(clip_file, vision, text)
+
+
+@pytest.mark.parametrize('other', [dict(model='mmlt-tiny-rn'), dict(pretrained=None), dict(quick_gelu=True)])
+def test_other_arguments_give_another_model(clip_file, other):
+    arguments = dict(model=MODEL, pretrained=clip_file)
+    vision, text = OpenCLIPVision(**arguments), OpenCLIPText(**{**arguments, **other})
+    assert vision._towers is not text._towers
+
+
+def test_image_size_joins_or_parts(clip_file):
+    vision, text = OpenCLIPVision(MODEL, clip_file, image_size=48), OpenCLIPText(MODEL, clip_file)
+    assert vision._towers is text._towers
+    text, vision = OpenCLIPText(MODEL, clip_file), OpenCLIPVision(MODEL, clip_file, image_size=32)
+    assert vision._towers is text._towers
+    text, vision = OpenCLIPText(MODEL, clip_file), OpenCLIPVision(MODEL, clip_file, image_size=48)
+    assert vision._towers is not text._towers
+    vision.init_weights()
+    text.init_weights()
+    assert vision(torch.zeros(1, 3, 48, 48))[0].shape == (1, 64)
+    expected = load_file(clip_file)['text_projection']
+    assert torch.equal(text.clip.text_projection, expected)
+
+
+def test_an_unused_model_is_not_kept_alive(clip_file):
+    tower, towers = open_clip_tower('image', MODEL, clip_file)
+    gone = weakref.ref(towers)
+    del tower, towers
+    assert gone() is None
+
+
+def test_moved_towers_are_still_filled(clip_file):
+    """Runner moves a model to its device before it initialises the weights."""
+    vision, text = OpenCLIPVision(MODEL, clip_file).double(), OpenCLIPText(MODEL, clip_file).double()
+    vision.init_weights()
+    text.init_weights()
+    expected = load_file(clip_file)
+    for name, tensor in open_clip_state(vision, text).items():
+        assert tensor.dtype == torch.float64
+        assert torch.equal(tensor, expected[name].double()), name
+
+
+# In MMPretrain's classifier
+
+
+def test_init_weights_of_a_classifier_loads_and_leaves_the_weights(clip_file, counts):
+    model = classifier(clip_file)
+    model.init_weights()
+    assert counts == {'built': 1, 'read': 1}
+    assert_weights_are_those_of(clip_file, model.backbone, model.head.text)
+    model.init_weights()
+    assert counts == {'built': 1, 'read': 1}
+    assert_weights_are_those_of(clip_file, model.backbone, model.head.text)
+
+
+def test_init_weights_after_training_changes_nothing(clip_file):
+    model = classifier(clip_file)
+    model.init_weights()
+    with torch.no_grad():
+        model.backbone.visual.conv1.weight.fill_(0.25)
+    model.backbone.init_weights()
+    assert bool((model.backbone.visual.conv1.weight == 0.25).all())
+
+
+def test_logit_scale_is_fixed_unless_asked_for(clip_file):
+    model = classifier(clip_file)
+    fixed = [name for name, p in model.named_parameters() if not p.requires_grad]
+    assert fixed == ['head.text.clip.logit_scale']
+
+
+def test_deepcopy_of_loaded_towers(clip_file):
+    model = classifier(clip_file)
+    model.init_weights()
+    twin = copy.deepcopy(model)
+    assert_weights_are_those_of(clip_file, twin.backbone, twin.head.text)
+    x = torch.randn(2, 3, 32, 32)
+    expected = model.head(model.backbone(x))
+    with torch.no_grad():
+        for p in twin.parameters():
+            p.mul_(0.5)
+    assert_weights_are_those_of(clip_file, model.backbone, model.head.text)
+    assert torch.equal(model.head(model.backbone(x)), expected)
+    twin.eval()
+    assert (twin.head(twin.backbone(x)) - expected).abs().max() > 1e-2
+
+
+def test_deepcopy_before_init_weights_is_filled_by_its_own(clip_file):
+    model = classifier(clip_file)
+    twin = copy.deepcopy(model)
+    twin.init_weights()
+    assert_weights_are_those_of(clip_file, twin.backbone, twin.head.text)
+    model.init_weights()
+    assert_weights_are_those_of(clip_file, model.backbone, model.head.text)
+
+
+# QuickGELU
+
+
+def activations(tower):
+    return {type(m) for m in tower.modules() if isinstance(m, (QuickGELU, nn.GELU))}
+
+
+def test_quick_gelu_by_tag():
+    assert _wants_quick_gelu('ViT-B-32', 'openai')
+    assert _wants_quick_gelu('RN50', 'openai')
+    assert not _wants_quick_gelu('ViT-B-32', 'laion2b_s34b_b79k')
+    assert not _wants_quick_gelu('ViT-B-32', None)
+
+
+def test_quick_gelu_by_file(archive_file, clip_file, tmp_path):
+    assert _wants_quick_gelu(MODEL, archive_file)
+    assert not _wants_quick_gelu(MODEL, clip_file)
+    zipped = tmp_path / 'zipped.pt'  # torch.save's format is a zip file too
+    torch.save(load_file(clip_file), zipped)
+    assert not _wants_quick_gelu(MODEL, str(zipped))
+    assert not _wants_quick_gelu(MODEL, str(tmp_path / 'missing.pt'))
+
+
+def test_quick_gelu_is_built_for_a_tag_that_asks_for_it(tag, clip_file):
+    vision, text = OpenCLIPVision(MODEL, tag), OpenCLIPText(MODEL, tag)
+    assert activations(vision) == activations(text) == {QuickGELU}
+    vision.init_weights()
+    assert_weights_are_those_of(clip_file, vision, text)
+    assert activations(OpenCLIPVision(MODEL, clip_file)) == {nn.GELU}
+
+
+def test_quick_gelu_forced_and_forbidden(tag, clip_file):
+    for build in (OpenCLIPVision, OpenCLIPText):
+        assert activations(build(MODEL, clip_file, quick_gelu=True)) == {QuickGELU}
+        assert activations(build(MODEL, tag, quick_gelu=False)) == {nn.GELU}
+
+
+def test_quick_gelu_forbidden_for_a_model_whose_config_has_it(monkeypatch):
+    config = {**open_clip.get_model_config(MODEL), 'quick_gelu': True}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, 'tiny-quickgelu', config)
+    assert activations(OpenCLIPVision('tiny-quickgelu')) == {QuickGELU}
+    assert activations(OpenCLIPVision('tiny-quickgelu', quick_gelu=False)) == {nn.GELU}
+
+
+# Kinds of files
+
+
+def test_torchscript_archive(archive_file, clip_file):
+    vision, text = OpenCLIPVision(MODEL, archive_file), OpenCLIPText(MODEL, archive_file)
+    assert activations(vision) == activations(text) == {QuickGELU}
+    vision.init_weights()
+    expected = load_file(clip_file)
+    state = open_clip_state(vision, text)
+    assert state.keys() == expected.keys()
+    for name, tensor in state.items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, expected[name].half().float()), name
+
+
+def test_torchscript_archive_at_another_image_size(archive_file, clip_file):
+    from_archive = OpenCLIPVision(MODEL, archive_file, image_size=48)
+    from_archive.init_weights()
+    from_file = OpenCLIPVision(MODEL, clip_file, image_size=48)
+    from_file.init_weights()
+    difference = from_archive.visual.positional_embedding - from_file.visual.positional_embedding
+    assert difference.abs().max() < 1e-3
+
+
+@pytest.mark.parametrize('wrap', [lambda s: s, lambda s: {'state_dict': {f'module.{k}': v for k, v in s.items()}}])
+def test_pytorch_files(clip_file, tmp_path, wrap):
+    path = str(tmp_path / 'tiny.pt')
+    torch.save(wrap(load_file(clip_file)), path)
+    vision, text = OpenCLIPVision(MODEL, path), OpenCLIPText(MODEL, path)
+    vision.init_weights()
+    assert_weights_are_those_of(clip_file, vision, text)
+
+
+def local_dir(tmp_path, clip_file):
+    (tmp_path / 'open_clip_config.json').write_text(json.dumps({'model_cfg': open_clip.get_model_config(MODEL)}))
+    shutil.copy(clip_file, tmp_path / 'open_clip_model.safetensors')
+    return f'local-dir:{tmp_path}'
+
+
+def test_local_dir(tmp_path, clip_file):
+    name = local_dir(tmp_path, clip_file)
+    vision, text = OpenCLIPVision(name), OpenCLIPText(name)
+    assert vision._towers is text._towers
+    assert vision.out_channels == text.out_channels == 64
+    vision.init_weights()
+    assert_weights_are_those_of(clip_file, vision, text)
+
+
+def test_local_dir_with_broken_weights(tmp_path, clip_file):
+    name = local_dir(tmp_path, clip_file)
+    vision = OpenCLIPVision(name)
+    (tmp_path / 'open_clip_model.safetensors').write_bytes(b'no weights')
+    with pytest.raises(InputError, match=re.escape(f"open_clip model '{name}' could not be loaded")):
+        vision.init_weights()
+
+
+def test_missing_local_dir(tmp_path):
+    name = f'local-dir:{tmp_path / "nowhere"}'
+    with pytest.raises(InputError, match='nowhere'):
+        OpenCLIPVision(name)
+
+
+@pytest.mark.parametrize(
+    ('pretrained', 'expected'),
+    [('openai', False), ('laion2b_s34b_b79k', False), ('a/b', True), ('weights.pt', True), ('w.safetensors', True)],
+)
+def test_looks_like_path(pretrained, expected):
+    assert looks_like_path(pretrained) == expected
+
+
+# What cannot be used
+
+
+@pytest.mark.parametrize('build', [OpenCLIPVision, OpenCLIPText])
+def test_unknown_model(build):
+    with pytest.raises(InputError, match=r"no model 'ViT-B-17'\. Near it: ViT-B-.*open_clip\.add_model_config"):
+        build('ViT-B-17')
+    with pytest.raises(InputError, match=r"no model 'zzz'\. See open_clip\.list_models"):
+        build('zzz')
+
+
+@pytest.mark.parametrize('build', [OpenCLIPVision, OpenCLIPText])
+def test_unknown_tag(build):
+    with pytest.raises(InputError, match="'RN50' has no pretrained tag 'opnai'. Its tags: openai, .*given by its path"):
+        build('RN50', 'opnai')
+    with pytest.raises(InputError, match=f"'{MODEL}' has no pretrained tag 'openai'. Its tags: none"):
+        build(MODEL, 'openai')
+
+
+def test_missing_file():
+    tower = OpenCLIPVision(MODEL, '/nowhere/clip.pt')  # a config may be built without its weights
+    with pytest.raises(InputError, match=f"weight file '/nowhere/clip.pt' for .*'{MODEL}' does not exist. Give"):
+        tower.init_weights()
+
+
+def test_a_second_try_does_not_pass_over_a_missing_file(tmp_path, clip_file):
+    path = tmp_path / 'late.safetensors'
+    vision, text = OpenCLIPVision(MODEL, str(path)), OpenCLIPText(MODEL, str(path))
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"late\.safetensors' .*does not exist"):
+            vision.init_weights()
+    shutil.copy(clip_file, path)
+    vision.init_weights()
+    assert_weights_are_those_of(clip_file, vision, text)
+
+
+def test_weights_of_another_architecture(clip_file):
+    tower = OpenCLIPVision('mmlt-tiny-rn', clip_file)
+    with pytest.raises(InputError, match=f"'{re.escape(clip_file)}' do not fit .*'mmlt-tiny-rn'.*give the model name"):
+        tower.init_weights()
+
+
+def test_torchscript_archive_of_another_architecture(archive_file):
+    tower = OpenCLIPText('mmlt-tiny-rn', archive_file)
+    with pytest.raises(InputError, match="tiny.pt' do not fit .*'mmlt-tiny-rn'"):
+        tower.init_weights()
+
+
+def test_weights_of_another_width(clip_file, tmp_path):
+    state = load_file(clip_file)
+    state['text_projection'] = torch.zeros(64, 32)
+    save_file(state, str(tmp_path / 'narrow.safetensors'))
+    tower = OpenCLIPVision(MODEL, str(tmp_path / 'narrow.safetensors'))
+    with pytest.raises(InputError, match=f"narrow.safetensors' do not fit .*'{MODEL}'.*text_projection"):
+        tower.init_weights()
+
+
+@pytest.mark.parametrize('name', ['broken.pt', 'broken.safetensors'])
+def test_a_file_that_holds_no_weights(tmp_path, name):
+    (tmp_path / name).write_text('<html>404</html>')
+    tower = OpenCLIPVision(MODEL, str(tmp_path / name))
+    with pytest.raises(InputError, match=f"{name}' do not fit the open_clip model '{MODEL}'"):
+        tower.init_weights()
+
+
+@pytest.mark.parametrize('error', [RuntimeError('Failed to resolve host\nlong story'), TimeoutError()])
+def test_a_tag_without_network_says_the_way_out(tag, monkeypatch, error):
+    def download(cfg):
+        raise error
+
+    monkeypatch.setattr(open_clip, 'download_pretrained', download)
+    tower = OpenCLIPVision(MODEL, tag)
+    with pytest.raises(InputError, match=f"'{tag}' of .*'{MODEL}' could not be fetched .*give its path as pretrained"):
+        tower.init_weights()
+
+
+def test_a_folder_of_the_tags_name_does_not_hide_the_tag(tag, tmp_path, monkeypatch, clip_file):
+    (tmp_path / tag).mkdir()
+    monkeypatch.chdir(tmp_path)
+    vision, text = OpenCLIPVision(MODEL, tag), OpenCLIPText(MODEL, tag)
+    vision.init_weights()
+    assert_weights_are_those_of(clip_file, vision, text)
+
+
+def test_open_clips_log_level_is_restored():
+    before = logging.root.manager.disable
+    with pytest.raises(RuntimeError), open_clip_towers._quiet():
+        assert logging.root.manager.disable == logging.WARNING
+        raise RuntimeError
+    assert logging.root.manager.disable == before

@@ -1,0 +1,49 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import mmpretrain
+import pytest
+
+STOCK = Path(mmpretrain.__file__).parent / '.mim'
+
+
+@pytest.fixture
+def foreign(picture_folder, repo, monkeypatch):
+    """MMPretrain's own ResNet config on a folder of pictures; only sampler and metric are of mmlt."""
+    monkeypatch.chdir(picture_folder)
+    monkeypatch.setenv('PYTHONPATH', str(repo))
+    (picture_folder / 'foreign.py').write_text(
+        f"""
+_base_ = ['{STOCK}/configs/_base_/models/resnet18.py', '{STOCK}/configs/_base_/default_runtime.py']
+custom_imports = dict(imports=['mmlt'])
+model = dict(head=dict(num_classes=3, topk=(1,)))
+pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')]
+loader = dict(batch_size=5, num_workers=0, persistent_workers=False)
+train_dataloader = dict(dataset=dict(type='CustomDataset', data_root='{picture_folder}', ann_file='train.txt',
+    data_prefix='images', pipeline=pipeline), sampler=dict(type='mmlt.ClassBalancedSampler'), **loader)
+val_dataloader = dict(dataset=dict(type='CustomDataset', data_root='{picture_folder}', ann_file='test.txt',
+    data_prefix='images', pipeline=pipeline), sampler=dict(type='DefaultSampler', shuffle=False), **loader)
+test_dataloader = val_dataloader
+val_evaluator = dict(type='mmlt.ShotAccuracy')
+test_evaluator = val_evaluator
+train_cfg = dict(by_epoch=True, max_epochs=1)
+val_cfg = dict()
+test_cfg = dict()
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01))
+"""
+    )
+    return picture_folder
+
+
+def test_foreign_config_gets_sampler_and_shot_metric(foreign):
+    train = [sys.executable, STOCK / 'tools/train.py', 'foreign.py', '--work-dir', 'out']
+    done = subprocess.run(train, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    log = done.stdout + done.stderr
+    assert 'shot/all' in log and 'shot/few' in log and 'shot/balanced' in log
+    # mmlt's checkpoint loading also serves MMEngine's own Runner
+    test = [sys.executable, STOCK / 'tools/test.py', 'foreign.py', 'out/epoch_1.pth', '--work-dir', 'out']
+    done = subprocess.run(test, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'shot/few' in done.stdout + done.stderr

@@ -1,0 +1,203 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+class _PowerCut(Exception):
+    pass
+
+
+@HOOKS.register_module(name='TestPowerCutHook', force=True)
+class PowerCutHook(Hook):
+    priority = 'LOWEST'
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def before_train_epoch(self, runner):
+        if runner.epoch == self.epoch:
+            raise _PowerCut
+
+
+def checkpoints(folder):
+    return {p.name: p.stat().st_mtime_ns for p in Path(folder).glob('epoch_*.pth')}
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)['state_dict']
+
+
+def test_all_stages_run_once_and_end_in_a_report(two_stages, train_tool, capsys):
+    metrics = train_tool.main(['b.py'])
+    work = two_stages / 'work_dirs/b'
+    assert set(metrics) >= {'shot/all', 'shot/few', 'shot/medium', 'shot/balanced', 'shot/ece'} - {'shot/medium'}
+    report = json.loads((work / 'shot_report.json').read_text())
+    assert [c['train_images'] for c in report['per_class']] == [6, 3, 1]
+    assert (work / 'shot_report.png').stat().st_size > 5000
+    assert 'few (3)' in capsys.readouterr().out
+    first_a, first_b = checkpoints(work / 'phase_a'), checkpoints(work)
+    assert 'epoch_3.pth' in first_a and 'epoch_3.pth' in first_b
+    # phase B holds phase A's towers, unchanged, and a trained adapter
+    a, b = weights(work / 'phase_a/epoch_3.pth'), weights(work / 'epoch_3.pth')
+    assert all(torch.equal(a[k], b[k]) for k in a if k.startswith(('backbone', 'head.text.')))
+    assert b['neck.linear.weight'].shape == (64, 64)
+
+    again = train_tool.main(['b.py'])
+    assert 'already finished' in capsys.readouterr().out
+    assert again == pytest.approx(metrics)
+    assert checkpoints(work / 'phase_a') == first_a
+    assert checkpoints(work) == first_b
+
+
+def test_another_config_in_the_same_folder_is_refused_and_restart_trains_anew(two_stages, train_tool):
+    train_tool.main(['b.py'])
+    work = two_stages / 'work_dirs/b'
+    first_a, first_b = checkpoints(work / 'phase_a'), checkpoints(work)
+    changed = ['b.py', '--cfg-options', 'model.neck.ratio=0.5']
+    with pytest.raises(SystemExit, match=r'model\.neck\.ratio was not set and is now 0\.5.*--restart'):
+        train_tool.main(changed)
+    train_tool.main([*changed, '--restart'])
+    assert checkpoints(work / 'phase_a') == first_a
+    assert checkpoints(work)['epoch_3.pth'] != first_b['epoch_3.pth']
+    # phase A trained anew makes the old phase B stale
+    train_tool.main([*changed, '--restart', 'phase_a', 'b'])
+    assert checkpoints(work / 'phase_a')['epoch_3.pth'] != first_a['epoch_3.pth']
+    with pytest.raises(SystemExit, match='no stage'):
+        train_tool.main(['b.py', '--restart', 'phase_c'])
+
+
+def test_stale_phase_b_is_noticed(two_stages, train_tool):
+    train_tool.main(['b.py'])
+    train_tool.main(['a.py', '--work-dir', 'work_dirs/b/phase_a', '--restart'])
+    with pytest.raises(SystemExit, match="stage 'phase_a' was trained anew"):
+        train_tool.main(['b.py'])
+
+
+@pytest.mark.parametrize('where', ['phase_a', 'b'])
+def test_interrupted_stage_goes_on_where_it_was(two_stages, train_tool, capsys, where):
+    train_tool.main(['b.py', '--work-dir', 'whole'])
+    capsys.readouterr()
+    prefix = 'stages.phase_a.options.' if where == 'phase_a' else ''
+    hook = f'{prefix}default_hooks.cut.'
+    with pytest.raises(_PowerCut):
+        train_tool.main(['b.py', '--cfg-options', f'{hook}type=TestPowerCutHook', f'{hook}epoch=2'])
+    train_tool.main(['b.py'])
+    out = capsys.readouterr().out
+    assert out.count('resuming') == 1
+    folder = two_stages / 'work_dirs/b'
+    if where == 'b':
+        assert 'phase_a (work_dirs/b/phase_a): already finished' in out
+    for stage in ('phase_a', '.'):
+        a, b = weights(two_stages / 'whole' / stage / 'epoch_3.pth'), weights(folder / stage / 'epoch_3.pth')
+        assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
+
+
+def test_options_reach_earlier_stages(two_stages, train_tool):
+    train_tool.main(
+        ['b.py', '--cfg-options', 'stages.phase_a.options.train_cfg.max_epochs=1', 'randomness.seed=7', '--no-validate']
+    )
+    record = json.loads((two_stages / 'work_dirs/b/phase_a/run.json').read_text())
+    assert record['finished'] and record['config']['train_cfg']['max_epochs'] == 1
+    assert record['config']['randomness']['seed'] == 7
+    assert list(checkpoints(two_stages / 'work_dirs/b/phase_a')) == ['epoch_1.pth']
+
+
+def test_amp_without_gpu_trains_in_bfloat16(two_stages, train_tool):
+    metrics = train_tool.main(['b.py', '--amp', '--auto-scale-lr'])
+    assert 0 <= metrics['shot/all'] <= 100
+
+
+def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(two_stages, train_tool):
+    blow_up = ['a.py', '--cfg-options', 'optim_wrapper.optimizer.lr=1e30', 'param_scheduler=None']
+    with pytest.raises(SystemExit, match=r'loss became .* at iteration \d+ .*no checkpoint was written yet'):
+        train_tool.main(blow_up)
+    train_tool.main(['a.py', '--work-dir', 'w', '--cfg-options', 'train_cfg.max_epochs=1'])
+    good = weights('w/epoch_1.pth')
+    later = ['a.py', '--work-dir', 'w', '--resume', '--cfg-options', 'train_cfg.max_epochs=3']
+    with pytest.raises(SystemExit, match=r'the last checkpoint is .*epoch_1\.pth'):
+        train_tool.main([*later, 'default_hooks.poison.type=TestPoisonHook'])
+    kept = weights('w/epoch_1.pth')
+    assert all(torch.equal(good[k], kept[k]) for k in good)
+    assert sorted(checkpoints('w')) == ['epoch_1.pth']
+
+
+@HOOKS.register_module(name='TestPoisonHook', force=True)
+class PoisonHook(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        next(runner.model.parameters()).data.fill_(float('nan'))
+
+
+def test_resume_with_another_model_is_refused(two_stages, train_tool):
+    train_tool.main(['a.py', '--cfg-options', 'train_cfg.max_epochs=1'])
+    with pytest.raises(SystemExit, match=r'Cannot resume from .*model\.head\.logit_scale was 20\.0 and is now 30\.0'):
+        train_tool.main(['a.py', '--resume', '--cfg-options', 'model.head.logit_scale=30.0'])
+    train_tool.main(['a.py', '--resume', '--cfg-options', 'train_cfg.max_epochs=2'])
+    assert 'epoch_2.pth' in checkpoints('work_dirs/a')
+
+
+def test_adapter_of_another_width_is_named(two_stages, train_tool):
+    with pytest.raises(SystemExit, match=r'width 32, but they are 64 wide: set in_channels=64'):
+        train_tool.main(['b.py', '--cfg-options', 'model.neck.in_channels=32'])
+
+
+@pytest.mark.parametrize(
+    'arguments, sentence',
+    [
+        (['a.py', '--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None'], 'for which batch size'),
+        (['missing.py'], r"config 'missing\.py' does not exist"),
+        (['b.py', '--cfg-options', 'stages.phase_a.config=none.py'], r"config of stage 'phase_a', 'none\.py'"),
+        (['a.py', '--cfg-options', 'model.backbone.model=RN5000'], "no model 'RN5000'"),
+        (['a.py', '--cfg-options', 'model.backbone.pretrained=/no/such.pt'], r"'/no/such\.pt'.*does not exist"),
+        (['a.py', '--cfg-options', 'train_dataloader.dataset.ann_file=no.txt'], r"no\.txt' does not exist"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(two_stages, train_tool, arguments, sentence):
+    with pytest.raises(SystemExit, match=sentence) as stop:
+        train_tool.main(arguments)
+    assert str(stop.value).startswith('mmlt: ')
+    assert '\n' not in str(stop.value)
+
+
+def test_zero_shot_without_checkpoint_and_test_of_a_checkpoint(two_stages, train_tool, test_tool):
+    zero_shot = test_tool.main(['a.py', '--work-dir', 'z'])
+    trained = train_tool.main(['a.py'])
+    tested = test_tool.main(
+        ['a.py', 'work_dirs/a/epoch_3.pth', '--work-dir', 'z2', '--out', 'metrics.json', '--out-item', 'metrics']
+    )
+    assert tested == pytest.approx(trained)
+    assert json.loads(Path('metrics.json').read_text()) == pytest.approx(trained)
+    assert zero_shot['shot/ece'] != pytest.approx(trained['shot/ece'])
+    with pytest.raises(SystemExit, match=r"lacks 2 weights .* 'neck\.linear\.weight'"):
+        test_tool.main(['b.py', 'work_dirs/a/epoch_3.pth'])
+    with pytest.raises(SystemExit, match="'none.pth' does not exist"):
+        test_tool.main(['a.py', 'none.pth'])
+    tta = test_tool.main(['a.py', 'work_dirs/a/epoch_3.pth', '--tta', '--amp', '--out', 'p.pkl'])
+    assert 0 <= tta['shot/all'] <= 100
+    test_tool.main(['a.py', 'work_dirs/a/epoch_3.pth', '--show-dir', 'shown'])
+    assert len(list(Path('.').rglob('shown/*'))) == 6
+
+
+def run_stock(name, *arguments):
+    import mmpretrain
+
+    tool = Path(mmpretrain.__file__).parent / '.mim/tools' / name
+    return subprocess.run([sys.executable, tool, *arguments], capture_output=True, text=True, timeout=300)
+
+
+def test_stock_tools_run_every_stage(two_stages, repo, monkeypatch):
+    monkeypatch.setenv('PYTHONPATH', str(repo))
+    missing = run_stock('train.py', 'b.py')
+    assert missing.returncode != 0
+    assert "The earlier stage 'phase_a' is not finished in './work_dirs/b/phase_a'" in missing.stderr
+    assert run_stock('train.py', 'a.py', '--work-dir', 'work_dirs/b/phase_a').returncode == 0
+    done = run_stock('train.py', 'b.py', '--work-dir', 'work_dirs/b')
+    assert done.returncode == 0, done.stderr[-2000:]
+    tested = run_stock('test.py', 'b.py', 'work_dirs/b/epoch_3.pth')
+    assert tested.returncode == 0, tested.stderr[-2000:]
+    assert 'shot_report.png' in tested.stdout + tested.stderr

@@ -1,0 +1,153 @@
+"""Table, JSON and picture of a test: they say what the report says."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from mmlt.visualization import plot_class_accuracy, print_table, write_json
+from mmlt.visualization.report import SHOT_COLOURS
+
+
+def make_report(counts, accuracy, names=None) -> dict:
+    """A report in the form of ``ShotAccuracy.report``."""
+    shots = ['many' if n > 100 else 'few' if n < 20 else 'medium' for n in counts]
+    metrics = {'all': 61.26}
+    for shot in ('many', 'medium', 'few'):
+        values = [a for a, s in zip(accuracy, shots) if s == shot and a is not None]
+        if values:
+            metrics[shot] = float(np.mean(values))
+    metrics |= {'balanced': 55.54, 'worst_class': 3.21, 'harmonic_mean': 42.89, 'ece': 7.77}
+    return {
+        'protocol': 'standard',
+        'num_samples': 1234,
+        'metrics': metrics,
+        'classes_per_shot': {s: shots.count(s) for s in ('many', 'medium', 'few')},
+        'per_class': [
+            {'class': name, 'train_images': n, 'shot': s, 'accuracy': a}
+            for name, n, s, a in zip(names or [f'class {i}' for i in range(len(counts))], counts, shots, accuracy)
+        ],
+    }
+
+
+THREE = make_report([200, 50, 3], [91.04, 70.55, 22.22])
+
+
+def print_to_text(report, title='my run', **kwargs) -> str:
+    console = Console(record=True, file=io.StringIO(), width=120, **kwargs)
+    print_table(report, title, console)
+    return console.export_text()
+
+
+def cells(text: str) -> dict[str, str]:
+    """Header and value of every column of the printed table."""
+    lines = [line for line in text.splitlines() if '┃' in line or '│' in line]
+    header, row = (([c.strip() for c in line.replace('┃', '│').split('│')[1:-1]]) for line in lines)
+    return dict(zip(header, row))
+
+
+def test_table_says_what_the_report_says():
+    text = print_to_text(THREE)
+    assert cells(text) == {
+        'many (1)': '91.0',
+        'medium (1)': '70.5',  # 70.55 is 70.5499... in binary
+        'few (1)': '22.2',
+        'all': '61.3',
+        'balanced': '55.5',
+        'worst class': '3.2',
+        'harmonic mean': '42.9',
+        'ECE': '7.8',
+    }
+    assert 'my run' in text.splitlines()[0]
+    assert 'top-1 in percent, 1234 test images, protocol standard' in text
+
+
+def test_table_leaves_out_what_is_not_known():
+    report = make_report([200, 150, 3], [90.0, 80.0, 10.0])
+    del report['metrics']['ece']
+    assert list(cells(print_to_text(report))) == [
+        'many (2)', 'few (1)', 'all', 'balanced', 'worst class', 'harmonic mean'
+    ]  # fmt: skip
+
+
+def test_table_goes_to_the_terminal_by_default(capsys):
+    print_table(THREE, 'to the terminal')
+    out = capsys.readouterr().out
+    assert 'to the terminal' in out
+    assert cells(out)['many (1)'] == '91.0'
+
+
+@pytest.mark.parametrize('title', ['ballad [phase-b]', 'a[/b]'])
+def test_title_is_text_and_not_markup(title):
+    assert title in print_to_text(THREE, title)
+
+
+def test_json(tmp_path):
+    path = tmp_path / 'report.json'
+    report = make_report([200, 50, 3], [91.04, None, 22.22], ['Bär', '梨', 'c'])
+    write_json(report, path)
+    assert json.loads(path.read_text(encoding='utf-8')) == report
+
+
+def pixels(path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.format == 'PNG'
+        return np.asarray(image.convert('RGB'))
+
+
+def coloured(image: np.ndarray, shot: str) -> int:
+    """Number of pixels in a shot's colour."""
+    code = SHOT_COLOURS[shot]
+    rgb = [int(code[i : i + 2], 16) for i in (1, 3, 5)]
+    return int((image == rgb).all(-1).sum())
+
+
+def test_picture_of_three_classes(tmp_path):
+    plot_class_accuracy(THREE, tmp_path / 'a.png', 'my run')
+    image = pixels(tmp_path / 'a.png')
+    assert image.shape == (650, 1170, 3)
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20
+    assert all(coloured(image, shot) > 5000 for shot in SHOT_COLOURS)
+    # Higher bars have more pixels: 91 and 200 images against 22 and 3.
+    assert coloured(image, 'many') > coloured(image, 'few')
+
+
+def test_picture_of_200_classes(tmp_path):
+    counts = [int(500 * 0.01 ** (c / 199)) for c in range(200)]
+    accuracy = [None if c == 77 else 100 - c / 2.5 for c in range(200)]
+    plot_class_accuracy(make_report(counts, accuracy), tmp_path / 'a.png')
+    image = pixels(tmp_path / 'a.png')
+    assert image.shape == (650, 1170, 3)
+    assert all(coloured(image, shot) > 5000 for shot in SHOT_COLOURS)
+
+
+@pytest.mark.parametrize('shot', ['many', 'medium', 'few'])
+def test_bars_have_the_height_of_the_accuracy(tmp_path, shot):
+    count = {'many': 200, 'medium': 50, 'few': 3}[shot]
+    size = {}
+    for accuracy in (0.0, 40.0, 80.0):
+        plot_class_accuracy(make_report([count] * 4, [accuracy] * 4), tmp_path / 'a.png')
+        image = pixels(tmp_path / 'a.png')
+        size[accuracy] = coloured(image, shot)
+        assert all(coloured(image, other) == 0 for other in SHOT_COLOURS if other != shot)
+    # 0 leaves the bars of the counts and the legend; the rest grows with the accuracy. The legend, always at the
+    # lower left, hides a part of the bars, so the growth is equal only where it does not reach: above 40.
+    assert size[0.0] > 0
+    assert size[40.0] > size[0.0] and size[80.0] > size[40.0]
+    width = (size[80.0] - size[40.0]) / 0.4  # pixels of bars as high as the axes
+    assert 0.5 * image.shape[0] * image.shape[1] * 0.9 < width < 0.7 * image.shape[0] * image.shape[1]
+
+
+def test_picture_without_accuracy_of_a_group(tmp_path):
+    plot_class_accuracy(make_report([200, 50, 3], [91.0, 70.0, None]), tmp_path / 'a.png')
+    image = pixels(tmp_path / 'a.png')
+    assert coloured(image, 'few') == 0 and coloured(image, 'many') > 5000
+
+
+@pytest.mark.parametrize('name', ['$_$', '$^$ sign', 'a_{b', '100 % \\frac', '<html>'])
+def test_class_names_are_text_and_not_formulas(tmp_path, name):
+    plot_class_accuracy(make_report([200, 50, 3], [91.0, 70.0, 22.0], [name, 'b', 'c']), tmp_path / 'a.png', name)
+    assert coloured(pixels(tmp_path / 'a.png'), 'many') > 5000

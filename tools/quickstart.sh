@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Installs mmlt into .venv of this repository and runs BALLAD on MNIST-LT: pretraining of a tiny CLIP on printed
+# characters, phase A, phase B, and the many/medium/few table. Safe to run again; extra arguments go to tools/train.py.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+source "$root/tools/setup_env.sh" demo
+cd "$root"
+start=$(date +%s)
+"$VENV_PYTHON" tools/train.py configs/ballad/ballad_tiny_mnist-lt.py "$@"
+echo "Finished in $(($(date +%s) - start)) s."
