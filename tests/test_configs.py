@@ -1,8 +1,10 @@
 """Every config loads, builds and runs on random weights; every command of the READMEs is right."""
 
+import re
 import shlex
 from pathlib import Path
 
+import mmengine
 import numpy as np
 import open_clip
 import pytest
@@ -21,12 +23,15 @@ REPO = Path(__file__).parent.parent
 CLASSES = tuple(f'thing {i}' for i in range(10))
 CONFIGS = sorted(p for p in REPO.glob('configs/*/*.py') if p.parent.name != '_base_')
 STAGED = [p for p in CONFIGS if p.with_name(f'{p.stem}_phase-a.py') in CONFIGS]
-COMMANDS = [
-    (readme.parent.name, line)
-    for readme in sorted(REPO.glob('configs/*/README.md'))
-    for line in readme.read_text().splitlines()
-    if line.startswith('python tools/')
-]
+READMES = sorted(REPO.glob('configs/*/README.md'))
+COMMANDS = list(
+    dict.fromkeys(
+        (readme.parent.name, line)
+        for readme in READMES
+        for line in readme.read_text().splitlines()
+        if line.startswith('python tools/')
+    )
+)
 TINY_CLIP = 'work_dirs/clip_tiny_printed-characters/open_clip.safetensors'
 # The ablations of BALLAD as its README says to run them on MNIST-LT.
 TINY_COMMANDS = [
@@ -178,9 +183,10 @@ def test_phase_b_goes_on_where_phase_a_ends(path, tmp_path):
     for b, a in zip(towers(cfg.model), towers(phase_a.cfg.model), strict=True):
         assert b == {**a, 'pretrained': None, 'frozen': True}
         assert bool(b.get('quick_gelu')) == (a.pretrained == 'openai')
-    states = [build(c).state_dict() for c in (phase_a.cfg, cfg)]
-    assert {k: v.shape for k, v in states[0].items()}.items() <= {k: v.shape for k, v in states[1].items()}.items()
-    trained = {n for n, p in build(Config.fromfile(path)).named_parameters() if p.requires_grad}
+    model_a, model_b = build(phase_a.cfg), build(cfg)
+    shapes_a, shapes_b = ({k: v.shape for k, v in m.state_dict().items()} for m in (model_a, model_b))
+    assert shapes_a.items() <= shapes_b.items()
+    trained = {n for n, p in model_b.named_parameters() if p.requires_grad}
     assert trained == {'neck.linear.weight', 'neck.linear.bias'}
 
 
@@ -244,6 +250,23 @@ def test_readme_ablations_do_what_they_say(train_tool, test_tool, monkeypatch):
         'balance-both': [balanced, balanced],
     }.items():
         assert [cfg.train_dataloader.sampler.type for cfg in run(name)[2].values()] == expected
+
+
+@pytest.mark.parametrize('readme', READMES, ids=lambda p: p.parent.name)
+def test_readme_links_exist(readme):
+    links = re.findall(r'\]\(([^)#]+)\)', readme.read_text())
+    assert not [link for link in links if not link.startswith('http') and not (readme.parent / link).exists()]
+
+
+@pytest.mark.parametrize('path', sorted(REPO.glob('configs/*/metafile.yml')), ids=lambda p: p.parent.name)
+def test_metafile_names_configs_that_exist(path):
+    meta = mmengine.load(path)
+    collections = {c['Name'] for c in meta['Collections']}
+    assert all((REPO / c['README']).exists() for c in meta['Collections'])
+    for model in meta['Models']:
+        assert model['In Collection'] in collections
+        assert REPO / model['Config'] in CONFIGS
+        assert Path(model['Config']).stem == model['Name']
 
 
 @pytest.mark.slow

@@ -135,8 +135,6 @@ def run(args) -> dict | None:
     stages = plan(cfg)
     for stage in stages:
         merge_args(stage.cfg, args)
-        if stage.cfg is not cfg and cfg.get('randomness'):
-            stage.cfg.randomness = cfg.randomness
     names = {s.name for s in stages}
     if unknown := [name for name in args.restart or () if name not in names]:
         raise InputError(f"There is no stage '{unknown[0]}' to restart; the stages are {', '.join(sorted(names))}.")

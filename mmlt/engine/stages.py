@@ -9,7 +9,9 @@ Each is a config of its own with a work directory of its own, by default
 ``<work_dir>/<name>``. ``load_from=True`` starts this config from the stage's
 last checkpoint; ``{stage:phase_a}`` in any string of the config stands for the
 stage's directory. ``options`` changes the stage's config as ``--cfg-options``
-would: ``--cfg-options stages.phase_a.options.train_cfg.max_epochs=10``.
+would: ``--cfg-options stages.phase_a.options.train_cfg.max_epochs=10``. A stage
+below the work directory follows this config's seed; one with a ``work_dir`` of
+its own, which several trainings may share, keeps the seed of its config.
 """
 
 from __future__ import annotations
@@ -184,6 +186,8 @@ def plan(cfg: Config) -> list[Stage]:
         stage_cfg = Config.fromfile(path)
         stage_cfg.work_dir = stage_dir(cfg, name)
         stage_cfg.launcher = cfg.get('launcher', 'none')
+        if not spec.get('work_dir') and cfg.get('randomness'):
+            stage_cfg.randomness = cfg.randomness  # a stage of this run alone follows its seed
         if spec.get('options'):
             stage_cfg.merge_from_dict(dict(spec.options))
         stages += [s for s in plan(stage_cfg) if s.work_dir not in {t.work_dir for t in stages}]

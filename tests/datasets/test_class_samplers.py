@@ -135,7 +135,9 @@ def test_mixture_goes_from_instance_to_class_balanced(dataset):
 @pytest.mark.parametrize('k', [1, 2, 3, 4, 7])
 def test_class_aware_turns_and_rounds(dataset, k):
     num_classes, rounds = len(COUNTS), 11
-    drawn = np.array(order(build(ClassAwareSampler, dataset, samples_per_class=k, num_samples=rounds * num_classes * k)))
+    drawn = np.array(
+        order(build(ClassAwareSampler, dataset, samples_per_class=k, num_samples=rounds * num_classes * k))
+    )
     turns = dataset.labels[drawn].reshape(-1, k)
     assert (turns == turns[:, :1]).all()
     per_round = turns[:, 0].reshape(rounds, num_classes)

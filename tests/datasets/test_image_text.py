@@ -15,7 +15,9 @@ def make(folder, rows, name='captions.csv', **kwargs) -> ImageTextDataset:
 
 def infos(dataset) -> list[dict]:
     keys = ('img_path', 'caption', 'gt_label')
-    return [{k: dataset.get_data_info(i)[k] for k in keys if k in dataset.get_data_info(i)} for i in range(len(dataset))]
+    return [
+        {k: dataset.get_data_info(i)[k] for k in keys if k in dataset.get_data_info(i)} for i in range(len(dataset))
+    ]
 
 
 def test_csv(picture_folder):

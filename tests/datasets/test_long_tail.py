@@ -181,9 +181,7 @@ def test_labels_of_folds(picture_folder):
 
 
 def test_labels_of_a_lazy_foreign_dataset(picture_folder):
-    lazy = CustomDataset(
-        ann_file='train.txt', data_root=str(picture_folder), data_prefix='images', lazy_init=True
-    )
+    lazy = CustomDataset(ann_file='train.txt', data_root=str(picture_folder), data_prefix='images', lazy_init=True)
     assert dataset_labels(lazy).tolist() == LABELS
 
 

@@ -100,6 +100,12 @@ def test_paths_without_root_or_prefix(picture_folder):
     assert dataset.metainfo['class_counts'] == [1, 1]
 
 
+def test_remote_pictures_are_not_looked_for(picture_folder):
+    dataset = make(picture_folder, data_prefix='https://example.org/images')
+    assert dataset.get_data_info(0)['img_path'] == 'https://example.org/images/apple/0.png'
+    assert dataset.metainfo['class_counts'] == [6, 3, 1]
+
+
 # Class names
 
 
@@ -110,7 +116,8 @@ def test_class_names_default_to_numbers(picture_folder):
 @pytest.mark.parametrize('classes', [['a', 'b', 'c'], ('a', 'b', 'c')])
 def test_class_names_as_sequence(picture_folder, classes):
     assert make(picture_folder, classes=classes).metainfo['classes'] == ('a', 'b', 'c')
-    assert make(picture_folder, metainfo=dict(classes=classes)).CLASSES == classes
+    named = make(picture_folder, metainfo=dict(classes=classes))
+    assert list(named.metainfo['classes']) == ['a', 'b', 'c']
 
 
 def test_class_names_of_places365(picture_folder):
@@ -169,7 +176,9 @@ def test_malformed_line_is_named(picture_folder, line):
     (picture_folder / 'train.txt').write_text(f'apple/0.png 0\n\n{line}\npear/0.png 1\n')
     with pytest.raises(InputError) as error:
         make(picture_folder)
-    assert str(error.value) == f"'{picture_folder}/train.txt', line 3: '{line}' is not of the form 'relative/path label'."
+    assert (
+        str(error.value) == f"'{picture_folder}/train.txt', line 3: '{line}' is not of the form 'relative/path label'."
+    )
 
 
 @pytest.mark.parametrize(

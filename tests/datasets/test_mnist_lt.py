@@ -89,7 +89,8 @@ def test_selection_is_seeded(train):
 
 
 @pytest.mark.parametrize(
-    ('ratio', 'max_count', 'ends'), [(1, 400, (400, 400)), (10, 400, (400, 40)), (400, 400, (400, 1)), (20, 100, (100, 5))]
+    ('ratio', 'max_count', 'ends'),
+    [(1, 400, (400, 400)), (10, 400, (400, 40)), (400, 400, (400, 1)), (20, 100, (100, 5))],
 )
 def test_other_profiles(ratio, max_count, ends):
     dataset = make(imbalance_ratio=ratio, max_count=max_count)

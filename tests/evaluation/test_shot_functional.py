@@ -44,9 +44,7 @@ def naive(labels, predictions, counts, protocol) -> dict:
             result[shot] = mean(members)
     result['balanced'] = sum(accuracy[c] for c in seen) / len(seen)
     result['worst_class'] = min(accuracy[c] for c in seen)
-    result['harmonic_mean'] = (
-        len(seen) / sum(1 / accuracy[c] for c in seen) if all(accuracy[c] for c in seen) else 0.0
-    )
+    result['harmonic_mean'] = len(seen) / sum(1 / accuracy[c] for c in seen) if all(accuracy[c] for c in seen) else 0.0
     result['per_class'] = accuracy
     return result
 
@@ -70,10 +68,10 @@ def test_groups_by_hand():
     assert shot_groups(counts, SHOT_PROTOCOLS['lpt']).tolist() == [0, 1, 1, 1, 2, 2]
 
 
-def draw(seed: int, classes=range(len(BOUNDS)), size=600):
+def draw(seed: int, classes=None, size=600):
     """Labels of the given classes in unequal shares, right about two times in three."""
     rng = np.random.default_rng(seed)
-    classes = np.array(classes)
+    classes = np.array(classes or range(len(BOUNDS)))
     shares = rng.dirichlet(np.full(len(classes), 2.0))
     labels = np.concatenate([classes, rng.choice(classes, size, p=shares)])
     predictions = np.where(rng.random(len(labels)) < 0.65, labels, rng.integers(0, len(BOUNDS), len(labels)))

@@ -253,6 +253,15 @@ def test_fewer_counts_than_the_model_has_classes():
         metric.evaluate(1)
 
 
+@pytest.mark.parametrize('num_counts', [5, 9])
+def test_counts_of_another_number_than_the_datasets_classes(num_counts):
+    # Predictions of the first five classes only, so that nothing but the class names tells that there are seven.
+    metric = metric_of({'classes': NAMES}, class_counts=[*COUNTS, 2, 1][:num_counts])
+    metric.process(None, [{'gt_label': torch.tensor([y]), 'pred_label': torch.tensor([y])} for y in range(5)])
+    with pytest.raises(InputError, match=f'{num_counts} classes.* 7'):
+        metric.evaluate(5)
+
+
 def test_unknown_protocol():
     with pytest.raises(InputError, match="no shot protocol 'oltr'"):
         ShotAccuracy(protocol='oltr')

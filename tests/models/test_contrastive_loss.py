@@ -141,7 +141,8 @@ def _process(rank, folder):
     dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
     image, text, labels, model = pairs_and_model()
     rows = slice(4 * rank, 4 * rank + 4)
-    loss = nn.parallel.DistributedDataParallel(model)(image[rows], text[rows], labels[rows])
+    parallel = nn.parallel.DistributedDataParallel(model)  # averages only as long as it lives
+    loss = parallel(image[rows], text[rows], labels[rows])
     loss.backward()
     gathered = gather_with_grad(image[rows]), gather_with_grad(labels[rows])
     try:

@@ -95,9 +95,8 @@ def test_prediction_is_zero_shot():
     given = samples(captions=[None] * 6)
     out = model(images, given, mode='predict')
     assert all(a is b for a, b in zip(out, given))
-    texts = sum(
-        features(model, images, [t.format(n) for n in ('apple', 'pear', 'plum')])[1] for t in ('a photo of the {}', '{}')
-    )
+    names = ('apple', 'pear', 'plum')
+    texts = sum(features(model, images, [t.format(n) for n in names])[1] for t in ('a photo of the {}', '{}'))
     image = features(model, images, ['x'])[0]
     expected = (model.text.logit_scale * image @ F.normalize(texts, dim=-1).t()).softmax(1)
     scores = torch.stack([s.pred_score for s in out])
@@ -188,11 +187,11 @@ def test_rows_with_labels_are_class_wise(dataset, collate):
     optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
     images = normalised(model, data)
     captions = [caption for _, caption in ROWS]
-    expected = float(naive(*features(model, images, captions), [0, 1, 2, 0], model.text.logit_scale))
+    expected = naive(*features(model, images, captions), [0, 1, 2, 0], model.text.logit_scale).item()
     before = [p.clone() for p in model.parameters()]
     log = model.train_step(data, optimizer)
-    assert float(log['loss']) == pytest.approx(expected, abs=1e-4)
-    assert float(log['logit_scale']) == pytest.approx(1 / 0.07, rel=1e-4)
+    assert log['loss'].item() == pytest.approx(expected, abs=1e-4)
+    assert log['logit_scale'].item() == pytest.approx(1 / 0.07, rel=1e-4)
     assert all(not torch.equal(a, b) for a, b in zip(model.parameters(), before))
 
 

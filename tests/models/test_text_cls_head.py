@@ -134,9 +134,9 @@ def test_accuracy_and_losses_of_cls_head():
     logits = naive_logits(images(), naive_texts(head, TEMPLATES[:1]), 100)
     log_p = (logits - logits.max()).log_softmax(1)
     expected = -torch.stack([0.9 * row[y] + 0.1 / 3 * row.sum() for row, y in zip(log_p, LABELS)]).mean()
-    assert (out['loss'] - expected).abs() <= 1e-9
+    assert (out['loss'] - expected).abs() <= 1e-6  # MMPretrain smooths in float32
     hits = sum(int(row.argmax() == y) for row, y in zip(logits, LABELS))
-    assert float(out['accuracy_top-1']) == pytest.approx(100 * hits / 5)
+    assert float(out['accuracy_top-1'][0]) == pytest.approx(100 * hits / 5)
 
 
 @pytest.mark.parametrize('frozen', [False, True])

@@ -80,6 +80,15 @@ def test_table_goes_to_the_terminal_by_default(capsys):
     assert cells(out)['many (1)'] == '91.0'
 
 
+def test_table_keeps_to_the_width_of_a_terminal():
+    text = print_to_text(THREE, force_terminal=True)
+    assert cells(text)['harmonic mean'] == '42.9'
+    console = Console(record=True, file=io.StringIO(), width=60, force_terminal=True)
+    print_table(THREE, 'my run', console)
+    assert console.width == 60
+    assert max(len(line.rstrip()) for line in console.export_text().splitlines()) <= 60
+
+
 @pytest.mark.parametrize('title', ['ballad [phase-b]', 'a[/b]'])
 def test_title_is_text_and_not_markup(title):
     assert title in print_to_text(THREE, title)

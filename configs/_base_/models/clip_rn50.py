@@ -1,7 +1,6 @@
 # OpenAI's CLIP with a ResNet-50 as an image-text classifier.
 # QuickGELU is the activation of these weights. It is named because BALLAD's phase B and random
-# initialisation build the same towers with pretrained=None; for others than OpenAI's weights, set
-# quick_gelu=None wherever it stands.
+# initialisation build the same towers with pretrained=None. Other weights: configs/clip/README.md.
 model = dict(
     type='ImageClassifier',
     backbone=dict(type='mmlt.OpenCLIPVision', model='RN50', pretrained='openai', quick_gelu=True),

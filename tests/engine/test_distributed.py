@@ -1,0 +1,110 @@
+"""Two gloo processes against one, on the same global batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+# One step of plain SGD, so that the change of the weights is the gradient.
+ONE_STEP = [
+    'train_cfg.max_epochs=1',
+    'optim_wrapper.optimizer.momentum=0.0',
+    'optim_wrapper.optimizer.lr=1.0',
+    'param_scheduler=None',
+    'train_dataloader.drop_last=True',
+    'default_hooks.logger.interval=1',
+]
+
+
+def train(repo, config, processes, work_dir, *options, port=29611):
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PORT': str(port), 'PYTHON': sys.executable}
+    if processes == 1:
+        command = [sys.executable, repo / 'tools/train.py', config]
+    else:
+        command = ['bash', repo / 'tools/dist_train.sh', config, str(processes)]
+    command += ['--work-dir', work_dir]
+    if options:
+        command += ['--cfg-options', *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=env)
+    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)['state_dict']
+
+
+def test_adapter_on_cached_features_takes_the_step_of_one_process(two_stages, repo):
+    """Each process caches its part of the features; both then hold all, under the key of one process."""
+    train(repo, 'a.py', 1, 'start')
+    options = [*ONE_STEP, 'stages.phase_a.work_dir=start']
+    train(repo, 'b.py', 1, 'one', *options, 'train_dataloader.batch_size=8')
+    train(repo, 'b.py', 2, 'two', *options, 'train_dataloader.batch_size=4')
+    start, one, two = weights('start/epoch_3.pth'), weights('one/epoch_1.pth'), weights('two/epoch_1.pth')
+    assert all(torch.equal(one[k], start[k]) and torch.equal(two[k], start[k]) for k in start if 'steps' not in k)
+    adapter = [k for k in one if k.startswith('neck.')]
+    assert len(adapter) == 2
+    for name in adapter:
+        assert (one[name] - two[name]).norm() <= 1e-6 * one[name].norm(), name
+    (features,) = Path('one/features').iterdir()
+    assert [p.name for p in Path('two/features').iterdir()] == [features.name]
+
+
+def test_gradient_of_phase_a_is_that_of_one_process(two_stages, repo, clip_file):
+    """The change of the weights in one step is minus the gradient; the start is the weight file."""
+    from safetensors.torch import load_file
+
+    train(repo, 'a.py', 1, 'one', *ONE_STEP, 'train_dataloader.batch_size=8')
+    train(repo, 'a.py', 2, 'two', *ONE_STEP, 'train_dataloader.batch_size=4')
+    start = load_file(clip_file)
+    one, two = weights('one/epoch_1.pth'), weights('two/epoch_1.pth')
+    names = {k: k.replace('backbone.', '').replace('head.text.clip.', '') for k in one}
+    gradients = {k: (one[k] - start[n], two[k] - start[n]) for k, n in names.items() if n in start}
+    assert len(gradients) > 40
+    scale = max(a.norm() for a, _ in gradients.values())
+    for name, (a, b) in gradients.items():
+        assert (a - b).norm() <= 1e-5 * scale, name
+    assert sum(a.norm() > 1e-3 * scale for a, _ in gradients.values()) > 10
+
+
+def test_staged_training_and_test_in_two_processes(two_stages, repo):
+    out = train(repo, 'b.py', 2, 'w', 'train_dataloader.batch_size=2', 'stages.phase_a.options.train_cfg.max_epochs=1')
+    assert 'Stage 2/2' in out and 'few (3)' in out
+    # every process saw the run as finished, and says so the second time
+    assert 'already finished' in train(repo, 'b.py', 2, 'w', 'train_dataloader.batch_size=2',
+                                       'stages.phase_a.options.train_cfg.max_epochs=1')
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PORT': '29612', 'PYTHON': sys.executable}
+    command = ['bash', repo / 'tools/dist_test.sh', 'b.py', 'w/epoch_3.pth', '2', '--work-dir', 'w']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert '6 test images' in done.stdout  # padding is dropped: 6 images on 2 x 4
+
+
+def test_launchers_say_how_to_be_used(repo):
+    for name, usage in (
+        ('dist_train.sh', 'CONFIG PROCESSES'),
+        ('dist_test.sh', 'CONFIG CHECKPOINT PROCESSES'),
+        ('slurm_train.sh', 'PARTITION JOB_NAME CONFIG'),
+        ('slurm_test.sh', 'PARTITION JOB_NAME CONFIG CHECKPOINT'),
+    ):
+        done = subprocess.run(['bash', repo / 'tools' / name], capture_output=True, text=True)
+        assert done.returncode == 2 and usage in done.stderr
+
+
+def test_slurm_launchers_call_srun(repo, tmp_path):
+    """With a stand-in for srun: partition, job, tasks and the command that it would run."""
+    (tmp_path / 'srun').write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
+    (tmp_path / 'srun').chmod(0o755)
+    env = {**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'GPUS': '16', 'GPUS_PER_NODE': '4'}
+    for name, arguments, tool in (
+        ('slurm_train.sh', ['part', 'job', 'c.py', '--amp'], 'train.py'),
+        ('slurm_test.sh', ['part', 'job', 'c.py', 'k.pth', '--tta'], 'test.py'),
+    ):
+        done = subprocess.run(['bash', repo / 'tools' / name, *arguments], capture_output=True, text=True, env=env)
+        lines = done.stdout.split('\n')
+        assert ['-p', 'part', '--job-name=job', '--gres=gpu:4', '--ntasks=16', '--ntasks-per-node=4'] == lines[:6]
+        at = next(i for i, line in enumerate(lines) if line.endswith(tool))
+        assert lines[at + 1 : -1] == [*arguments[2:-1], '--launcher', 'slurm', arguments[-1]]

@@ -1,0 +1,55 @@
+import open_clip
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+from safetensors.torch import load_file
+
+from mmlt import InputError
+from mmlt.engine.hooks.export_open_clip import open_clip_state_dict
+
+
+def build(clip_file):
+    return MODELS.build(
+        dict(
+            type='mmlt.ContrastivePretrainer',
+            backbone=dict(type='mmlt.OpenCLIPVision', model='mmlt-tiny-vit', pretrained=clip_file),
+            text=dict(type='mmlt.OpenCLIPText', model='mmlt-tiny-vit', pretrained=clip_file),
+        )
+    )
+
+
+def test_export_is_what_open_clip_reads(clip_file):
+    model = build(clip_file)
+    model.init_weights()
+    state, original = open_clip_state_dict(model), load_file(clip_file)
+    assert state.keys() == original.keys()
+    assert all(torch.equal(state[k], original[k]) for k in state)
+    open_clip.create_model('mmlt-tiny-vit', load_weights=False).load_state_dict(state)
+
+
+def test_both_towers_are_needed(clip_file):
+    with pytest.raises(InputError, match='both towers are needed'):
+        open_clip_state_dict(build(clip_file).backbone)
+
+
+def test_pretraining_config_exports_and_classifies(tmp_path, monkeypatch, repo, train_tool):
+    """The pretraining of the tiny CLIP, cut to one short epoch, and its file as `pretrained`."""
+    monkeypatch.chdir(tmp_path)
+    metrics = train_tool.main(
+        [
+            str(repo / 'configs/clip/clip_tiny_printed-characters.py'),
+            '--work-dir',
+            'w',
+            '--cfg-options',
+            'train_dataloader.dataset.num_samples=64',
+            'train_dataloader.batch_size=32',
+            'train_dataloader.num_workers=0',
+            'val_dataloader.num_workers=0',
+            'test_dataloader.num_workers=0',
+            'train_cfg.max_epochs=1',
+            'param_scheduler=None',
+        ]
+    )
+    assert 0 <= metrics['shot/all'] <= 100
+    clip = open_clip.create_model('mmlt-tiny-rn', pretrained='w/open_clip.safetensors')
+    assert clip.logit_scale.exp().item() != pytest.approx(1 / 0.07, abs=1e-6)  # it was trained
