@@ -17,4 +17,7 @@ from mmlt.version import __version__
 
 allow_mmengine_checkpoints()
 
+# mmcv's ColorJitter says this in every worker; the three adjustments of the configs are the same in both backends.
+warnings.filterwarnings('ignore', message="Only use 'alpha' for pillow backend")
+
 __all__ = ['InputError', '__version__', 'datasets', 'engine', 'evaluation', 'models']

@@ -12,13 +12,14 @@ from copy import deepcopy
 
 import mmengine
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
+from mmlt.engine.options import CfgOptions
 from mmlt.errors import InputError
 
 
@@ -29,7 +30,7 @@ def parse_args(argv=None):
     parser.add_argument('--work-dir', help='where the report goes; default work_dirs/<config name>')
     parser.add_argument('--out', help='file for predictions or metrics')
     parser.add_argument('--out-item', choices=['metrics', 'pred'], help='what goes into --out; default pred')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='settings to override, key=value')
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='settings to override, key=value')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--show-dir', help='folder for pictures of the predictions')
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
@@ -58,6 +59,11 @@ def load_config(args) -> Config:
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
     if args.checkpoint:
         cfg.load_from = args.checkpoint
+    elif any(stage.get('load_from') for stage in (cfg.get('stages') or {}).values()):
+        raise InputError(
+            f"'{args.config}' is the last of several stages, so there is no pretrained model of it: give its "
+            'checkpoint, for example the last of its work directory.'
+        )
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir is not None:

@@ -12,13 +12,14 @@ import sys
 from copy import deepcopy
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import barrier
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
+from mmlt.engine.options import CfgOptions
 from mmlt.engine.stages import RunRecord, Stage, plan
 from mmlt.errors import InputError
 
@@ -48,7 +49,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=CfgOptions,
         help='settings to override, key=value; stages.<name>.options.<key>=<value> for an earlier stage',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
@@ -76,7 +77,7 @@ def merge_args(cfg: Config, args) -> Config:
     """Apply the arguments that hold for every stage."""
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    if args.amp:
+    if args.amp and cfg.get('optim_wrapper'):
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
@@ -112,13 +113,15 @@ def build_runner(cfg: Config) -> Runner:
 def prepare(stage: Stage, last: bool, args) -> bool:
     """Decide how a stage goes on; return whether there is anything to train."""
     cfg, record = stage.cfg, RunRecord(stage.work_dir)
+    if cfg.get('train_cfg') is None:
+        return False  # nothing is trained, only tested
     if last and args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
         return True
     if restarts(stage, last, args) or record.read() is None:
         return True
-    if (difference := record.difference(cfg)) is not None:
+    if (difference := record.difference(cfg, ('randomness',) if stage.shared else ())) is not None:
         raise InputError(
             f"'{stage.work_dir}' holds a run of another config: {difference}. Give another --work-dir, or train it "
             f'anew with --restart{"" if last else " " + stage.name}.'
@@ -143,12 +146,14 @@ def run(args) -> dict | None:
         last = stage is stages[-1]
         todo = prepare(stage, last, args)
         if int(os.environ.get('RANK', 0)) == 0:
-            state = 'resuming' if todo and stage.cfg.get('resume') else 'training' if todo else 'already finished'
+            state = 'resuming' if stage.cfg.get('resume') else 'training'
+            if not todo:
+                state = 'already finished' if stage.cfg.get('train_cfg') else 'nothing to train'
             print(f'== Stage {i + 1}/{len(stages)}: {stage.name} ({stage.work_dir}): {state}', flush=True)
         if not todo and not last:
             continue
         stage.cfg.stage_name = stage.name
-        if not todo:
+        if not todo and stage.cfg.get('train_cfg') is not None:
             stage.cfg.load_from = find_latest_checkpoint(stage.work_dir)
         runner = build_runner(stage.cfg)
         if todo:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
+import io
 import logging
 
 import torch
@@ -25,7 +27,8 @@ _FILE_ONLY = (
     '"HardDiskBackend" is the alias',
     'Exp name: ',
     'Distributed training is not used, all SyncBatchNorm',
-    '- The model and loaded state dict do not match exactly',
+    'The model and loaded state dict do not match exactly',
+    'Loads checkpoint by',
 )
 
 
@@ -76,6 +79,14 @@ class Runner(MMEngineRunner):
             if trains_anew and (start := starting_checkpoint(cfg)) is not None:
                 cfg.load_from, cfg.resume = start, False
             resolve_placeholders(cfg)
+
+    def load_checkpoint(self, *args, **kwargs):
+        """See MMEngine; what it prints of missing keys goes to the log file."""
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            checkpoint = super().load_checkpoint(*args, **kwargs)
+        if text := printed.getvalue().strip():
+            self.logger.info(text)
+        return checkpoint
 
     def register_default_hooks(self, hooks=None) -> None:
         """See MMEngine; a checkpoint guard is always there."""

@@ -16,6 +16,7 @@ its own, which several trainings may share, keeps the seed of its config.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import os.path as osp
@@ -52,11 +53,14 @@ class Stage:
         name (str): Its name.
         cfg (Config): Its whole config.
         work_dir (str): Where its results lie.
+        shared (bool): Whether other trainings may share it; then its seed is
+            its own. Defaults to False.
     """
 
     name: str
     cfg: Config
     work_dir: str
+    shared: bool = False
 
 
 class RunRecord:
@@ -101,12 +105,18 @@ class RunRecord:
         """Note that the training is finished."""
         self._write({**self.read(), 'finished': True})
 
-    def difference(self, cfg: Config) -> str | None:
-        """How a config differs from the one recorded here; None where it does not."""
+    def difference(self, cfg: Config, ignore: tuple[str, ...] = ()) -> str | None:
+        """How a config differs from the one recorded here; None where it does not.
+
+        Args:
+            cfg (Config): The config asked for now.
+            ignore (tuple[str, ...]): Keys that may differ. Defaults to ().
+        """
         record = self.read()
         if record is None:
             return None
-        if (found := first_difference(record['config'], decisive(cfg))) is not None:
+        old, new = ({k: v for k, v in c.items() if k not in ignore} for c in (record['config'], decisive(cfg)))
+        if (found := first_difference(old, new)) is not None:
             return found
         for name, run_id in stage_ids(cfg).items():
             if record['stages'].get(name) != run_id:
@@ -189,9 +199,9 @@ def plan(cfg: Config) -> list[Stage]:
         if not spec.get('work_dir') and cfg.get('randomness'):
             stage_cfg.randomness = cfg.randomness  # a stage of this run alone follows its seed
         if spec.get('options'):
-            stage_cfg.merge_from_dict(dict(spec.options))
+            stage_cfg.merge_from_dict(copy.deepcopy(dict(spec.options)))  # merging consumes _delete_
         stages += [s for s in plan(stage_cfg) if s.work_dir not in {t.work_dir for t in stages}]
-        stages[-1].name = name
+        stages[-1].name, stages[-1].shared = name, bool(spec.get('work_dir'))
     name = cfg.get('stage_name') or osp.splitext(osp.basename(cfg.filename or 'training'))[0]
     return [*stages, Stage(name, cfg, cfg.work_dir)]
 

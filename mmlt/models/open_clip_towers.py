@@ -55,12 +55,14 @@ def _is_torchscript(path: str) -> bool:
         return any('/code/' in name for name in archive.namelist())
 
 
-def _wants_quick_gelu(model: str, pretrained: str | None) -> bool:
-    """OpenAI's weights, and some others, were trained with QuickGELU; the plain name would build GELU."""
+def _wants_quick_gelu(model: str, pretrained: str | None) -> bool | None:
+    """Whether weights were trained with QuickGELU, as OpenAI's were; None where the name does not tell."""
+    if (open_clip.get_model_config(model) or {}).get('quick_gelu'):
+        return True
     if pretrained is None:
-        return False
+        return None
     if looks_like_path(pretrained):
-        return os.path.isfile(pretrained) and _is_torchscript(pretrained)
+        return True if os.path.isfile(pretrained) and _is_torchscript(pretrained) else None
     return bool(open_clip.get_pretrained_cfg(model, pretrained).get('quick_gelu', False))
 
 
@@ -112,8 +114,14 @@ class OpenCLIPTowers:
     def __init__(self, model: str, pretrained: str | None, image_size: int | None, quick_gelu: bool | None):
         _check_names(model, pretrained)
         self.model, self.pretrained = model, pretrained
+        wanted = _wants_quick_gelu(model, pretrained)
         if quick_gelu is None:
-            quick_gelu = _wants_quick_gelu(model, pretrained)
+            quick_gelu = bool(wanted)
+        elif wanted is not None and wanted != quick_gelu:
+            raise InputError(
+                f"quick_gelu={quick_gelu} contradicts the weights '{pretrained}' of '{model}', which were trained "
+                f'{"with" if wanted else "without"} QuickGELU: leave quick_gelu out.'
+            )
         with _quiet():  # open_clip warns of random weights; they are read later
             self.clip = open_clip.create_model(
                 model,
@@ -128,6 +136,7 @@ class OpenCLIPTowers:
             self.clip.logit_bias.requires_grad_(False)
         config = open_clip.get_model_config(model)
         self.embed_dim = int(config['embed_dim'] if config else self.clip.visual.output_dim)
+        self.quick_gelu = quick_gelu
         self.unclaimed = {'image', 'text'}
         self.loaded = False
 
@@ -225,3 +234,27 @@ def _without_visual(clip: nn.Module) -> nn.Module:
     text._parameters = clip._parameters.copy()
     text._buffers = clip._buffers.copy()
     return text
+
+
+class QuickGELUGuard(nn.Module):
+    """Carries in checkpoints whether the tower beside it uses QuickGELU.
+
+    The activation has no weights, so a checkpoint in the wrong model would load without any error and cost accuracy.
+
+    Args:
+        quick_gelu (bool): Whether it does.
+    """
+
+    def __init__(self, quick_gelu: bool):
+        super().__init__()
+        self.register_buffer('quick_gelu', torch.tensor(quick_gelu, dtype=torch.uint8))
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        stored = state_dict.setdefault(f'{prefix}quick_gelu', self.quick_gelu)
+        if bool(stored) != bool(self.quick_gelu):
+            used, built = ('QuickGELU', 'GELU') if stored else ('GELU', 'QuickGELU')
+            raise InputError(
+                f'The checkpoint was trained with {used}, but this config builds the model with {built}: set '
+                f'quick_gelu={bool(stored)} on the towers.'
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)

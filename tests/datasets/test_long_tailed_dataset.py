@@ -6,6 +6,8 @@ import numpy as np
 import open_clip
 import pytest
 from mmengine.dataset import Compose
+from mmengine.fileio import BaseStorageBackend, register_backend
+from mmengine.fileio.backends.registry_utils import backends, prefix_to_backends
 from mmengine.logging import MMLogger
 from PIL import Image
 
@@ -100,10 +102,34 @@ def test_paths_without_root_or_prefix(picture_folder):
     assert dataset.metainfo['class_counts'] == [1, 1]
 
 
-def test_remote_pictures_are_not_looked_for(picture_folder):
-    dataset = make(picture_folder, data_prefix='https://example.org/images')
-    assert dataset.get_data_info(0)['img_path'] == 'https://example.org/images/apple/0.png'
-    assert dataset.metainfo['class_counts'] == [6, 3, 1]
+@pytest.fixture
+def remote(picture_folder):
+    """A storage of its own that serves the picture folder as ``shelf://``."""
+
+    class Shelf(BaseStorageBackend):
+        def get(self, filepath):
+            return (picture_folder / filepath.removeprefix('shelf://')).read_bytes()
+
+        get_text = get
+
+        def join_path(self, filepath, *filepaths):
+            return '/'.join([filepath, *filepaths])
+
+    register_backend('Shelf', Shelf, prefixes='shelf')
+    yield
+    del backends['Shelf'], prefix_to_backends['shelf']
+
+
+@pytest.mark.usefixtures('remote')
+def test_remote_pictures_are_looked_at_only_when_they_are_loaded(picture_folder):
+    (picture_folder / 'images/apple/1.png').unlink()
+    truncate(picture_folder / 'images/apple/2.png')
+    dataset = make('', str(picture_folder / 'train.txt'), data_prefix='shelf://images', pipeline=LOAD)
+    assert dataset.get_data_info(0)['img_path'] == 'shelf://images/apple/0.png'
+    assert dataset[0]['img'].shape == (40, 36, 3)
+    for i in (1, 2):
+        with pytest.raises(InputError, match=f"picture 'shelf://images/apple/{i}.png' cannot be read"):
+            dataset[i]
 
 
 # Class names

@@ -74,8 +74,9 @@ def test_staged_training_and_test_in_two_processes(two_stages, repo):
     out = train(repo, 'b.py', 2, 'w', 'train_dataloader.batch_size=2', 'stages.phase_a.options.train_cfg.max_epochs=1')
     assert 'Stage 2/2' in out and 'few (3)' in out
     # every process saw the run as finished, and says so the second time
-    assert 'already finished' in train(repo, 'b.py', 2, 'w', 'train_dataloader.batch_size=2',
-                                       'stages.phase_a.options.train_cfg.max_epochs=1')
+    assert 'already finished' in train(
+        repo, 'b.py', 2, 'w', 'train_dataloader.batch_size=2', 'stages.phase_a.options.train_cfg.max_epochs=1'
+    )
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PORT': '29612', 'PYTHON': sys.executable}
     command = ['bash', repo / 'tools/dist_test.sh', 'b.py', 'w/epoch_3.pth', '2', '--work-dir', 'w']
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)

@@ -56,8 +56,13 @@ def test_cache_is_used_again_and_never_when_stale(phase_b, picture_folder, monke
 
     pipeline = Config.fromfile('b.py').test_dataloader.dataset.pipeline
     pipeline[1].scale = (32, 30)  # another transform; the tower resizes nothing, so use it only to key the cache
-    phase_b('w', **{CACHE + 'pipeline': [pipeline[0], dict(type='Resize', scale=(30, 30)), *pipeline[1:]][:2]
-                    + [dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')]})
+    phase_b(
+        'w',
+        **{
+            CACHE + 'pipeline': [pipeline[0], dict(type='Resize', scale=(30, 30)), *pipeline[1:]][:2]
+            + [dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')]
+        },
+    )
     assert len(cached_files()) == 2
 
     picture = picture_folder / 'images/apple/0.png'
@@ -128,8 +133,17 @@ def test_iteration_based_training_uses_the_cache(phase_b):
         ({'model.backbone.frozen': False}, 'need a frozen OpenCLIPVision'),
         ({CACHE + 'views': -1}, 'views is -1'),
         ({CACHE + 'dtype': 'int8'}, "dtype is 'int8'"),
-        ({'test_dataloader': None, 'test_cfg': None, 'test_evaluator': None, 'val_dataloader': None, 'val_cfg': None,
-          'val_evaluator': None}, 'no test_dataloader'),
+        (
+            {
+                'test_dataloader': None,
+                'test_cfg': None,
+                'test_evaluator': None,
+                'val_dataloader': None,
+                'val_cfg': None,
+                'val_evaluator': None,
+            },
+            'no test_dataloader',
+        ),
     ],
 )
 def test_bad_settings_are_named(phase_b, options, sentence):

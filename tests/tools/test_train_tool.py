@@ -201,3 +201,26 @@ def test_stock_tools_run_every_stage(two_stages, repo, monkeypatch):
     tested = run_stock('test.py', 'b.py', 'work_dirs/b/epoch_3.pth')
     assert tested.returncode == 0, tested.stderr[-2000:]
     assert 'shot_report.png' in tested.stdout + tested.stderr
+
+
+def test_reused_phase_a_may_have_another_seed(two_stages, train_tool, capsys):
+    train_tool.main(['a.py', '--work-dir', 'shared', '--cfg-options', 'randomness.seed=5'])
+    train_tool.main(['b.py', '--cfg-options', 'stages.phase_a.work_dir=shared'])
+    assert 'phase_a (shared): already finished' in capsys.readouterr().out
+
+
+def test_config_without_training_is_tested(two_stages, train_tool, test_tool, capsys):
+    Path('zero.py').write_text(
+        "_base_ = ['./a.py']\ntrain_cfg = None\ntrain_dataloader = None\noptim_wrapper = None\nparam_scheduler = None\n"
+    )
+    metrics = train_tool.main(['zero.py', '--amp'])
+    assert 'nothing to train' in capsys.readouterr().out
+    assert metrics == pytest.approx(test_tool.main(['a.py', '--work-dir', 'z']))
+    with pytest.raises(SystemExit, match="'b.py' is the last of several stages"):
+        test_tool.main(['b.py'])
+
+
+def test_options_keep_the_spaces_of_a_text(train_tool):
+    options = ['a.txt="a photo of the {}"', 'b=[1, 2]', 'c=x y', 'd=1,2', 'e=(3.0, f)', 'f=True']
+    parsed = train_tool.parse_args(['c.py', '--cfg-options', *options]).cfg_options
+    assert parsed == {'a.txt': 'a photo of the {}', 'b': [1, 2], 'c': 'x y', 'd': [1, 2], 'e': (3.0, 'f'), 'f': True}

@@ -177,6 +177,7 @@ class FeatureCacheHook(Hook):
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         preprocessor = model.data_preprocessor
         facts = dict(
+            backbone=repr(model.backbone.visual),
             transform=repr(dataset.pipeline),
             mean=preprocessor.mean.flatten().tolist() if hasattr(preprocessor, 'mean') else None,
             std=preprocessor.std.flatten().tolist() if hasattr(preprocessor, 'std') else None,

@@ -6,7 +6,7 @@ import torch
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
 
-from mmlt.models.open_clip_towers import open_clip_tower
+from mmlt.models.open_clip_towers import QuickGELUGuard, open_clip_tower
 from mmlt.registry import MODELS
 
 
@@ -67,6 +67,7 @@ class OpenCLIPVision(BaseBackbone):
         super().__init__(init_cfg)
         self.visual, self._towers = open_clip_tower('image', model, pretrained, image_size, quick_gelu)
         self.out_channels = self._towers.embed_dim
+        self.activation = QuickGELUGuard(self._towers.quick_gelu)
         self.frozen, self.norm_eval = frozen, norm_eval
         if grad_checkpointing:
             self.visual.set_grad_checkpointing(True)

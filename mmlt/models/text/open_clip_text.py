@@ -9,7 +9,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmlt.models.open_clip_towers import open_clip_tower
+from mmlt.models.open_clip_towers import QuickGELUGuard, open_clip_tower
 from mmlt.models.text.functional import can_shorten, encode_text
 from mmlt.registry import MODELS
 
@@ -49,6 +49,7 @@ class OpenCLIPText(BaseModule):
         super().__init__(init_cfg)
         self.clip, self._towers = open_clip_tower('text', model, pretrained, quick_gelu=quick_gelu)
         self.out_channels = self._towers.embed_dim
+        self.activation = QuickGELUGuard(self._towers.quick_gelu)
         self.tokenizer = open_clip.get_tokenizer(model)
         self.shorten = shorten and can_shorten(self.clip)
         self.frozen = frozen
