@@ -16,6 +16,9 @@ REPO = Path(__file__).parent.parent
 MODEL = 'mmlt-tiny-vit'
 
 
+torch.set_num_threads(1)  # the models are tiny; threads that wait for each other on busy cores cost minutes
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)

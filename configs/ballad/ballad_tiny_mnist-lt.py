@@ -9,4 +9,5 @@ _base_ = [
 # Phase A has the pretraining as a stage of its own.
 stages = dict(_delete_=True, phase_a=dict(config='ballad_tiny_mnist-lt_phase-a.py', load_from=True))
 train_dataloader = dict(sampler=dict(_delete_=True, type='mmlt.ClassBalancedSampler'))
-default_hooks = dict(feature_cache=dict(type='mmlt.FeatureCacheHook', views=1))
+# Ten random views of every digit, encoded once: with 4 to 400 digits a class, augmentation matters.
+default_hooks = dict(feature_cache=dict(type='mmlt.FeatureCacheHook', views=10))

@@ -120,7 +120,7 @@ class OpenCLIPTowers:
         elif wanted is not None and wanted != quick_gelu:
             raise InputError(
                 f"quick_gelu={quick_gelu} contradicts the weights '{pretrained}' of '{model}', which were trained "
-                f'{"with" if wanted else "without"} QuickGELU: leave quick_gelu out.'
+                f'{"with" if wanted else "without"} QuickGELU: set quick_gelu=None, and the weights decide.'
             )
         with _quiet():  # open_clip warns of random weights; they are read later
             self.clip = open_clip.create_model(

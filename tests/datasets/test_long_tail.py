@@ -63,6 +63,11 @@ def test_smallest_class_is_exact_where_the_ratio_divides(ratio):
     assert exponential_profile(400, ratio, 10)[-1] == 400 // ratio
 
 
+def test_profile_does_not_lose_an_image_to_rounding():
+    # 64 * 32 ** (-c / 10) = 2 ** (6 - c / 2): whole numbers at every even c, which floats just miss.
+    assert exponential_profile(64, 32, 11)[::2] == [64, 32, 16, 8, 4, 2]
+
+
 def test_profile_of_one_class():
     assert exponential_profile(7, 5, 1) == [7]
 

@@ -41,6 +41,17 @@ def test_seeds_differ():
     assert (same < 0.2).all()  # pictures, labels, captions, fonts: by chance only
 
 
+def test_seeds_differ_where_character_and_font_are_the_same():
+    a, b = make(6000), make(6000, seed=1)
+    same = [
+        i
+        for i, (x, y) in enumerate(zip(a.data_list, b.data_list))
+        if (x['gt_label'], x['font']) == (y['gt_label'], y['font']) and a.get_data_info(i)['img'].any()
+    ]
+    assert same
+    assert all((a.get_data_info(i)['img'] != b.get_data_info(i)['img']).any() for i in same)
+
+
 def test_pictures_of_one_dataset_differ():
     blank = np.zeros((28, 28, 3), np.uint8).tobytes()
     shown = [p for p, *_ in samples(make(), range(300)) if p != blank]

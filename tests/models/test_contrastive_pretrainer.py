@@ -232,4 +232,4 @@ def test_validation_step(dataset):
     data = batch(dataset('captions.csv', [(*row, y) for row, y in zip(ROWS, (0, 1, 2, 0))]))
     out = model.eval().val_step(data)
     assert [int(s.gt_label) for s in out] == [0, 1, 2, 0]
-    assert all(s.pred_score.shape == (3,) and float(s.pred_score.sum()) == pytest.approx(1) for s in out)
+    assert all(s.pred_score.shape == (3,) and s.pred_score.sum().item() == pytest.approx(1) for s in out)

@@ -304,17 +304,39 @@ def test_quick_gelu_is_built_for_a_tag_that_asks_for_it(tag, clip_file):
     assert activations(OpenCLIPVision(MODEL, clip_file)) == {nn.GELU}
 
 
-def test_quick_gelu_forced_and_forbidden(tag, clip_file):
+def test_quick_gelu_by_hand_where_the_weights_do_not_tell(clip_file):
     for build in (OpenCLIPVision, OpenCLIPText):
         assert activations(build(MODEL, clip_file, quick_gelu=True)) == {QuickGELU}
-        assert activations(build(MODEL, tag, quick_gelu=False)) == {nn.GELU}
+        assert activations(build(MODEL, clip_file, quick_gelu=False)) == {nn.GELU}
+        assert activations(build(MODEL, quick_gelu=True)) == {QuickGELU}
 
 
-def test_quick_gelu_forbidden_for_a_model_whose_config_has_it(monkeypatch):
+def test_quick_gelu_that_contradicts_the_weights(tag, archive_file, monkeypatch):
+    assert activations(OpenCLIPVision(MODEL, tag, quick_gelu=True)) == {QuickGELU}
+    for pretrained in (tag, archive_file):
+        with pytest.raises(InputError, match=rf"quick_gelu=False contradicts .*'{pretrained}'.* with QuickGELU"):
+            OpenCLIPVision(MODEL, pretrained, quick_gelu=False)
+    cfg = open_clip.pretrained._PRETRAINED[MODEL][tag]
+    monkeypatch.setitem(cfg, 'quick_gelu', False)
+    with pytest.raises(InputError, match='quick_gelu=True contradicts .* without QuickGELU'):
+        OpenCLIPText(MODEL, tag, quick_gelu=True)
+
+
+def test_quick_gelu_of_a_models_config(monkeypatch, clip_file):
     config = {**open_clip.get_model_config(MODEL), 'quick_gelu': True}
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, 'tiny-quickgelu', config)
-    assert activations(OpenCLIPVision('tiny-quickgelu')) == {QuickGELU}
-    assert activations(OpenCLIPVision('tiny-quickgelu', quick_gelu=False)) == {nn.GELU}
+    for pretrained in (None, clip_file):
+        assert activations(OpenCLIPVision('tiny-quickgelu', pretrained)) == {QuickGELU}
+        with pytest.raises(InputError, match="contradicts .*'tiny-quickgelu'"):
+            OpenCLIPVision('tiny-quickgelu', pretrained, quick_gelu=False)
+
+
+def test_a_contradiction_without_weights_does_not_name_weights(monkeypatch):
+    config = {**open_clip.get_model_config(MODEL), 'quick_gelu': True}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, 'tiny-quickgelu', config)
+    with pytest.raises(InputError) as error:
+        OpenCLIPVision('tiny-quickgelu', quick_gelu=False)
+    assert "'None'" not in str(error.value)
 
 
 # Kinds of files
