@@ -35,7 +35,8 @@ class ImageTextDataset(BaseDataset):
         """Read the table."""
         if not os.path.isfile(self.ann_file):
             raise InputError(f"The caption file '{self.ann_file}' does not exist: check data_root and ann_file.")
-        with open(self.ann_file, newline='', encoding='utf-8') as f:
+        # utf-8-sig: spreadsheets write a byte order mark.
+        with open(self.ann_file, newline='', encoding='utf-8-sig') as f:
             reader = csv.DictReader(f, delimiter='\t' if self.ann_file.endswith('.tsv') else ',')
             for column in ('image', 'caption'):
                 if column not in (reader.fieldnames or ()):
@@ -43,16 +44,22 @@ class ImageTextDataset(BaseDataset):
                         f"'{self.ann_file}' has no column '{column}' in its first line: it needs a header with "
                         'image and caption, and may have label.'
                     )
-            rows = list(reader)
-        data_list = []
-        for i, row in enumerate(rows, 2):
-            path = join_path(self.img_prefix, row['image']) if self.img_prefix else row['image']
-            if not row['caption']:
-                raise InputError(f"'{self.ann_file}', line {i}: '{row['image']}' has no caption.")
-            if not os.path.exists(path):
-                raise InputError(f"'{self.ann_file}', line {i}: the image '{path}' does not exist.")
-            info = {'img_path': path, 'caption': row['caption']}
-            if row.get('label'):
-                info['gt_label'] = int(row['label'])
-            data_list.append(info)
+            data_list = [self._parse_row(row, f"'{self.ann_file}', line {reader.line_num}") for row in reader]
+        if not data_list:
+            raise InputError(f"'{self.ann_file}' has a header but no rows.")
         return data_list
+
+    def _parse_row(self, row: dict, where: str) -> dict:
+        if not row['image']:
+            raise InputError(f'{where}: the image is missing.')
+        if not row['caption']:
+            raise InputError(f"{where}: '{row['image']}' has no caption.")
+        path = join_path(self.img_prefix, row['image']) if self.img_prefix else row['image']
+        if not os.path.isfile(path):
+            raise InputError(f"{where}: the image '{path}' does not exist.")
+        info = {'img_path': path, 'caption': row['caption']}
+        if label := row.get('label'):
+            if not label.strip().isdigit():
+                raise InputError(f"{where}: the label '{label}' is not an integer from 0.")
+            info['gt_label'] = int(label)
+        return info

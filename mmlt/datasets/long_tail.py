@@ -121,7 +121,7 @@ def dataset_labels(dataset) -> np.ndarray:
     if hasattr(dataset, 'full_init'):
         dataset.full_init()
     if hasattr(dataset, 'get_gt_labels'):
-        return np.asarray(dataset.get_gt_labels(), dtype=np.int64)
+        return _single_labels(dataset)
     if hasattr(dataset, 'datasets'):
         return np.concatenate([dataset_labels(d) for d in dataset.datasets])
     if hasattr(dataset, 'dataset'):
@@ -131,7 +131,21 @@ def dataset_labels(dataset) -> np.ndarray:
         if hasattr(dataset, 'indices'):
             return inner[np.asarray(dataset.indices)]
         return inner[np.arange(len(dataset)) % len(inner)]
-    raise InputError(
-        f'{type(dataset).__name__} tells no labels: class-aware sampling and shot metrics need a dataset with '
-        'get_gt_labels(), as every single-label dataset of MMPretrain has.'
+    raise _no_labels(dataset)
+
+
+def _single_labels(dataset) -> np.ndarray:
+    try:
+        labels = np.asarray(dataset.get_gt_labels(), dtype=np.int64)
+    except (KeyError, TypeError, ValueError) as e:
+        raise _no_labels(dataset) from e
+    if labels.ndim != 1:
+        raise _no_labels(dataset)
+    return labels
+
+
+def _no_labels(dataset) -> InputError:
+    return InputError(
+        f'{type(dataset).__name__} tells no labels, one per image: class-aware sampling and shot metrics need a '
+        'dataset with get_gt_labels(), as every single-label dataset of MMPretrain has.'
     )

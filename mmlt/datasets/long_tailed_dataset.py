@@ -72,6 +72,8 @@ def parse_annotation(path: str) -> tuple[list[str], np.ndarray]:
             raise InputError(f"'{path}', line {i}: '{line.strip()[:80]}' is not of the form 'relative/path label'.")
         files.append(parts[0])
         labels.append(int(parts[1]))
+    if not files:
+        raise InputError(f"'{path}' lists no images.")
     return files, np.array(labels, dtype=np.int64)
 
 
@@ -145,13 +147,11 @@ class LongTailedDataset(CustomDataset):
     def load_data_list(self) -> list[dict]:
         """Read the lists; see :class:`LongTailedDataset` for what is checked."""
         files, labels = parse_annotation(self.ann_file)
-        if self.train_ann_file is None:
-            train_file, train_labels = self.ann_file, labels
-        else:
-            train_file = self.train_ann_file
-            if not os.path.isabs(train_file):
-                train_file = join_path(self.data_root, train_file)
-            _, train_labels = parse_annotation(train_file)
+        train_file = self.train_ann_file or self.ann_file
+        if self.train_ann_file is not None and not os.path.isabs(train_file):
+            train_file = join_path(self.data_root, train_file)
+        is_train_split = os.path.realpath(train_file) == os.path.realpath(self.ann_file)
+        train_labels = labels if is_train_split else parse_annotation(train_file)[1]
 
         prefix = self.img_prefix
         local = isinstance(get_file_backend(prefix), LocalBackend)
@@ -169,7 +169,7 @@ class LongTailedDataset(CustomDataset):
                 )
         if self.skip_unreadable:
             paths, labels = self._drop_unreadable(paths, labels)
-            if self.train_ann_file is None:
+            if is_train_split:
                 train_labels = labels
         if self.CLASSES is None:
             self._metainfo['classes'] = tuple(str(c) for c in range(int(train_labels.max()) + 1))
@@ -189,6 +189,8 @@ class LongTailedDataset(CustomDataset):
                 level=30,
             )
         keep = [i for i, e in enumerate(errors) if not e]
+        if not keep:
+            raise InputError(f"No picture of '{self.ann_file}' can be read; the first: {bad[0][0]}: {bad[0][1]}.")
         return [paths[i] for i in keep], labels[keep]
 
     def prepare_data(self, idx: int):

@@ -17,7 +17,7 @@ from mmlt.registry import DATASETS
 
 CHARACTERS = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
 # Fonts of matplotlib without Latin letters and digits of their own.
-_NO_LETTERS = ('cmex', 'cmsy', 'Siz', 'LastResort', 'NonUni')
+_NO_LETTERS = ('Display', 'cmex', 'cmsy', 'Siz', 'LastResort', 'NonUni')
 _STYLES = {
     'Bold': 'bold',
     'Oblique': 'oblique',

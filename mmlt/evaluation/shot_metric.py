@@ -90,18 +90,24 @@ class ShotAccuracy(BaseMetric):
         predictions = np.array([r[1] for r in results])
         confidence = np.array([r[2] for r in results])
         counts = self._counts()
-        num_classes = max(results[0][3], int(labels.max()) + 1)
-        if len(counts) < num_classes:
+        classes = (self.dataset_meta or {}).get('classes')
+        num_scores = results[0][3]
+        for number, whose in ((num_scores, 'the model predicts'), (classes and len(classes), 'the dataset has')):
+            if number and number != len(counts):
+                raise InputError(
+                    f'ShotAccuracy knows training counts of {len(counts)} classes, but {whose} {number} classes, not '
+                    f'{len(counts)}: train and test datasets and the model must have the same classes.'
+                )
+        if (top := int(max(labels.max(), predictions.max()))) >= len(counts):
             raise InputError(
-                f'ShotAccuracy knows training counts of {len(counts)} classes, but the model predicts {num_classes}: '
-                'train and test datasets must have the same classes.'
+                f'ShotAccuracy knows training counts of {len(counts)} classes, but the model predicts {top + 1} or '
+                'more: train and test datasets must have the same classes.'
             )
         metrics = shot_accuracy(labels, predictions, counts, self.protocol)
         accuracy = metrics.pop('per_class')
         if not np.isnan(confidence).any():
             metrics['ece'] = expected_calibration_error(confidence, labels == predictions)
 
-        classes = (self.dataset_meta or {}).get('classes') or range(len(counts))
         groups = shot_groups(counts, get_protocol(self.protocol))
         self.report = {
             'protocol': self.protocol,
@@ -115,7 +121,7 @@ class ShotAccuracy(BaseMetric):
                     'shot': SHOTS[g],
                     'accuracy': None if np.isnan(a) else float(a),
                 }
-                for name, n, g, a in zip(classes, counts, groups, accuracy)
+                for name, n, g, a in zip(classes or range(len(counts)), counts, groups, accuracy)
             ],
         }
         return metrics

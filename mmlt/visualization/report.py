@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 SHOT_COLOURS = {'many': '#1b6ca8', 'medium': '#e3a018', 'few': '#c0392b'}
 
@@ -22,11 +23,12 @@ def print_table(report: dict, title: str, console: Console | None = None) -> Non
         title (str): Above the table.
         console (Console, optional): Defaults to None, the terminal.
     """
-    console = console or Console()
-    if not console.is_terminal:
-        console.width = 120
+    if console is None:
+        console = Console()
+        if not console.is_terminal:
+            console.width = 120
     metrics = report['metrics']
-    table = Table(title=title, title_justify='left', caption_justify='left')
+    table = Table(title=Text(title), title_justify='left', caption_justify='left')
     columns = [(s, f'{s} ({report["classes_per_shot"][s]})') for s in SHOT_COLOURS if s in metrics]
     columns += [('all', 'all'), ('balanced', 'balanced'), ('worst_class', 'worst class')]
     columns += [('harmonic_mean', 'harmonic mean')]
@@ -67,13 +69,12 @@ def plot_class_accuracy(report: dict, path: str | Path, title: str = '') -> None
                 bottom.bar(0, 0, color=colour, label=f'{shot}: {mean:.1f} ({len(at)} classes)')
         bottom.legend(loc='lower left', framealpha=0.9, title='mean over classes')
         if len(order) <= 50:
-            bottom.set_xticks(
-                ranks, [classes[i]['class'] for i in order], rotation=45 if len(order) > 12 else 20, ha='right'
-            )
+            names = [classes[i]['class'] for i in order]
+            bottom.set_xticks(ranks, names, rotation=45 if len(order) > 12 else 20, ha='right', parse_math=False)
         else:
             bottom.set_xlabel('classes, by training images')
         if title:
-            top.set_title(title, loc='left')
+            top.set_title(title, loc='left', parse_math=False)
         figure.savefig(path, dpi=130)
 
 

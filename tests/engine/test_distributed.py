@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 
 # One step of plain SGD, so that the change of the weights is the gradient.
@@ -106,6 +105,6 @@ def test_slurm_launchers_call_srun(repo, tmp_path):
     ):
         done = subprocess.run(['bash', repo / 'tools' / name, *arguments], capture_output=True, text=True, env=env)
         lines = done.stdout.split('\n')
-        assert ['-p', 'part', '--job-name=job', '--gres=gpu:4', '--ntasks=16', '--ntasks-per-node=4'] == lines[:6]
+        assert lines[:6] == ['-p', 'part', '--job-name=job', '--gres=gpu:4', '--ntasks=16', '--ntasks-per-node=4']
         at = next(i for i, line in enumerate(lines) if line.endswith(tool))
         assert lines[at + 1 : -1] == [*arguments[2:-1], '--launcher', 'slurm', arguments[-1]]

@@ -110,7 +110,6 @@ def assert_weights_are_those_of(path, vision, text):
         assert torch.equal(state[name], tensor), name
 
 
-
 # One load, two towers
 
 

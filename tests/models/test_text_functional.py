@@ -152,9 +152,7 @@ def test_model_from_open_clips_factory(custom):
 def test_padding_is_cut_and_the_prefix_runs_once(monkeypatch):
     shapes = []
     block = functional._block
-    monkeypatch.setattr(
-        functional, '_block', lambda b, x, past: shapes.append(tuple(x.shape[:2])) or block(b, x, past)
-    )
+    monkeypatch.setattr(functional, '_block', lambda b, x, past: shapes.append(tuple(x.shape[:2])) or block(b, x, past))
     clip = build(layers=1)
     tokens = TEXTS['prefix']  # start, 4 shared words, then 1, 1, 1, 2, 3, 4 and 9 words, end
     encode_text(clip, tokens, group_size=3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.runner import find_latest_checkpoint
 
 from mmlt.engine.checkpoint import first_difference, plain
 from mmlt.errors import InputError
@@ -29,6 +30,8 @@ class CheckpointGuardHook(Hook):
         """Compare shapes, names and, on resume, the model's config."""
         model = unwrap(runner.model)
         source = getattr(runner, '_load_from', None) or 'the checkpoint'
+        if getattr(runner, '_resume', False) and not runner._load_from:
+            source = find_latest_checkpoint(runner.work_dir)
         if getattr(runner, '_resume', False) and not getattr(runner, 'testing', False):
             self._same_config(runner, checkpoint, source)
         state = checkpoint.get('state_dict', checkpoint)

@@ -49,14 +49,25 @@ class ClassInfoHook(Hook):
         known = [metas[name] for name in order if name in metas]
         if not asking or not known:
             return
-        sizes = {name: len(meta.get('classes') or ()) for name, meta in metas.items()}
-        if self.split == 'train' and len(set(sizes.values())) > 1:
-            raise InputError(
-                'The datasets have different class lists: '
-                + ', '.join(f'{name} {size}' for name, size in sizes.items())
-                + ' classes. Give all of them the same classes=...'
-            )
+        if self.split == 'train':
+            _same_classes({name: tuple(meta.get('classes') or ()) for name, meta in metas.items()})
         if not known[0].get('classes'):
             raise InputError('The dataset tells no class names (metainfo has no classes): give it classes=[...].')
         for module in asking:
             module.set_class_info(known[0]['classes'], known[0].get('class_counts'))
+
+
+def _same_classes(lists: dict[str, tuple[str, ...]]) -> None:
+    (first, reference), *others = lists.items()
+    if len({len(classes) for classes in lists.values()}) > 1:
+        sizes = ', '.join(f'{name} {len(classes)}' for name, classes in lists.items())
+        raise InputError(
+            f'The datasets have different class lists: {sizes} classes. Give all of them the same classes=...'
+        )
+    for name, classes in others:
+        for i, (a, b) in enumerate(zip(reference, classes)):
+            if a != b:
+                raise InputError(
+                    f"The datasets have different class lists: class {i} is '{a}' in {first} and '{b}' in {name}. "
+                    'Give all of them the same classes=...'
+                )
