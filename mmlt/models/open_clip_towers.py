@@ -15,6 +15,7 @@ import open_clip
 import torch
 from mmengine.logging import print_log
 from open_clip.factory import load_checkpoint as open_clip_load_checkpoint
+from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 from torch import nn
 
 from mmlt.errors import InputError
@@ -32,18 +33,22 @@ def _check_names(model: str, pretrained: str | None) -> None:
             f"open_clip has no model '{model}'.{hint} See open_clip.list_models() for all, or register your own "
             'JSON with open_clip.add_model_config().'
         )
-    if pretrained is None or looks_like_path(pretrained):
+    if pretrained is None or is_tag(model, pretrained) or looks_like_path(pretrained):
         return
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if not open_clip.is_pretrained_cfg(model, pretrained):
-        raise InputError(
-            f"open_clip model '{model}' has no pretrained tag '{pretrained}'. Its tags: "
-            f'{", ".join(tags) or "none"}. A local weight file is given by its path.'
-        )
+    raise InputError(
+        f"open_clip model '{model}' has no pretrained tag '{pretrained}'. Its tags: "
+        f'{", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"}. A local weight file is given by its '
+        'path.'
+    )
+
+
+def is_tag(model: str, pretrained: str) -> bool:
+    """Whether ``pretrained`` is one of open_clip's tags of this model."""
+    return open_clip.is_pretrained_cfg(model, pretrained)
 
 
 def looks_like_path(pretrained: str) -> bool:
-    """Whether ``pretrained`` names a file rather than an open_clip tag."""
+    """Whether ``pretrained`` has the form of a path, or is one."""
     return os.path.sep in pretrained or bool(Path(pretrained).suffix) or os.path.exists(pretrained)
 
 
@@ -55,19 +60,28 @@ def _is_torchscript(path: str) -> bool:
         return any('/code/' in name for name in archive.namelist())
 
 
+def _model_config(model: str) -> dict:
+    try:
+        return open_clip.get_model_config(model) or {}
+    except Exception as e:
+        raise InputError(
+            f"The config of the open_clip model '{model}' could not be read ({type(e).__name__}: {_one_line(e)})."
+        ) from e
+
+
 def _wants_quick_gelu(model: str, pretrained: str | None) -> bool | None:
     """Whether weights were trained with QuickGELU, as OpenAI's were; None where the name does not tell."""
-    if (open_clip.get_model_config(model) or {}).get('quick_gelu'):
+    if _model_config(model).get('quick_gelu'):
         return True
     if pretrained is None:
         return None
-    if looks_like_path(pretrained):
+    if not is_tag(model, pretrained):
         return True if os.path.isfile(pretrained) and _is_torchscript(pretrained) else None
     return bool(open_clip.get_pretrained_cfg(model, pretrained).get('quick_gelu', False))
 
 
 def _resolve_file(model: str, pretrained: str) -> str:
-    if looks_like_path(pretrained):
+    if not is_tag(model, pretrained):
         if not os.path.isfile(pretrained):
             raise InputError(
                 f"The weight file '{pretrained}' for open_clip model '{model}' does not exist. Give the path of a "
@@ -79,8 +93,12 @@ def _resolve_file(model: str, pretrained: str) -> str:
     except Exception as e:
         raise InputError(
             f"The weights '{pretrained}' of open_clip model '{model}' could not be fetched ({type(e).__name__}: "
-            f'{str(e).splitlines()[0]}). Without a network, fetch the file elsewhere and give its path as pretrained.'
+            f'{_one_line(e)}). Without a network, fetch the file elsewhere and give its path as pretrained.'
         ) from e
+
+
+def _one_line(error: Exception) -> str:
+    return ' '.join(str(error).split())[:200]
 
 
 @contextmanager
@@ -118,30 +136,36 @@ class OpenCLIPTowers:
         if quick_gelu is None:
             quick_gelu = bool(wanted)
         elif wanted is not None and wanted != quick_gelu:
+            what = (
+                f"the open_clip model '{model}', which is"
+                if pretrained is None
+                else (f"the weights '{pretrained}' of '{model}', which were trained")
+            )
             raise InputError(
-                f"quick_gelu={quick_gelu} contradicts the weights '{pretrained}' of '{model}', which were trained "
-                f'{"with" if wanted else "without"} QuickGELU: set quick_gelu=None, and the weights decide.'
+                f'quick_gelu={quick_gelu} contradicts {what} {"with" if wanted else "without"} QuickGELU: set '
+                'quick_gelu=None, and the weights decide.'
             )
-        with _quiet():  # open_clip warns of random weights; they are read later
-            self.clip = open_clip.create_model(
-                model,
-                load_weights=False,
-                pretrained_text=False,
-                force_quick_gelu=quick_gelu,
-                force_image_size=image_size,
-            )
+        try:
+            with _quiet():  # open_clip warns of random weights; they are read later
+                self.clip = open_clip.create_model(
+                    model,
+                    load_weights=False,
+                    pretrained_text=False,
+                    force_quick_gelu=quick_gelu,
+                    force_image_size=image_size,
+                )
+        except Exception as e:
+            raise InputError(
+                f"The open_clip model '{model}' could not be built ({type(e).__name__}: {_one_line(e)})."
+            ) from e
         # Fixed unless somebody says that it is trained: an unused parameter would stall DDP.
         self.clip.logit_scale.requires_grad_(False)
         if getattr(self.clip, 'logit_bias', None) is not None:
             self.clip.logit_bias.requires_grad_(False)
-        config = open_clip.get_model_config(model)
-        self.embed_dim = int(config['embed_dim'] if config else self.clip.visual.output_dim)
+        self.embed_dim = int(_model_config(model).get('embed_dim') or self.clip.visual.output_dim)
         self.quick_gelu = quick_gelu
         self.unclaimed = {'image', 'text'}
         self.loaded = False
-
-    def __deepcopy__(self, memo):
-        return self  # a copy of a tower (for EMA, say) shares the loader, not another model
 
     def claim(self, tower: str) -> nn.Module:
         """Hand out a half: the image tower, or the model without its image tower."""
@@ -157,9 +181,9 @@ class OpenCLIPTowers:
         """
         if self.loaded:
             return
-        self.loaded = True
         if self.pretrained is not None or self.model.startswith(_SCHEMAS):
             self._load_file()
+        self.loaded = True
         self.clip = None  # the towers live on in the modules that claimed them
 
     def _load_file(self) -> None:
@@ -177,6 +201,10 @@ class OpenCLIPTowers:
                 state = torch.jit.load(path, map_location='cpu').float().state_dict()
                 for key in ('input_resolution', 'context_length', 'vocab_size'):
                     state.pop(key, None)
+                if not hasattr(self.clip, 'positional_embedding'):
+                    state = convert_to_custom_text_state_dict(state)
+                resize_pos_embed(state, self.clip)
+                resize_text_pos_embed(state, self.clip)
                 self.clip.load_state_dict(state)
             else:
                 open_clip_load_checkpoint(self.clip, path)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mmlt.errors import InputError
+from mmlt.models.text.open_clip_text import bounded_scale
 from mmlt.models.text.prompts import class_prompts
 from mmlt.registry import MODELS
 
@@ -113,7 +114,7 @@ class TextClsHead(ClsHead):
     def logit_scale(self) -> Tensor | float:
         """The factor on the cosine, 1 / temperature."""
         if self.log_scale is not None:
-            return self.log_scale.exp().clamp(max=100.0)
+            return bounded_scale(self.log_scale)
         return self.text.logit_scale if self._fixed_scale is None else self._fixed_scale
 
     @property
@@ -176,7 +177,7 @@ class TextClsHead(ClsHead):
         features = self._prompt_features()
         if self.text_adapter is not None:
             features = self.text_adapter(features)
-        features = F.normalize(features, dim=-1)
+        features = F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
         return features[0] if len(features) == 1 else F.normalize(features.mean(0), dim=-1)
 
     @torch.no_grad()
@@ -203,8 +204,8 @@ class TextClsHead(ClsHead):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
-        """Normalised image embedding, (N, D)."""
-        return F.normalize(feats[-1], dim=-1)
+        """Normalised image embedding, (N, D), in single precision at least."""
+        return F.normalize(feats[-1].to(torch.promote_types(feats[-1].dtype, torch.float32)), dim=-1)
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Logits.
@@ -222,7 +223,10 @@ class TextClsHead(ClsHead):
                 f'The image features are {image.shape[-1]} wide and the texts {text.shape[-1]}: backbone and text '
                 'tower must be of one open_clip model.'
             )
-        return self.logit_scale * image @ text.t()
+        # In half precision a logit of 20 would be rounded to 0.1: the last product is in single precision at least.
+        with torch.autocast(image.device.type, enabled=False):
+            dtype = torch.promote_types(torch.promote_types(image.dtype, text.dtype), torch.float32)
+            return self.logit_scale * image.to(dtype) @ text.to(dtype).t()
 
     def loss(self, feats: tuple[Tensor, ...], data_samples: list, **kwargs) -> dict:
         """See ``ClsHead.loss``."""

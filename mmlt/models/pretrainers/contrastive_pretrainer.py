@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from mmengine.dist import get_rank
 from mmengine.model import BaseModel
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
@@ -104,7 +105,7 @@ class ContrastivePretrainer(BaseModel):
         if 'gt_label' in data_samples[0]:
             labels = torch.cat([s.gt_label for s in data_samples]).to(image.device)
         else:
-            labels = torch.tensor([s.sample_idx for s in data_samples], device=image.device)
+            labels = torch.arange(len(image), device=image.device) + get_rank() * len(image)  # every pair is its own
         scale = self.text.logit_scale
         loss = self.loss_module(F.normalize(image, dim=-1), F.normalize(text, dim=-1), labels, scale)
         return dict(loss=loss, logit_scale=scale.detach())

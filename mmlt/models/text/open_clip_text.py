@@ -14,6 +14,23 @@ from mmlt.models.text.functional import can_shorten, encode_text
 from mmlt.registry import MODELS
 
 
+def bounded_scale(log_scale: Tensor, largest: float = 100.0) -> Tensor:
+    """``exp(log_scale)``, at most ``largest`` as in CLIP, with the gradient of the exponential everywhere.
+
+    A plain clamp has no gradient at its bound, and 100 is where OpenAI's models
+    begin: the scale could never leave it.
+
+    Args:
+        log_scale (Tensor): A scalar.
+        largest (float): Defaults to 100.
+
+    Returns:
+        Tensor: The logit scale, a scalar.
+    """
+    scale = log_scale.exp()
+    return scale - (scale - scale.clamp(max=largest)).detach()
+
+
 @MODELS.register_module()
 class OpenCLIPText(BaseModule):
     """The text tower and tokenizer of any open_clip model.
@@ -64,7 +81,7 @@ class OpenCLIPText(BaseModule):
     @property
     def logit_scale(self) -> Tensor:
         """The model's own logit scale, 1 / temperature, a scalar."""
-        return self.clip.logit_scale.exp().clamp(max=100.0)
+        return bounded_scale(self.clip.logit_scale)
 
     def init_weights(self) -> None:
         """Read the pretrained weights; called once by MMEngine before training."""
@@ -106,4 +123,4 @@ class OpenCLIPText(BaseModule):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             if self.shorten:
                 return encode_text(self.clip, tokens)
-            return self.clip.encode_text(tokens)
+            return self.clip.encode_text(tokens, normalize=False)
