@@ -90,6 +90,16 @@ def test_large_scales_do_not_overflow():
     assert loss > 0.9 * expected
 
 
+def test_autocast_does_not_round_the_logits():
+    image, text = (x.detach().float() for x in features(8))
+    labels = torch.tensor(LABELS)
+    expected = naive(image.double(), text.double(), labels, 100.0)
+    with torch.autocast('cpu', torch.bfloat16):
+        loss = contrastive_loss(image, text, labels, 100.0)
+    assert loss.dtype == torch.float32
+    assert (loss - expected).abs() <= 1e-4 * expected
+
+
 def test_class_means():
     x = torch.randn(8, 3, dtype=torch.float64, requires_grad=True)
     labels = torch.tensor(LABELS)

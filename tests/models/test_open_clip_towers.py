@@ -362,6 +362,18 @@ def test_torchscript_archive_at_another_image_size(archive_file, clip_file):
     assert difference.abs().max() < 1e-3
 
 
+def test_torchscript_archive_for_the_custom_layout(archive_file, clip_file, monkeypatch):
+    config = {**open_clip.get_model_config(MODEL), 'custom_text': True}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, 'tiny-custom', config)
+    custom, plain = OpenCLIPText('tiny-custom', archive_file), OpenCLIPText(MODEL, archive_file)
+    custom.init_weights()
+    plain.init_weights()
+    assert hasattr(custom.clip, 'text') and not hasattr(plain.clip, 'text')
+    tokens = plain.tokenize(['a photo of a cat.', 'a dog'])
+    assert torch.equal(custom(tokens), plain(tokens))
+    assert torch.equal(plain.clip.text_projection, load_file(clip_file)['text_projection'].half().float())
+
+
 @pytest.mark.parametrize('wrap', [lambda s: s, lambda s: {'state_dict': {f'module.{k}': v for k, v in s.items()}}])
 def test_pytorch_files(clip_file, tmp_path, wrap):
     path = str(tmp_path / 'tiny.pt')
@@ -397,6 +409,16 @@ def test_local_dir_with_broken_weights(tmp_path, clip_file):
 def test_missing_local_dir(tmp_path):
     name = f'local-dir:{tmp_path / "nowhere"}'
     with pytest.raises(InputError, match='nowhere'):
+        OpenCLIPVision(name)
+
+
+def test_local_dir_with_a_broken_config(tmp_path):
+    name = f'local-dir:{tmp_path}'
+    (tmp_path / 'open_clip_config.json').write_text('{"model_cfg": ')
+    with pytest.raises(InputError, match=f"config of the open_clip model '{name}' could not be read"):
+        OpenCLIPVision(name)
+    (tmp_path / 'open_clip_config.json').write_text('{"embed_dim": 64}')
+    with pytest.raises(InputError, match=f"open_clip model '{name}' could not be built .ValueError: Could not load"):
         OpenCLIPVision(name)
 
 

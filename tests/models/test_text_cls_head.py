@@ -193,7 +193,7 @@ def test_learned_scale():
     assert log_scale.grad.abs() > 1e-2
     assert head.text.clip.logit_scale.grad is None
     head.log_scale.data.fill_(10.0)
-    assert head.logit_scale == 100
+    assert head.logit_scale.item() == pytest.approx(100)
 
 
 @pytest.mark.parametrize('frozen', [False, True])
@@ -224,6 +224,31 @@ def test_a_learned_pretrained_scale_can_leave_openais_value():
     head.text.clip.logit_scale.data.fill_(4.6052)
     head.loss((images(dtype=torch.float32),), samples())['loss'].backward()
     assert head.text.clip.logit_scale.grad.abs() > 1e-3
+
+
+@pytest.mark.parametrize('scale', [80.0, 'pretrained'])
+def test_a_learned_scale_stays_at_its_bound_and_comes_back(scale):
+    """As in CLIP, where the parameter itself is clamped: what pushes it beyond 100 leaves no trace."""
+    head = make(frozen=True, logit_scale=scale, learn_logit_scale=True)
+    parameter = head.text.clip.logit_scale if scale == 'pretrained' else head.log_scale
+    texts = head.class_embeddings()
+    noise = torch.randn(64)
+    noise = noise - texts.t() @ torch.linalg.lstsq(texts.t(), noise[:, None]).solution[:, 0]
+    x = noise / noise.norm() + 0.03 * (texts - texts.mean(0))  # right by a small margin: the scale should grow
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+
+    def train(labels, steps):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            head.loss((x,), samples(labels))['loss'].backward()
+            optimizer.step()
+
+    parameter.data.fill_(math.log(90))
+    train([0, 1, 2], 100)
+    assert head.logit_scale.item() == pytest.approx(100, abs=0.1)
+    assert parameter.item() == pytest.approx(math.log(100), abs=0.3)
+    train([1, 2, 0], 5)  # all wrong: it should shrink
+    assert head.logit_scale < 99
 
 
 @pytest.mark.parametrize('scale', [0, -1.0, float('nan'), 'pretrain'])
@@ -513,6 +538,17 @@ def test_autocast_does_not_round_the_logits():
     with torch.autocast('cpu', torch.bfloat16):
         logits = head((x,))
     assert (logits - head((x,))).abs().max() <= 0.05
+
+
+def test_cached_texts_do_not_keep_the_rounding_of_autocast():
+    """A run's own validation of frozen texts and a later test of its checkpoint agree."""
+    head = make(frozen=True, templates=TEMPLATES)
+    with torch.autocast('cpu', torch.bfloat16):
+        head.loss((images(dtype=torch.float32),), samples())
+    later = make(frozen=True, templates=TEMPLATES)
+    later.load_state_dict(head.state_dict())
+    x = images(dtype=torch.float32)
+    assert (head.eval()((x,)) - later.eval()((x,))).abs().max() <= 1e-3
 
 
 # What cannot be used

@@ -178,25 +178,14 @@ class ClassAwareSampler(_ClassSampler):
 
         # Every class needs rounds * k images: shuffled copies of its list, one after the other.
         copies = -(-(rounds * k) // self.counts)
-        shuffled = _shuffle_groups(np.repeat(self.counts, copies), rng)
         start = np.cumsum(copies * self.counts) - copies * self.counts
+        shuffled = np.empty(int((copies * self.counts).sum()), dtype=np.int64)
+        for size in np.unique(self.counts):  # classes of one size are shuffled together
+            members = np.flatnonzero(self.counts == size)
+            length = int(copies[members[0]]) * size
+            rows = np.tile(np.arange(size), (len(members) * length // size, 1))
+            places = start[members][:, None] + np.arange(length)
+            shuffled[places] = rng.permuted(rows, axis=1).reshape(places.shape)
         visit = np.arange(turns) // num_classes  # a class is visited once a round
         place = (start[order] + visit * k)[:, None] + np.arange(k)
         return self.by_class[(self.first[order][:, None] + shuffled[place]).ravel()[: self.total]]
-
-
-def _shuffle_groups(sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Random permutations of 0..size-1 for every size, concatenated.
-
-    One sort of integers that hold the group in their upper bits, then random
-    bits, then the position.
-    """
-    group_bits = int(len(sizes)).bit_length()
-    low = int(sizes.max() - 1).bit_length()
-    ends = np.cumsum(sizes)
-    position = np.arange(ends[-1]) - np.repeat(ends - sizes, sizes)
-    keys = rng.integers(0, 1 << (63 - group_bits), ends[-1], dtype=np.int64) >> low << low
-    keys |= np.repeat(np.arange(len(sizes), dtype=np.int64) << (63 - group_bits), sizes)
-    keys |= position
-    keys.sort()
-    return keys & ((1 << low) - 1)
