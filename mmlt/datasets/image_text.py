@@ -47,6 +47,11 @@ class ImageTextDataset(BaseDataset):
             data_list = [self._parse_row(row, f"'{self.ann_file}', line {reader.line_num}") for row in reader]
         if not data_list:
             raise InputError(f"'{self.ann_file}' has a header but no rows.")
+        labelled = sum('gt_label' in info for info in data_list)
+        if 0 < labelled < len(data_list):
+            raise InputError(
+                f"'{self.ann_file}' has labels in {labelled} of {len(data_list)} rows: give all rows a label, or none."
+            )
         return data_list
 
     def _parse_row(self, row: dict, where: str) -> dict:

@@ -26,6 +26,7 @@ _FILE_ONLY = (
     '"FileClient" will be deprecated',
     '"HardDiskBackend" is the alias',
     'Exp name: ',
+    'Saving checkpoint at ',
     'Distributed training is not used, all SyncBatchNorm',
     'The model and loaded state dict do not match exactly',
     'Loads checkpoint by',

@@ -256,9 +256,9 @@ def open_clip_tower(
 
 
 def _without_visual(clip: nn.Module) -> nn.Module:
-    """A second view of the model, same parameters, that does not hold the image tower."""
+    """A second view of the model, same parameters, without image tower (and without CoCa's caption decoder)."""
     text = copy.copy(clip)
-    text._modules = OrderedDict((k, v) for k, v in clip._modules.items() if k != 'visual')
+    text._modules = OrderedDict((k, v) for k, v in clip._modules.items() if k not in ('visual', 'text_decoder'))
     text._parameters = clip._parameters.copy()
     text._buffers = clip._buffers.copy()
     return text

@@ -59,6 +59,7 @@ def plot_class_accuracy(report: dict, path: str | Path, title: str = '') -> None
         accuracy = [classes[i]['accuracy'] for i in order]
         top.bar(ranks, [classes[i]['train_images'] for i in order], width=0.9, color=colours)
         top.set(yscale='log', ylabel='training images')
+        top.set_ylim(bottom=min(c['train_images'] for c in classes) / 2)  # the smallest class shows a bar, too
         bottom.bar(ranks, accuracy, width=0.9, color=colours)
         bottom.set(ylim=(0, 100), ylabel='top-1 accuracy in percent')
         for shot, colour in SHOT_COLOURS.items():

@@ -116,3 +116,13 @@ def test_table_without_rows_is_named(picture_folder):
 def test_byte_order_mark_of_spreadsheets_is_no_part_of_the_header(picture_folder):
     dataset = make(picture_folder, ['\ufeffimage,caption', 'apple/0.png,an apple'])
     assert infos(dataset)[0]['caption'] == 'an apple'
+
+
+def test_table_with_labels_in_some_rows_is_refused(tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / 'a.png')
+    (tmp_path / 'c.csv').write_text('image,caption,label\na.png,one,0\na.png,two,\n')
+    with pytest.raises(InputError, match='labels in 1 of 2 rows'):
+        ImageTextDataset(ann_file='c.csv', data_root=str(tmp_path), data_prefix='.')

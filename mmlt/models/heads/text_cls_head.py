@@ -162,7 +162,8 @@ class TextClsHead(ClsHead):
                 which = slice(draw, draw + 1)
         if self._text_is_constant or not self.training:
             if self.text_features is None:
-                with torch.no_grad():
+                # Kept for every later batch, so not in the precision of the first one.
+                with torch.no_grad(), torch.autocast(self.class_tokens.device.type, enabled=False):
                     self.text_features = self._encode(self.class_tokens).float()
             return self.text_features[which]
         return self._encode(self.class_tokens[which])

@@ -48,6 +48,8 @@ def contrastive_loss(image: Tensor, text: Tensor, labels: Tensor, logit_scale: T
         processes, and the gradients that DDP averages, are those of one
         process on the global batch.
     """
+    dtype = torch.promote_types(image.dtype, torch.float32)
+    image, text = image.to(dtype), text.to(dtype)
     all_image, all_text = gather_with_grad(image), gather_with_grad(text)
     all_labels = gather_with_grad(labels)
     rows = slice(0, len(image))
@@ -59,7 +61,9 @@ def contrastive_loss(image: Tensor, text: Tensor, labels: Tensor, logit_scale: T
         logits = logit_scale * queries @ keys.t()
         return (logits.logsumexp(1) - logit_scale * (queries * positives).sum(1)).mean()
 
-    return (one_way(image, all_text) + one_way(text, all_image)) / 2
+    # In half precision a logit of 20 would be rounded to 0.1.
+    with torch.autocast(image.device.type, enabled=False):
+        return (one_way(image, all_text) + one_way(text, all_image)) / 2
 
 
 @MODELS.register_module()

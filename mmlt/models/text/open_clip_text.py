@@ -13,12 +13,31 @@ from mmlt.models.open_clip_towers import QuickGELUGuard, open_clip_tower
 from mmlt.models.text.functional import can_shorten, encode_text
 from mmlt.registry import MODELS
 
+_MAX_KNOWN = 50_000  # token rows that are kept
+
+
+class _BoundedExp(torch.autograd.Function):
+    """exp, at most ``largest``; at the bound only the gradient that would push further out is dropped."""
+
+    @staticmethod
+    def forward(ctx, log_scale: Tensor, largest: float) -> Tensor:
+        scale = log_scale.exp().clamp(max=largest)
+        ctx.save_for_backward(scale)
+        ctx.largest = largest
+        return scale
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (scale,) = ctx.saved_tensors
+        outward = (scale >= ctx.largest) & (grad < 0)  # a step against the gradient would raise the scale
+        return torch.where(outward, torch.zeros_like(grad), grad * scale), None
+
 
 def bounded_scale(log_scale: Tensor, largest: float = 100.0) -> Tensor:
-    """``exp(log_scale)``, at most ``largest`` as in CLIP, with the gradient of the exponential everywhere.
+    """``exp(log_scale)``, at most ``largest`` as in CLIP.
 
     A plain clamp has no gradient at its bound, and 100 is where OpenAI's models
-    begin: the scale could never leave it.
+    begin: the scale could never leave it. Here it can.
 
     Args:
         log_scale (Tensor): A scalar.
@@ -27,8 +46,7 @@ def bounded_scale(log_scale: Tensor, largest: float = 100.0) -> Tensor:
     Returns:
         Tensor: The logit scale, a scalar.
     """
-    scale = log_scale.exp()
-    return scale - (scale - scale.clamp(max=largest)).detach()
+    return _BoundedExp.apply(log_scale, largest)
 
 
 @MODELS.register_module()
@@ -106,6 +124,8 @@ class OpenCLIPText(BaseModule):
         Returns:
             Tensor: Token ids of shape (N, context length), on the CPU.
         """
+        if len(self._known_tokens) > _MAX_KNOWN:  # prompts come again and again, captions may be millions
+            self._known_tokens.clear()
         new = [t for t in dict.fromkeys(texts) if t not in self._known_tokens]
         if new:
             self._known_tokens.update(zip(new, self.tokenizer(new)))
