@@ -7,6 +7,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -20,9 +21,14 @@ torch.set_num_threads(1)  # the models are tiny; threads that wait for each othe
 
 
 @pytest.fixture(autouse=True)
-def _seed():
+def _fresh_state():
+    """The same seed for every test, and no default scope left by the runner of another one."""
     torch.manual_seed(0)
     np.random.seed(0)
+    scopes = dict(DefaultScope._instance_dict)
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(scopes)
 
 
 @pytest.fixture(scope='session')

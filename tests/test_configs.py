@@ -195,8 +195,8 @@ def load(command, tool):
     words = shlex.split(command)
     assert words[0] == 'python'
     args = tool.parse_args(words[2:])
-    if hasattr(args, 'checkpoint'):
-        args.checkpoint = None  # it is there after a training
+    if getattr(args, 'checkpoint', None):
+        args.checkpoint = __file__  # some file; the real one is there after a training
     return tool.load_config(args)
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings('ignore:.torch.jit:FutureWarning')
 
 
 @pytest.fixture(autouse=True)
-def _other_seed(_seed):
+def _other_seed(_fresh_state):
     torch.manual_seed(1)  # with the seed of clip_file a random model would have its weights
 
 

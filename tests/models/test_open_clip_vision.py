@@ -15,7 +15,7 @@ VIT, RN = 'mmlt-tiny-vit', 'mmlt-tiny-rn'
 
 
 @pytest.fixture(autouse=True)
-def _other_seed(_seed):
+def _other_seed(_fresh_state):
     torch.manual_seed(1)  # with the seed of clip_file a random model would have its weights
 
 
