@@ -40,7 +40,7 @@ class ProgressBarHook(Hook):
         """Move the bar."""
         if self._bar is not None:
             if outputs and 'loss' in outputs:
-                self._bar.set_postfix(loss=f'{float(outputs["loss"]):.3f}', refresh=False)
+                self._bar.set_postfix(loss=f'{outputs["loss"].item():.3f}', refresh=False)
             self._bar.update()
 
     def after_train(self, runner) -> None:

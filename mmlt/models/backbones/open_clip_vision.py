@@ -31,7 +31,10 @@ class OpenCLIPVision(BaseBackbone):
             gradients, always in eval mode. Defaults to False.
         norm_eval (bool): Keep BatchNorm layers in eval mode, that is, use and
             keep their running statistics. Small batches per process ask for
-            it. Defaults to False.
+            it. Under DDP a BatchNorm layer in training sees its own process's
+            images only; ``norm_eval=True``, or MMEngine's
+            ``sync_bn='torch'`` on GPUs, gives the result of one process.
+            Defaults to False.
         grad_checkpointing (bool): Recompute activations in the backward pass
             by open_clip's own switch. Defaults to False.
         image_size (int, optional): Input size in pixels if it differs from the
