@@ -27,7 +27,9 @@ def test_checkpoint_of_the_other_activation_is_refused():
 def test_weights_from_elsewhere_load_without_the_mark():
     text = build()
     state = {k: v for k, v in text.state_dict().items() if 'activation' not in k}
+    state['clip.text_projection'] = state['clip.text_projection'] + 1
     text.load_state_dict(state)
+    assert torch.equal(text.clip.text_projection, state['clip.text_projection'])
 
 
 def test_setting_that_contradicts_the_tag_is_refused():
