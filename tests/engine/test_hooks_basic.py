@@ -35,7 +35,7 @@ class Asks(nn.Module):
         super().__init__()
         self.told = []
 
-    def set_class_info(self, classes, class_counts):
+    def set_class_info(self, classes, class_counts=None, class_texts=None):
         self.told.append((tuple(classes), class_counts))
 
 
@@ -383,7 +383,7 @@ class Model(BaseModel):
         self.linear = nn.Linear(1, width)
         self.breaks_at, self.seen, self.told = breaks_at, 0, None
 
-    def set_class_info(self, classes, class_counts):
+    def set_class_info(self, classes, class_counts=None, class_texts=None):
         self.told = (classes, class_counts)
 
     def forward(self, x, mode='tensor'):

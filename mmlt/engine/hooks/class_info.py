@@ -12,11 +12,12 @@ from mmlt.utils import unwrap
 
 @HOOKS.register_module()
 class ClassInfoHook(Hook):
-    """Hand class names and training counts to every module that asks for them.
+    """Hand class names, training counts and class texts to every module that asks for them.
 
-    A module asks by a method ``set_class_info(classes, class_counts)``. It is
-    called before weights are loaded; so nobody types counts or class names
-    into a config.
+    A module asks by a method ``set_class_info(classes, class_counts,
+    class_texts)``. It is called before weights are loaded; so nobody types
+    counts or class names into a config. They come from the dataset's metainfo;
+    what it lacks is None.
 
     Args:
         split (str): Whose dataset tells: 'train' (the train dataset if there
@@ -54,7 +55,7 @@ class ClassInfoHook(Hook):
         if not known[0].get('classes'):
             raise InputError('The dataset tells no class names (metainfo has no classes): give it classes=[...].')
         for module in asking:
-            module.set_class_info(known[0]['classes'], known[0].get('class_counts'))
+            module.set_class_info(*(known[0].get(k) for k in ('classes', 'class_counts', 'class_texts')))
 
 
 def _same_classes(lists: dict[str, tuple[str, ...]]) -> None:

@@ -121,12 +121,14 @@ class TextClsHead(ClsHead):
     def _text_is_constant(self) -> bool:
         return self.text is None or self.text.frozen
 
-    def set_class_info(self, classes: Sequence[str], class_counts: Sequence[int] | None = None) -> None:
+    def set_class_info(self, classes: Sequence[str], class_counts=None, class_texts=None) -> None:
         """Take the class names; :class:`ClassInfoHook` calls it before a run.
 
         Args:
             classes (Sequence[str]): C class names.
             class_counts (Sequence[int], optional): Not used here.
+                Defaults to None.
+            class_texts (str | Sequence, optional): Not used here.
                 Defaults to None.
         """
         classes = tuple(str(c) for c in classes)
