@@ -4,6 +4,7 @@ from .hooks import (
     ExportOpenCLIPHook,
     FeatureCacheHook,
     FiniteLossHook,
+    MOREHook,
     ProgressBarHook,
     ShotReportHook,
 )
@@ -17,6 +18,7 @@ __all__ = [
     'ExportOpenCLIPHook',
     'FeatureCacheHook',
     'FiniteLossHook',
+    'MOREHook',
     'ProgressBarHook',
     'Runner',
     'ShotReportHook',

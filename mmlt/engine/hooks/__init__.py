@@ -3,6 +3,7 @@ from .class_info import ClassInfoHook
 from .export_open_clip import ExportOpenCLIPHook
 from .feature_cache import FeatureCacheHook
 from .finite_loss import FiniteLossHook
+from .more import MOREHook
 from .progress_bar import ProgressBarHook
 from .shot_report import ShotReportHook
 
@@ -12,6 +13,7 @@ __all__ = [
     'ExportOpenCLIPHook',
     'FeatureCacheHook',
     'FiniteLossHook',
+    'MOREHook',
     'ProgressBarHook',
     'ShotReportHook',
 ]

@@ -8,6 +8,7 @@ from mmengine.runner import find_latest_checkpoint
 
 from mmlt.engine.checkpoint import first_difference, plain
 from mmlt.errors import InputError
+from mmlt.models.more import fit_state_dict, is_split_key
 from mmlt.registry import HOOKS
 from mmlt.utils import unwrap
 
@@ -17,8 +18,9 @@ class CheckpointGuardHook(Hook):
     """Check a checkpoint against the model before its weights are used.
 
     MMEngine only logs weights of another shape and goes on with random ones.
-    Here that is an error, and so are a test with weights missing and a resume
-    with another model or other classes.
+    Here that is an error, and so are a test with weights missing, a resume with
+    another model or other classes, and low-rank parts of :class:`MORE` that the
+    model has no place for.
 
     Raises:
         InputError: The checkpoint does not belong to this config.
@@ -36,7 +38,14 @@ class CheckpointGuardHook(Hook):
             self._same_config(runner, checkpoint, source)
         state = checkpoint.get('state_dict', checkpoint)
         state = {k.removeprefix('module.'): v for k, v in state.items()}
+        state = fit_state_dict(model, state)
         own = dict(model.named_parameters())
+        if (split := next((k for k in state if is_split_key(k) and k not in own), None)) is not None:
+            raise InputError(
+                f"'{source}' is a checkpoint of MORE that is not merged, and this config's model has no low-rank part "
+                f"for '{split}': merge it with tools/model_converters/publish_model.py, or give the config (layers, "
+                'exclude) that it was trained with.'
+            )
         for name, parameter in own.items():
             if name in state and state[name].shape != parameter.shape:
                 raise InputError(

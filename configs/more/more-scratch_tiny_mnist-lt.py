@@ -1,0 +1,5 @@
+# MORE on MNIST-LT: cross entropy from random weights.
+_base_ = ['../baselines/ce-scratch_tiny_mnist-lt.py']
+
+model = dict(_delete_=True, type='mmlt.MORE', classifier={{_base_.model}})
+default_hooks = dict(more=dict(type='mmlt.MOREHook'))

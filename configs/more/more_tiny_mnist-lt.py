@@ -1,0 +1,5 @@
+# MORE on MNIST-LT: cross entropy from the tiny CLIP's image tower.
+_base_ = ['../baselines/ce_tiny_mnist-lt.py']
+
+model = dict(_delete_=True, type='mmlt.MORE', classifier={{_base_.model}})
+default_hooks = dict(more=dict(type='mmlt.MOREHook'))

@@ -1,0 +1,5 @@
+# MORE on ImageNet-LT: both towers of CLIP's ViT-B/16 are fine-tuned, as in BALLAD's phase A.
+_base_ = ['../ballad/ballad_vit-b16_imagenet-lt_phase-a.py']
+
+model = dict(_delete_=True, type='mmlt.MORE', classifier={{_base_.model}})
+default_hooks = dict(more=dict(type='mmlt.MOREHook'))

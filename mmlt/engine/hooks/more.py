@@ -1,0 +1,190 @@
+"""The schedule of MORE, what it does to the classes, and the merged model."""
+
+from __future__ import annotations
+
+import math
+import os.path as osp
+
+import numpy as np
+import torch
+from mmengine.dist import all_reduce, is_main_process, master_only
+from mmengine.hooks import Hook
+
+from mmlt.datasets.long_tail import count_classes, dataset_labels
+from mmlt.engine.publish import check_merged, is_split, publish_checkpoint
+from mmlt.errors import InputError
+from mmlt.evaluation.functional import SHOTS, get_protocol, shot_groups
+from mmlt.models import MORE
+from mmlt.models.more import group_sums
+from mmlt.registry import HOOKS
+from mmlt.utils import unwrap
+from mmlt.visualization import plot_discrepancy, write_json
+
+_HISTORY = 'more_history'
+
+
+@HOOKS.register_module()
+class MOREHook(Hook):
+    """Set MORE's alpha at every iteration, log the discrepancy, merge at the end.
+
+    - ``alpha(t) = A sin(pi t / T)`` with t the iteration and T all iterations
+      of the training; after a resume it goes on where it was.
+    - ``more_alpha``, and the mean discrepancy of many-, medium- and few-shot
+      samples since the last time, ``more_discrepancy_many`` and so on, go to
+      the log; in the end to ``more_discrepancy.json`` and ``.png`` in the work
+      directory. The paper finds it larger on few-shot classes. Without
+      penalty (``peak=0``) there is no second pass and no discrepancy.
+    - After the training the merged model is written to ``merged.pth``, a
+      checkpoint of the plain config. With an EMAHook it has the averaged
+      weights, as MMEngine's checkpoints do. Its logits on a training batch are
+      compared with those of the split model.
+
+    Training counts that the dataset does not tell are counted from its labels.
+
+    Args:
+        interval (int): Iterations between two logs of the discrepancy.
+            Defaults to 20.
+        protocol (str): How classes are split into shot groups, see
+            :class:`ShotAccuracy`. Defaults to 'standard'.
+        filename (str, optional): Name of the merged checkpoint in the work
+            directory; None writes none. Defaults to 'merged.pth'.
+
+    Raises:
+        InputError: The model is no :class:`MORE`; the training has no known
+            length; class counts that cannot be had; a resume from a merged
+            checkpoint.
+    """
+
+    # Before the LoggerHook, so that a line of the log has this iteration's values.
+    priority = 'NORMAL'
+
+    def __init__(self, interval: int = 20, protocol: str = 'standard', filename: str | None = 'merged.pth'):
+        if interval < 1:
+            raise InputError(f'MOREHook: interval is {interval}; give a number of iterations, at least 1.')
+        get_protocol(protocol)
+        self.interval, self.protocol, self.filename = interval, protocol, filename
+        self.total = 0
+        self._groups: torch.Tensor | None = None
+        self._sums: torch.Tensor | None = None
+        self._last_batch = None
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Refuse to resume from merged weights."""
+        if getattr(runner, '_resume', False) and not is_split(checkpoint):
+            raise InputError(
+                'Cannot resume MORE from a merged or plain checkpoint, its low-rank parts are gone: resume from one of '
+                'the training, or start anew from its weights with load_from=<checkpoint> and resume=False.'
+            )
+
+    def before_train(self, runner) -> None:
+        """Look at the model, the length of the training, and the counts."""
+        model = self._model(runner)
+        self.total = _length(runner)
+        if runner.cfg.get('activation_checkpointing') and model.peak > 0:
+            raise InputError(
+                'activation_checkpointing recomputes layers in the backward pass, when the second pass of MORE is over '
+                'and its weights are gone: leave it out, or set model.peak=0.'
+            )
+        if model.peak == 0:
+            return
+        if model.class_counts is None:
+            dataset = runner.train_dataloader.dataset
+            meta = getattr(dataset, 'metainfo', None) or {}
+            counts = meta.get('class_counts')
+            if counts is None:
+                counts = count_classes(dataset_labels(dataset), meta.get('classes'), type(dataset).__name__)
+            model.set_class_info(meta.get('classes') or [str(c) for c in range(len(counts))], counts)
+        groups = shot_groups(np.asarray(model.class_counts), get_protocol(self.protocol))
+        self._groups = torch.eye(len(SHOTS))[torch.from_numpy(groups)].to(next(model.parameters()).device)
+        self._sums = self._groups.new_zeros(2, len(SHOTS))
+        if _HISTORY not in runner.message_hub.runtime_info:
+            runner.message_hub.update_info(_HISTORY, [])
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Set alpha."""
+        model = self._model(runner)
+        model.set_progress(runner.iter, self.total)
+        runner.message_hub.update_scalar('train/more_alpha', model.alpha)
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        """Sum up the discrepancy."""
+        model = self._model(runner)
+        done = runner.iter + 1
+        if done == self.total:
+            self._last_batch = data_batch
+        if model.peak == 0:
+            return
+        differences, targets = model.last
+        self._sums += group_sums(differences.to(self._sums), targets.to(self._sums), self._groups)
+        if done % self.interval and done != self.total:
+            return
+        all_reduce(self._sums)
+        sums, counts = self._sums.tolist()
+        self._sums.zero_()
+        means = [s / n if n else math.nan for s, n in zip(sums, counts)]
+        for shot, mean in zip(SHOTS, means):
+            if not math.isnan(mean):
+                runner.message_hub.update_scalar(f'train/more_discrepancy_{shot}', mean)
+        history = runner.message_hub.get_info(_HISTORY)
+        runner.message_hub.update_info(_HISTORY, [*history, [done, model.alpha, *means]])
+
+    def after_train(self, runner) -> None:
+        """Write picture, numbers and the merged checkpoint."""
+        if is_main_process():
+            self._report(runner)
+            if self.filename is not None:
+                self._merge(runner)
+        self._last_batch = None
+
+    def _report(self, runner) -> None:
+        if not (rows := runner.message_hub.runtime_info.get(_HISTORY)):
+            return
+        columns = ('iteration', 'alpha', *SHOTS)
+        history = {c: [None if v != v else v for v in values] for c, values in zip(columns, zip(*rows))}
+        base = osp.join(runner.work_dir, 'more_discrepancy')
+        write_json(history, f'{base}.json')
+        plot_discrepancy(history, f'{base}.png', runner.experiment_name)
+        last = ', '.join(f'{s} {history[s][-1]:.3g}' for s in SHOTS if history[s][-1] is not None)
+        runner.logger.info(f'Mean discrepancy at the end: {last}. Picture: {base}.png')
+
+    @master_only
+    def _merge(self, runner) -> None:
+        model = self._model(runner)
+        checkpoint = dict(
+            meta=dict(epoch=runner.epoch, iter=runner.iter, cfg=runner.cfg.pretty_text, seed=runner.seed),
+            state_dict=model.state_dict(),
+        )
+        if hasattr(dataset := runner.train_dataloader.dataset, 'metainfo'):
+            checkpoint['meta']['dataset_meta'] = dataset.metainfo
+        runner.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+        published = publish_checkpoint(checkpoint)
+        path = osp.join(runner.work_dir, self.filename)
+        torch.save(published, path)
+        sizes = [sum(v.numel() for v in d['state_dict'].values()) / 1e6 for d in (checkpoint, published)]
+        runner.logger.info(f'Merged weights: {path}, {sizes[1]:.2f} of {sizes[0]:.2f} million numbers')
+        if self._last_batch is not None:
+            inputs = model.data_preprocessor(self._last_batch, False)['inputs']
+            runner.logger.info(check_merged(model, checkpoint['state_dict'], published['state_dict'], inputs))
+
+    @staticmethod
+    def _model(runner) -> MORE:
+        model = unwrap(runner.model)
+        if not isinstance(model, MORE):
+            raise InputError(
+                f"MOREHook belongs to a model of type 'mmlt.MORE', but this one is {type(model).__name__}: wrap it, "
+                "model=dict(type='mmlt.MORE', classifier=...), or remove the hook."
+            )
+        return model
+
+
+def _length(runner) -> int:
+    try:
+        total = runner.max_iters
+    except (AttributeError, TypeError):
+        total = None
+    if not total or not math.isfinite(total):
+        raise InputError(
+            f'MORE needs the length of the training for its schedule, but {type(runner.train_loop).__name__} tells '
+            'none: set max_iters, or max_epochs with a dataset of known length, in train_cfg.'
+        )
+    return int(total)

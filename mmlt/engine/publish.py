@@ -1,0 +1,113 @@
+"""From a training's checkpoint to one that is given away: plain weights, nothing else."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from mmlt.errors import InputError
+from mmlt.models import MORE
+from mmlt.models.more import is_split_key, merge_state_dict
+
+
+def plain_config(cfg: Config) -> Config:
+    """The plain model's config of a MORE config.
+
+    Args:
+        cfg (Config): Any config.
+
+    Returns:
+        Config: ``model`` is the wrapped classifier, and there is no
+        :class:`MOREHook`; a config without MORE as it is.
+    """
+    cfg = copy.deepcopy(cfg)
+    model = cfg.get('model') or {}
+    if str(model.get('type')) not in ('mmlt.MORE', 'MORE'):
+        return cfg
+    cfg.model = model.classifier
+    hooks = cfg.get('default_hooks') or {}
+    for name in [n for n, hook in hooks.items() if _is_more_hook(hook)]:
+        hooks.pop(name)
+    if cfg.get('custom_hooks'):
+        cfg.custom_hooks = [hook for hook in cfg.custom_hooks if not _is_more_hook(hook)]
+    return cfg
+
+
+def _is_more_hook(hook) -> bool:
+    return isinstance(hook, dict) and str(hook.get('type')) in ('mmlt.MOREHook', 'MOREHook')
+
+
+def is_split(checkpoint: dict) -> bool:
+    """Whether a checkpoint has low-rank parts."""
+    return any(is_split_key(key) for key in checkpoint['state_dict'])
+
+
+def publish_checkpoint(checkpoint: dict) -> dict:
+    """What of a checkpoint is needed to use the model.
+
+    Args:
+        checkpoint (dict): As MMEngine writes it. With an EMAHook its
+            ``state_dict`` holds the averaged weights.
+
+    Returns:
+        dict: ``meta``, whose config is the plain model's, and ``state_dict``,
+        merged. Optimizer, schedulers and logs are left out.
+
+    Raises:
+        InputError: No ``state_dict``; weights without their low-rank part.
+    """
+    if not isinstance(checkpoint.get('state_dict'), dict):
+        raise InputError('The file is no checkpoint of MMEngine: it has no state_dict.')
+    meta = dict(checkpoint.get('meta') or {})
+    if is_split(checkpoint) and meta.get('cfg'):
+        meta['cfg'] = plain_config(Config.fromstring(meta['cfg'], '.py')).pretty_text
+    state = {key: value.detach().cpu() for key, value in checkpoint['state_dict'].items()}
+    return dict(meta=meta, state_dict=merge_state_dict(state))
+
+
+@torch.no_grad()
+def largest_difference(before: nn.Module, after: nn.Module, inputs: Tensor) -> tuple[float, float]:
+    """Compare the logits of two models in eval mode.
+
+    Args:
+        before (nn.Module): A classifier.
+        after (nn.Module): Another one.
+        inputs (Tensor): Prepared images, (N, 3, H, W).
+
+    Returns:
+        tuple[float, float]: Largest difference, and largest logit.
+    """
+    a, b = (model.eval()(inputs, mode='tensor').float() for model in (before, after))
+    return (a - b).abs().max().item(), a.abs().max().item()
+
+
+def check_merged(model: MORE, split_state: dict, merged_state: dict, inputs: Tensor) -> str:
+    """Compare merged weights in the plain model with the split ones.
+
+    Args:
+        model (MORE): Of any weights; it is copied.
+        split_state (dict): State dict with low-rank parts.
+        merged_state (dict): The merged one; the plain model must have exactly
+            its keys.
+        inputs (Tensor): Prepared images, (N, 3, H, W).
+
+    Returns:
+        str: A sentence with the largest difference of the logits.
+
+    Raises:
+        InputError: The logits differ by more than 1e-5 of the largest.
+    """
+    split, merged = copy.deepcopy(model), copy.deepcopy(model).merge()
+    split.load_state_dict(split_state)
+    merged.load_state_dict(merged_state)
+    difference, largest = largest_difference(split, merged, inputs)
+    found = (
+        f'on {len(inputs)} images the logits of merged and split weights differ by at most {difference:.1e} '
+        f'(largest logit {largest:.1f})'
+    )
+    if not difference <= 1e-5 * max(largest, 1):
+        raise InputError(f'Merging changed the model: {found}; the merged weights are not to be used.')
+    return f'Equivalence check: {found}.'
