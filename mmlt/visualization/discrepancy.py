@@ -31,7 +31,7 @@ def plot_discrepancy(history: dict, path: str | Path, title: str = '') -> None:
                 bottom.plot(*zip(*points), color=colour, label=shot, marker='.', markersize=4)
         bottom.set(xlabel='iteration', ylabel='mean discrepancy of a sample')
         bottom.set_yscale('symlog', linthresh=_smallest(history))
-        bottom.legend(loc='upper left', framealpha=0.9)
+        bottom.legend(loc='best', framealpha=0.9)
         if title:
             top.set_title(title, loc='left', parse_math=False)
         figure.savefig(path, dpi=130)

@@ -59,7 +59,9 @@ def check(checkpoint: dict, published: dict, config: str | None, size: int | Non
     model = MODELS.build(cfg.model)
     size = size or image_size(model)
     images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
-    found = check_merged(model, checkpoint['state_dict'], published['state_dict'], images)
+    right, found = check_merged(model, checkpoint['state_dict'], published['state_dict'], images)
+    if not right:
+        raise InputError(found)
     if config is not None:
         plain = MODELS.build(plain_config(Config.fromfile(config)).model)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os.path as osp
 
@@ -143,7 +144,8 @@ class MOREHook(Hook):
         history = {c: [None if v != v else v for v in values] for c, values in zip(columns, zip(*rows))}
         base = osp.join(runner.work_dir, 'more_discrepancy')
         write_json(history, f'{base}.json')
-        plot_discrepancy(history, f'{base}.png', runner.experiment_name)
+        title = osp.splitext(osp.basename(runner.cfg.filename or runner.experiment_name))[0]
+        plot_discrepancy(history, f'{base}.png', title)
         last = ', '.join(f'{s} {history[s][-1]:.3g}' for s in SHOTS if history[s][-1] is not None)
         runner.logger.info(f'Mean discrepancy at the end: {last}. Picture: {base}.png')
 
@@ -164,7 +166,8 @@ class MOREHook(Hook):
         runner.logger.info(f'Merged weights: {path}, {sizes[1]:.2f} of {sizes[0]:.2f} million numbers')
         if self._last_batch is not None:
             inputs = model.data_preprocessor(self._last_batch, False)['inputs']
-            runner.logger.info(check_merged(model, checkpoint['state_dict'], published['state_dict'], inputs))
+            right, found = check_merged(model, checkpoint['state_dict'], published['state_dict'], inputs)
+            runner.logger.log(logging.INFO if right else logging.ERROR, found)
 
     @staticmethod
     def _model(runner) -> MORE:
