@@ -47,3 +47,32 @@ def test_foreign_config_gets_sampler_and_shot_metric(foreign):
     done = subprocess.run(test, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'shot/few' in done.stdout + done.stderr
+
+
+def test_foreign_config_is_wrapped_by_more(foreign):
+    """The whole of what it takes; the merged result is tested by the plain config."""
+    (foreign / 'more.py').write_text(
+        """
+_base_ = 'foreign.py'
+model = dict(_delete_=True, type='mmlt.MORE', classifier={{_base_.model}})
+custom_hooks = [dict(type='mmlt.MOREHook', interval=1)]
+"""
+    )
+    train = [sys.executable, STOCK / 'tools/train.py', 'more.py', '--work-dir', 'out', '--cfg-options']
+    done = subprocess.run(
+        [*train, 'train_cfg.max_epochs=2', 'default_hooks.logger.interval=1'],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    log = done.stdout + done.stderr
+    assert done.returncode == 0, log[-2000:]
+    assert 'loss_more' in log and 'more_alpha' in log and 'more_discrepancy_few' in log
+    assert 'Equivalence check' in log and (foreign / 'out/more_discrepancy.png').stat().st_size > 1000
+    accuracy = [line.split('shot/all: ')[1].split()[0] for line in log.splitlines() if 'shot/all: ' in line][-1]
+    test = [sys.executable, STOCK / 'tools/test.py', 'foreign.py', 'out/merged.pth', '--work-dir', 'out']
+    done = subprocess.run(test, capture_output=True, text=True, timeout=300)
+    log = done.stdout + done.stderr
+    assert done.returncode == 0, log[-2000:]
+    assert 'do not match exactly' not in log  # MMEngine's words for missing or unexpected keys
+    assert f'shot/all: {accuracy}' in log

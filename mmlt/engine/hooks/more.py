@@ -98,7 +98,7 @@ class MOREHook(Hook):
         groups = shot_groups(np.asarray(model.class_counts), get_protocol(self.protocol))
         self._groups = torch.eye(len(SHOTS))[torch.from_numpy(groups)].to(next(model.parameters()).device)
         self._sums = self._groups.new_zeros(2, len(SHOTS))
-        if _HISTORY not in runner.message_hub.runtime_info:
+        if runner.iter == 0 or _HISTORY not in runner.message_hub.runtime_info:  # otherwise resumed
             runner.message_hub.update_info(_HISTORY, [])
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
