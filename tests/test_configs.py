@@ -18,6 +18,7 @@ from mmpretrain.structures import DataSample
 from PIL import Image
 
 from mmlt.engine.stages import plan
+from mmlt.models import MORE
 
 REPO = Path(__file__).parent.parent
 CLASSES = tuple(f'thing {i}' for i in range(10))
@@ -29,7 +30,7 @@ COMMANDS = list(
         (readme.parent.name, line)
         for readme in READMES
         for line in readme.read_text().splitlines()
-        if line.startswith('python tools/')
+        if line.startswith(('python tools/train.py', 'python tools/test.py'))
     )
 )
 TINY_CLIP = 'work_dirs/clip_tiny_printed-characters/open_clip.safetensors'
@@ -70,6 +71,11 @@ def towers(model):
 
 def shrink(model):
     """Without weights, and tiny; after a check that the widths fit the real model."""
+    for d in dicts(model):
+        if 'num_classes' in d:
+            d.num_classes = 10
+    if not towers(model):
+        return model
     (name,) = {t.model for t in towers(model)}
     width = open_clip.get_model_config(name)['embed_dim']
     for d in dicts(model):
@@ -100,7 +106,9 @@ def build(cfg):
     model = MODELS.build(shrink(cfg.model))
     for module in model.modules():
         if hasattr(module, 'set_class_info'):
-            module.set_class_info(CLASSES)
+            module.set_class_info(CLASSES, np.bincount(Labels.labels))
+    if isinstance(model, MORE):
+        model.set_progress(1, 2)
     return model
 
 
@@ -118,7 +126,7 @@ def check_runs(cfg):
         assert set(sampler) <= set(range(len(Labels())))
         wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
         before = {n: p.detach().clone() for n, p in model.named_parameters()}
-        loss = model(**batch(model, True), mode='loss')['loss']
+        loss = sum(model(**batch(model, True), mode='loss').values())
         assert torch.isfinite(loss)
         wrapper.backward(loss)
         wrapper.step()
@@ -141,8 +149,10 @@ def test_model_trains_a_step_and_predicts(path):
 @pytest.mark.parametrize('path', CONFIGS, ids=config_id)
 def test_pictures_come_in_the_size_of_the_tower(path, tmp_path):
     cfg = Config.fromfile(path)
-    size = open_clip.get_model_config(cfg.model.backbone.model)['vision_cfg']['image_size']
-    pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
+    sizes = {open_clip.get_model_config(t.model)['vision_cfg']['image_size'] for t in towers(cfg.model)}
+    (size,) = sizes or {32}  # the only other network is CIFAR's
+    stored = 32 if 'CIFAR' in cfg.test_dataloader.dataset.type else 28
+    pixels = np.random.default_rng(0).integers(0, 256, (stored, stored, 3), dtype=np.uint8)
     file = tmp_path / 'picture.jpg'
     Image.fromarray(np.kron(pixels, np.ones((10, 14, 1), np.uint8))).save(file)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
@@ -212,6 +222,22 @@ def check_command(command, train_tool, test_tool, monkeypatch):
     if (cfg.get('stages') or {}).get('phase_a', {}).get('options'):
         check_runs(stages['phase_a'])
     return check_runs(cfg) + (stages,)
+
+
+PENALISED = [p for p in CONFIGS if p.parent.name == 'more' and 'control' not in p.name]
+
+
+@pytest.mark.parametrize('path', PENALISED, ids=config_id)
+def test_more_is_its_baseline_and_its_control_but_for_the_penalty(path):
+    (base,) = re.findall(r"_base_ = \['(.*)'\]", path.read_text())
+    control = path.with_name(path.name.replace('more', 'more-control', 1))
+    more, control, plain = (Config.fromfile(p) for p in (path, control, path.parent / base))
+    assert control.model == {**more.model, 'peak': 0.0} and 'peak' not in more.model
+    assert more.model.classifier == plain.model
+    assert more.default_hooks == control.default_hooks == {**plain.default_hooks, 'more': dict(type='mmlt.MOREHook')}
+    for cfg in (more, control, plain):
+        del cfg.model, cfg.default_hooks
+    assert more._cfg_dict == control._cfg_dict == plain._cfg_dict
 
 
 @pytest.mark.parametrize('command', COMMANDS, ids=command_id)

@@ -137,17 +137,25 @@ def test_optimizer_wrappers(config, train_tool, arguments):
 
 def test_two_processes_take_the_steps_of_one(config, repo):
     """Three steps of plain SGD on the same global batches, with alpha above zero in two of them."""
-    options = ['optim_wrapper.optimizer.momentum=0.0', 'optim_wrapper.optimizer.lr=0.05', 'param_scheduler=None']
+    options = ['optim_wrapper.optimizer.momentum=0.0', 'optim_wrapper.optimizer.lr=0.001', 'param_scheduler=None']
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PORT': '29671', 'PYTHON': sys.executable}
     for command, name, size in (
         ([sys.executable, repo / 'tools/train.py', 'more.py'], 'one', 8),
         (['bash', repo / 'tools/dist_train.sh', 'more.py', '2'], 'two', 4),
     ):
-        command += ['--work-dir', name, '--no-test', '--cfg-options', *options, f'train_dataloader.batch_size={size}']
+        command += [
+            '--work-dir',
+            name,
+            '--no-test',
+            '--cfg-options',
+            *options,
+            'model.peak=2.0',
+            f'train_dataloader.batch_size={size}',
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=env)
         assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
     one, two, start = (load(f'{d}/epoch_{e}.pth') for d, e in (('one', 3), ('two', 3), ('one', 1)))
-    assert scalars(one, 'more_alpha') == scalars(two, 'more_alpha') == alphas(3, range(3))
+    assert scalars(one, 'more_alpha') == scalars(two, 'more_alpha') == alphas(3, range(3), 2.0)
     assert scalars(two, 'loss_more')[-1] > 0
     changes = {k: (one['state_dict'][k] - v).norm() for k, v in start['state_dict'].items() if v.is_floating_point()}
     for name, change in changes.items():
@@ -199,8 +207,11 @@ def test_hook_without_more_is_named(config, train_tool):
 
 
 def test_more_without_the_hook_is_named(config, train_tool):
+    (config / 'wrong.py').write_text(
+        "_base_ = ['./a.py']\nmodel = dict(_delete_=True, type='mmlt.MORE', classifier={{_base_.model}})\n"
+    )
     with pytest.raises(SystemExit, match='alpha was never set'):
-        train_tool.main(['more.py', '--work-dir', 'out', '--cfg-options', 'default_hooks.more=None'])
+        train_tool.main(['wrong.py', '--work-dir', 'out'])
 
 
 # Alone
