@@ -236,7 +236,7 @@ def test_more_is_its_baseline_and_its_control_but_for_the_penalty(path):
     assert more.model.classifier == plain.model
     assert more.default_hooks == control.default_hooks == {**plain.default_hooks, 'more': dict(type='mmlt.MOREHook')}
     for cfg in (more, control, plain):
-        del cfg.model, cfg.default_hooks
+        cfg.pop('model'), cfg.pop('default_hooks')
     assert more._cfg_dict == control._cfg_dict == plain._cfg_dict
 
 
