@@ -1,4 +1,5 @@
 from .cifar_lt import CIFAR10LT, CIFAR100LT
+from .class_texts import ClassTexts
 from .image_text import ImageTextDataset
 from .long_tail import count_classes, dataset_labels, exponential_profile, select_long_tail
 from .long_tailed_dataset import LongTailedDataset
@@ -12,6 +13,7 @@ __all__ = [
     'MNISTLT',
     'ClassAwareSampler',
     'ClassBalancedSampler',
+    'ClassTexts',
     'ImageTextDataset',
     'LongTailedDataset',
     'MixBalancedSampler',

@@ -1,9 +1,12 @@
+from .features import compute_features
 from .hooks import (
+    AnchorSelectionHook,
     CheckpointGuardHook,
     ClassInfoHook,
     ExportOpenCLIPHook,
     FeatureCacheHook,
     FiniteLossHook,
+    FitHeadHook,
     ProgressBarHook,
     ShotReportHook,
 )
@@ -11,13 +14,16 @@ from .optim import BFloat16OptimWrapper
 from .runner import Runner
 
 __all__ = [
+    'AnchorSelectionHook',
     'BFloat16OptimWrapper',
     'CheckpointGuardHook',
     'ClassInfoHook',
     'ExportOpenCLIPHook',
     'FeatureCacheHook',
     'FiniteLossHook',
+    'FitHeadHook',
     'ProgressBarHook',
     'Runner',
     'ShotReportHook',
+    'compute_features',
 ]

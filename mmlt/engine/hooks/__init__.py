@@ -1,17 +1,21 @@
+from .anchor_selection import AnchorSelectionHook
 from .checkpoint_guard import CheckpointGuardHook
 from .class_info import ClassInfoHook
 from .export_open_clip import ExportOpenCLIPHook
 from .feature_cache import FeatureCacheHook
 from .finite_loss import FiniteLossHook
+from .fit_head import FitHeadHook
 from .progress_bar import ProgressBarHook
 from .shot_report import ShotReportHook
 
 __all__ = [
+    'AnchorSelectionHook',
     'CheckpointGuardHook',
     'ClassInfoHook',
     'ExportOpenCLIPHook',
     'FeatureCacheHook',
     'FiniteLossHook',
+    'FitHeadHook',
     'ProgressBarHook',
     'ShotReportHook',
 ]

@@ -18,7 +18,9 @@ class CheckpointGuardHook(Hook):
 
     MMEngine only logs weights of another shape and goes on with random ones.
     Here that is an error, and so are a test with weights missing and a resume
-    with another model or other classes.
+    with another model or other classes. A module that has more to say of the
+    weights that a training starts from has a method
+    ``check_checkpoint(state_dict, source)``.
 
     Raises:
         InputError: The checkpoint does not belong to this config.
@@ -43,6 +45,10 @@ class CheckpointGuardHook(Hook):
                     f"'{source}' has {name} of shape {tuple(state[name].shape)}, but this config's model has "
                     f'{tuple(parameter.shape)}: it was trained with another backbone, width or class list.'
                 )
+        if not getattr(runner, '_resume', False) and not getattr(runner, 'testing', False):
+            for module in model.modules():
+                if hasattr(module, 'check_checkpoint'):
+                    module.check_checkpoint(state, source)
         missing = [name for name in own if name not in state]
         if len(missing) == len(own) and own:
             raise InputError(
