@@ -40,6 +40,8 @@ class AnchorTable:
         longest = [int(part.max()) for part in counts.split(self.chunk)]
         shortest = [int(part.min()) for part in counts.split(self.chunk)]
         self._bounds = list(zip(range(0, len(counts), self.chunk), shortest, longest))
+        sizes = [len(part) * most for part, most in zip(counts.split(self.chunk), longest)]
+        self.num_slots = sum(sizes)  # places for sentences, padding within the groups included
 
     def chunks(self) -> Iterator[tuple[slice, Tensor, Tensor, Tensor, Tensor | None]]:
         """Groups of classes: where, values (c, m, D), inv_std (c, m), Gram (c, m, m), padding (c, m) or None.
@@ -84,6 +86,8 @@ class _TextSimilarity(torch.autograd.Function):
         cosine = image.new_empty(size, num_classes)
         ctx.table, ctx.derivatives = table, []
         needed = any(ctx.needs_input_grad[:2])
+        # One block for all groups: small pieces would leave holes in the memory.
+        free = image.new_empty(2 * size * table.num_slots) if needed else None
         for part, values, inv_std, gram, padding in table.chunks():
             out, weights, along, spread, inv_norm, dot = _similarity(queries, values, inv_std, gram, padding)
             cosine[:, part] = out
@@ -93,7 +97,7 @@ class _TextSimilarity(torch.autograd.Function):
                 # Zero on paper; it removes the rounding errors that sentences almost equal to each other have in
                 # common, and which would otherwise drown the difference.
                 along -= (weights * along).sum(-1, keepdim=True)
-                derivative = image.new_empty(2, *weights.shape)
+                derivative, free = free[: 2 * weights.numel()].view(2, *weights.shape), free[2 * weights.numel() :]
                 torch.mul(weights, inv_norm.unsqueeze(-1), out=derivative[1])
                 torch.mul(derivative[1], along.mul_(inv_std), out=derivative[0])
                 ctx.derivatives.append(derivative)
