@@ -4,3 +4,5 @@ _base_ = './crt_tiny_mnist-lt.py'
 
 stages = dict(ce=dict(load_from=True))
 model = dict(head=dict(type='mmlt.LWSHead'))
+# The logarithms of the factors have to move by about one within 150 steps.
+optim_wrapper = dict(optimizer=dict(lr=0.05))

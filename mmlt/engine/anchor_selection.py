@@ -87,7 +87,7 @@ def select_anchors(
     texts = encode_table(model.text, model.table, 'Sentences')
     model.train(was_training)
     device = next(model.parameters()).device
-    scale = float(model.text.logit_scale)
+    scale = model.text.logit_scale.item()
     scores = sentence_scores(
         F.normalize(texts, dim=-1).to(device),
         model.table.labels.to(device),

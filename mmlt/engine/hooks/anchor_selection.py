@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os.path as osp
+from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from torch import Tensor
 
 from mmlt.engine.anchor_selection import listing, select_anchors
 from mmlt.errors import InputError
 from mmlt.models import CVLP
-from mmlt.models.text.anchors import METHODS
+from mmlt.models.text.anchors import METHODS, Anchors
 from mmlt.registry import HOOKS
 from mmlt.utils import unwrap
 
@@ -77,17 +79,21 @@ class AnchorSelectionHook(Hook):
             num_workers=loader.num_workers,
         )
         if is_main_process():
-            write_anchors(anchors, scores, model.table.sentences, osp.join(runner.work_dir, self.filename), runner.logger)
+            write_anchors(
+                anchors, scores, model.table.sentences, osp.join(runner.work_dir, self.filename), runner.logger.info
+            )
 
 
-def write_anchors(anchors, scores, sentences: list[list[str]], path: str, logger) -> None:
+def write_anchors(
+    anchors: Anchors, scores: Tensor, sentences: list[list[str]], path: str, say: Callable[[str], None]
+) -> None:
     """Write the anchor file and its listing, and say what was selected."""
     anchors.save(path)
     text = Path(path).with_suffix('.txt')
     text.write_text(listing(anchors.facts['classes'], sentences, scores), encoding='utf-8')
     number = anchors.features.shape[1]
     fewer = int((anchors.counts < number).sum())
-    logger.info(
+    say(
         f'{int(anchors.counts.sum())} of {len(scores)} sentences are anchors, {number} a class'
         + (f' ({fewer} of {len(anchors.counts)} classes have fewer and are padded)' if fewer else '')
         + f': {path}\nBest and worst sentences of every class: {text}'

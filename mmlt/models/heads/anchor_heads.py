@@ -80,7 +80,7 @@ class AnchorHead(ClsHead):
         super().init_weights()
         if self.anchors is None:
             raise InputError(
-                f"{type(self).__name__} has no anchor sentences: give model.head.anchors=<file>, which a CVLP training "
+                f'{type(self).__name__} has no anchor sentences: give model.head.anchors=<file>, which a CVLP training '
                 'writes at its end.'
             )
         anchors = Anchors.load(self.anchors)
