@@ -4,3 +4,5 @@ _base_ = './crt_rn50_imagenet-lt.py'
 
 stages = dict(ce=dict(load_from=True))
 model = dict(head=dict(type='mmlt.LWSHead'))
+# The logarithms of the factors have to move by about one.
+optim_wrapper = dict(optimizer=dict(lr=1e-2))

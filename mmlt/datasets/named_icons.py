@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import json
-from functools import lru_cache
-from pathlib import Path
+from functools import cache, lru_cache
 
 import cv2
 import numpy as np
@@ -66,7 +65,7 @@ def icon_table() -> list[tuple[str, str, int]]:
     return icons
 
 
-@lru_cache(maxsize=None)
+@cache
 def _face(path: str) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, _CANVAS)
 

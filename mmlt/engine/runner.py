@@ -64,6 +64,7 @@ class Runner(MMEngineRunner):
 
     testing = False  # whether test() is running
     asked: dict | None = None  # the decisive part of the config, before stages were filled in
+    starts_from_stage = False  # whether the checkpoint to load is that of an earlier stage
     load_part: str | None = None  # prefix of the weights that the earlier stage's checkpoint is to give
 
     @classmethod
@@ -71,6 +72,7 @@ class Runner(MMEngineRunner):
         """Build from a config; see MMEngine."""
         asked = decisive(cfg)
         cfg = copy.deepcopy(cfg)
+        given = cfg.get('load_from')
         part = cls._find_earlier_stages(cfg)
         wrapper = cfg.get('optim_wrapper') or {}
         if wrapper.get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
@@ -79,6 +81,7 @@ class Runner(MMEngineRunner):
                 wrapper.pop(key, None)
         runner = super().from_cfg(cfg)
         runner.asked, runner.load_part = asked, part
+        runner.starts_from_stage = cfg.get('load_from') != given
         return runner
 
     @staticmethod
@@ -167,6 +170,8 @@ class Runner(MMEngineRunner):
                 self.logger.info('No checkpoint is given: the model is tested with its pretrained weights.')
                 self._init_model_weights()
                 self._has_loaded = True
+            elif self.starts_from_stage and not self._has_loaded:
+                self._init_model_weights()  # what the stage's checkpoint does not hold, such as anchor sentences
             return super().test()
         finally:
             self.testing = False

@@ -46,6 +46,9 @@ _DECISIVE = (
     'load_from',
 )
 
+# Hooks that make what later stages use.
+_DECISIVE_HOOKS = ('anchors',)
+
 
 @dataclass
 class Stage:
@@ -141,6 +144,7 @@ def decisive(cfg: Config) -> dict:
             loader.pop(key, None)
     hooks = plain(cfg.get('default_hooks')) or {}
     part['feature_cache'] = hooks.get('feature_cache')
+    part.update({name: hooks[name] for name in _DECISIVE_HOOKS if name in hooks})
     part['custom_hooks'] = plain(cfg.get('custom_hooks'))
     stages = cfg.get('stages') or {}
     partial = {name: s['load_from'] for name, s in stages.items() if isinstance(s.get('load_from'), str)}

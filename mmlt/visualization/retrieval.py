@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from mmlt.visualization.figures import STYLE, save_png
 
+_TEXT = 2.2  # room for the texts, in widths of a picture
 Found = Sequence[tuple[np.ndarray, float]]  # pictures (H, W, 3) and similarities of one text
 
 
@@ -31,11 +32,12 @@ def plot_retrieval(
     widths = [max(len(found) for found in block) for block in blocks.values()]
     total = sum(widths) + 0.4 * (len(widths) - 1)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(1.6 + 0.8 * total, 0.7 + 0.95 * len(texts)), layout='constrained')
+        figure = Figure(figsize=(0.8 * (_TEXT + total), 0.7 + 0.95 * len(texts)), layout='constrained')
         axes = figure.subplots()
         left = 0.0
         for (heading, block), width in zip(blocks.items(), widths):
-            axes.text(left, -0.1, heading, va='bottom', weight='bold', parse_math=False)
+            wrapped = textwrap.fill(heading, 10 * max(width, 2))  # no further than the block
+            axes.text(left, -0.1, wrapped, va='bottom', weight='bold', parse_math=False)
             for row, found in enumerate(block):
                 for column, (picture, similarity) in enumerate(found):
                     x, y = left + column, row * 1.2
@@ -47,7 +49,7 @@ def plot_retrieval(
         for row, text in enumerate(texts):
             wrapped = textwrap.fill(text, 20, max_lines=4)
             axes.text(-0.1, row * 1.2 + 0.5, wrapped, ha='right', va='center', parse_math=False)
-        axes.set(xlim=(0, total), ylim=(1.2 * len(texts), -0.4), aspect='equal')
+        axes.set(xlim=(-_TEXT, total), ylim=(1.2 * len(texts), -0.4), aspect='equal')
         axes.set_axis_off()
         if title:
             axes.set_title(title, loc='left', parse_math=False)

@@ -236,8 +236,15 @@ def pairs_and_model():
     return image, text, torch.tensor(LABELS), TwoTowers().double()
 
 
-def _process(rank, world_size, folder):
-    """One of several processes: its part of the batch through DDP, and then a batch of another size."""
+def _process(rank, folder):
+    """One of four processes, the first two of which then work as two."""
+    for world_size in (4, 2):
+        if rank < world_size:
+            _work(rank, world_size, f'{folder}/{world_size}')
+
+
+def _work(rank, world_size, folder):
+    """This process's part of the batch through DDP, and then a batch of another size."""
     dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=world_size)
     image, text, labels, model = pairs_and_model()
     size = 8 // world_size
@@ -265,17 +272,24 @@ def _process(rank, world_size, folder):
     dist.destroy_process_group()
 
 
-@pytest.fixture(scope='module', params=[2, 4])
-def processes(request, tmp_path_factory):
-    """What several gloo processes computed."""
+@pytest.fixture(scope='module')
+def outcome(tmp_path_factory):
+    """A folder with what four, and what two gloo processes computed."""
     folder = tmp_path_factory.mktemp('gloo')
+    for name in ('2', '4'):
+        (folder / name).mkdir()
     with pytest.MonkeyPatch.context() as patch:
         # The children import this file by its plain name, wherever pytest was started.
         patch.syspath_prepend(str(Path(__file__).parent))
         patch.setenv('OMP_NUM_THREADS', '1')
-        function = importlib.import_module(Path(__file__).stem)._process
-        mp.spawn(function, (request.param, str(folder)), nprocs=request.param)
-    return [torch.load(folder / f'{rank}.pt') for rank in range(request.param)]
+        mp.spawn(importlib.import_module(Path(__file__).stem)._process, (str(folder),), nprocs=4)
+    return folder
+
+
+@pytest.fixture(params=[2, 4])
+def processes(request, outcome):
+    """What each of several processes computed."""
+    return [torch.load(outcome / str(request.param) / f'{rank}.pt') for rank in range(request.param)]
 
 
 @pytest.mark.parametrize('form', FORMS)

@@ -83,7 +83,8 @@ def build_model(cfg: Config, checkpoint: str) -> nn.Module:
     elif cfg.model.backbone.get('pretrained') is None and ':' not in cfg.model.backbone.get('model', ''):
         raise InputError(f"'{cfg.filename}' names no pretrained weights: give a checkpoint.")
     else:
-        model.init_weights()
+        model.backbone.init_weights()
+        text_tower(model).init_weights()
     return model.eval()
 
 

@@ -29,7 +29,7 @@ def compare(
         clock (Callable): ``time.process_time`` counts the processor's time,
             which other work on the machine disturbs less.
             Defaults to ``time.perf_counter``.
-        memory (dict, optional): Peak memory of every variant in MB, a further
+        memory (dict, optional): Peak memory of variants in MB, a further
             column. Defaults to None.
 
     Returns:
@@ -51,7 +51,8 @@ def compare(
     for name, ts in times.items():
         row = [name, f'{1e3 * median(ts):.2f}', f'{1e3 * min(ts):.2f}', f'{ratios[name]:.2f}']
         if memory:
-            row += [f'{memory[name]:.0f}', f'{memory[baseline] / memory[name]:.1f}']
+            known = name in memory
+            row += [f'{memory[name]:.0f}' if known else '', f'{memory[baseline] / memory[name]:.1f}' if known else '']
         table.add_row(*row)
     console = Console()
     if not console.is_terminal:

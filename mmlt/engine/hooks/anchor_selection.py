@@ -59,10 +59,8 @@ class AnchorSelectionHook(Hook):
 
     def before_train(self, runner) -> None:
         """A model without sentences is an error before the training, not after it."""
-        if not isinstance(unwrap(runner.model), CVLP):
-            raise InputError(
-                f'AnchorSelectionHook selects sentences of mmlt.CVLP; the model is {type(unwrap(runner.model)).__name__}.'
-            )
+        if not isinstance(model := unwrap(runner.model), CVLP):
+            raise InputError(f'AnchorSelectionHook selects sentences of mmlt.CVLP, not of {type(model).__name__}.')
 
     def after_train(self, runner) -> None:
         """Select and write the anchors."""

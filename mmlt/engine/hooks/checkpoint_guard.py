@@ -45,7 +45,8 @@ class CheckpointGuardHook(Hook):
                     f"'{source}' has {name} of shape {tuple(state[name].shape)}, but this config's model has "
                     f'{tuple(parameter.shape)}: it was trained with another backbone, width or class list.'
                 )
-        if not getattr(runner, '_resume', False) and not getattr(runner, 'testing', False):
+        testing = getattr(runner, 'testing', False)
+        if not getattr(runner, '_resume', False) and (not testing or getattr(runner, 'starts_from_stage', False)):
             for module in model.modules():
                 if hasattr(module, 'check_checkpoint'):
                     module.check_checkpoint(state, source)
@@ -55,7 +56,7 @@ class CheckpointGuardHook(Hook):
                 f"'{source}' holds none of this model's weights (its first is '{next(iter(state), 'nothing')}'): it is "
                 'a checkpoint of another method or project.'
             )
-        if missing and getattr(runner, 'testing', False):
+        if missing and testing:
             raise InputError(
                 f"'{source}' lacks {len(missing)} weights of this config's model, the first is '{missing[0]}': test it "
                 'with the config that it was trained with.'

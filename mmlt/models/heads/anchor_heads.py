@@ -129,8 +129,8 @@ class AnchorHead(ClsHead):
         expected = self.facts.get('image_tower')
         if expected is not None and own and tensors_fingerprint(own) != expected:
             raise InputError(
-                f"The anchors in '{self.anchors}' were made with other weights than those of '{source}': take both from "
-                'one training, or select anchors for this checkpoint with tools/select_anchors.py.'
+                f"The anchors in '{self.anchors}' were made with other weights than those of '{source}': take both "
+                'from one training, or select anchors for this checkpoint with tools/select_anchors.py.'
             )
 
     def _take(self, anchors: Anchors) -> None:
