@@ -15,7 +15,7 @@ train_dataloader = dict(
     num_workers=1,
     dataset=dict(
         type='mmlt.NamedIcons',
-        num_samples=40000,
+        num_samples=24000,
         pipeline=[dict(type='PackInputs', algorithm_keys=('caption',))]),
     sampler=dict(type='DefaultSampler', shuffle=True),
     drop_last=True)
@@ -33,7 +33,7 @@ test_dataloader = dict(
 test_evaluator = val_evaluator
 
 max_epochs = 5
-train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=1)
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=3e-3, weight_decay=0.05, fused=True))
@@ -42,7 +42,7 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=0, by_epoch=True, begin=1, convert_to_iter_based=True),
 ]
 
-# Trained on the names of icons, validated on the kinds of emoji.
+# Trained on kinds and names of icons, validated on the kinds of emoji.
 default_hooks = dict(
     class_info=dict(split='val'),
     export=dict(type='mmlt.ExportOpenCLIPHook'))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import colorsys
 import json
+from collections import Counter
 from functools import cache, lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,8 +25,12 @@ FONT_STYLES = {
     'phosphor': ('bold', 'fill', 'light', 'thin', 'simple'),
     'remixicon': ('fill', 'line', '2', '3', '4', '5', '6'),
 }
+# Kinds of things, and words that name a thing of the kind.
+KIND_FILE = Path(__file__).with_name('icon_kinds.json')
 TEMPLATES = ('a picture of the {}', 'a picture of {}', 'an icon of the {}', 'an icon of {}', '{}')
 _CANVAS = 64
+# A kind of n icons gets n ** (1 - this) shares of the samples.
+_BALANCE = 0.8
 
 
 def icon_name(key: str, styles: tuple[str, ...]) -> str:
@@ -41,14 +47,28 @@ def icon_name(key: str, styles: tuple[str, ...]) -> str:
     return ' '.join([w for w in words if w not in styles] or words)
 
 
+def icon_kind(name: str, kinds: dict[str, str]) -> str | None:
+    """The kind of an icon by the first word of its name that one knows, or None.
+
+    Args:
+        name (str): For example 'dog side'.
+        kinds (dict[str, str]): Kind of every known word.
+
+    Returns:
+        str | None: For example 'animal'.
+    """
+    return next((kinds[word] for word in name.split() if word in kinds), None)
+
+
 @lru_cache(maxsize=1)
-def icon_table() -> list[tuple[str, str, int]]:
-    """All icons: name, font file, code point.
+def icon_table() -> list[dict]:
+    """All icons: ``name``, ``kind`` (or None), ``font`` (a file) and ``code`` (the code point).
 
     Raises:
         InputError: qtawesome is not installed, or lacks a font.
     """
     folder = package_folder('qtawesome', 'NamedIcons') / 'fonts'
+    kinds = {w: kind for kind, words in json.loads(KIND_FILE.read_text()).items() for w in words.split()}
     icons = []
     for font, styles in FONT_STYLES.items():
         files = [sorted(folder.glob(f'{font}-{pattern}')) for pattern in ('*.ttf', '*charmap*.json')]
@@ -56,12 +76,12 @@ def icon_table() -> list[tuple[str, str, int]]:
             raise InputError(
                 f"NamedIcons: '{folder}' has no font '{font}'; pip install 'mmlt[demo]' installs a version that has."
             )
-        face, names = files[0][0], json.loads(files[1][0].read_text(encoding='utf-8'))
-        icons += [
-            (icon_name(key, styles), str(face), int(code, 16))
-            for key, code in names.items()
-            if 'logo' not in key.split('-') and not key.endswith(('-thin', '-light'))  # too faint at 32 pixels
-        ]
+        for key, code in json.loads(files[1][0].read_text(encoding='utf-8')).items():
+            # Logos, and strokes too faint at 32 pixels.
+            if 'logo' in key.split('-') or key.endswith(('-thin', '-light')):
+                continue
+            name = icon_name(key, styles)
+            icons.append(dict(name=name, kind=icon_kind(name, kinds), font=str(files[0][0]), code=int(code, 16)))
     return icons
 
 
@@ -138,11 +158,17 @@ def render_icon(font: str, code: int, rng: np.random.Generator, size: int = 32) 
     return cv2.resize(image.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA).round().astype(np.uint8)
 
 
-def describe_icon(name: str, rng: np.random.Generator) -> str:
-    """A caption such as "a picture of an airplane takeoff"."""
+def _with_article(noun: str) -> str:
+    return f'an {noun}' if noun[0] in 'aeiou' else f'a {noun}'
+
+
+def describe_icon(name: str, kind: str | None, rng: np.random.Generator) -> str:
+    """A caption with name, kind or both, such as "a picture of an airplane takeoff, an aircraft"."""
     template = TEMPLATES[rng.integers(len(TEMPLATES))]
-    article = '' if 'the {}' in template else 'an ' if name[0] in 'aeiou' else 'a '
-    return template.format(article + name)
+    said = rng.integers(3)
+    noun = kind if kind and said == 1 else name
+    text = template.format(noun if 'the {}' in template else _with_article(noun))
+    return f'{text}, {_with_article(kind)}' if kind and said == 2 else text
 
 
 @DATASETS.register_module()
@@ -153,6 +179,12 @@ class NamedIcons(BaseDataset):
     is not imported (it would want Qt), and sample i is drawn from (seed, i).
     No emoji is among the pictures, so what a model trained on them knows of
     Twemoji is zero-shot.
+
+    Captions also tell the kind ("a dog, an animal") where one of the words in
+    ``icon_kinds.json`` says it; kinds are named like the classes of
+    :class:`TwemojiLT`, as digits are in :class:`PrintedCharacters`. Icons of
+    one kind have one label, others that of their name, and rare kinds are
+    drawn more often than there are icons of them.
 
     The fonts: Font Awesome 6 Free (font OFL 1.1, icons CC-BY 4.0; without its
     brands), Material Design Icons 6 and Remix Icon (Apache 2.0), Phosphor
@@ -176,14 +208,21 @@ class NamedIcons(BaseDataset):
     def load_data_list(self) -> list[dict]:
         """Choose icon and caption of every sample; pictures are drawn when they are asked for."""
         icons = icon_table()
-        names = sorted({name for name, _, _ in icons})
-        self._metainfo['classes'] = tuple(names)
-        label_of = {name: label for label, name in enumerate(names)}
+        kinds = Counter(icon['kind'] for icon in icons)
+        weights = np.array([kinds[icon['kind']] ** -_BALANCE for icon in icons])
+        things = [icon['kind'] or icon['name'] for icon in icons]
+        self._metainfo['classes'] = tuple(sorted(set(things)))
+        label_of = {thing: label for label, thing in enumerate(self._metainfo['classes'])}
         rng = np.random.default_rng(self.seed)
-        chosen = (icons[i] for i in rng.integers(len(icons), size=self.num_samples))
+        chosen = rng.choice(len(icons), self.num_samples, p=weights / weights.sum())
         return [
-            {'gt_label': label_of[name], 'font': font, 'code': code, 'caption': describe_icon(name, rng)}
-            for name, font, code in chosen
+            {
+                'gt_label': label_of[things[i]],
+                'font': icons[i]['font'],
+                'code': icons[i]['code'],
+                'caption': describe_icon(icons[i]['name'], icons[i]['kind'], rng),
+            }
+            for i in chosen
         ]
 
     def get_data_info(self, idx: int) -> dict:

@@ -104,7 +104,11 @@ def test_parse_article():
         'Apples fall on heads.',
         'A new part begins.',
     ]
-    assert parse_article(ARTICLE, ('Uses', 'BIBLIOGRAPHY'))[:3] == ['An apple is round.', 'It is red.', 'Not this one either.']
+    assert parse_article(ARTICLE, ('Uses', 'BIBLIOGRAPHY'))[:3] == [
+        'An apple is round.',
+        'It is red.',
+        'Not this one either.',
+    ]
     assert 'Smith wrote a book about it.' in parse_article(ARTICLE, ())
     assert parse_article('1 == 2 is wrong. The rest = b = c holds.') == ['1 == 2 is wrong.', 'The rest = b = c holds.']
     assert parse_article('') == parse_article('\n== References ==\nonly this\n') == []
@@ -166,7 +170,9 @@ def test_json(tmp_path):
 
 def test_csv(tmp_path):
     path = tmp_path / 'texts.csv'
-    path.write_text(f'source,text,class\nx,"{APPLE}",apple\nx,{PEAR},red pear\n\nx,A plum is small.,plum\nx,It has a stone.,plum\n')
+    path.write_text(
+        f'source,text,class\nx,"{APPLE}",apple\nx,{PEAR},red pear\n\nx,A plum is small.,plum\nx,It has a stone.,plum\n'
+    )
     assert read(path) == SPLIT
     path.write_text('class,text\napple,"one two\nthree four\n== References ==\nno"\n')
     assert read(path, classes=['apple'], min_words=1) == [['one two', 'three four']]
@@ -218,7 +224,9 @@ def test_missing_texts(tmp_path):
         read(tmp_path)
 
 
-@pytest.mark.parametrize('texts', [('', PEAR, PLUM), ('== References ==\nNot this one.', PEAR, PLUM), ('Too short.', PEAR, PLUM)])
+@pytest.mark.parametrize(
+    'texts', [('', PEAR, PLUM), ('== References ==\nNot this one.', PEAR, PLUM), ('Too short.', PEAR, PLUM)]
+)
 def test_class_without_text_is_named(tmp_path, texts):
     write(tmp_path, texts=texts)
     with pytest.raises(InputError, match=r"1 of 3 classes have no text in '.*': 'apple'\. Write at least one sentence"):
@@ -320,7 +328,12 @@ def test_fingerprints():
     assert texts_fingerprint([['a', 'b'], ['c']]) == texts_fingerprint((('a', 'b'), ('c',)))
     texts = ([['a', 'b'], ['c']], [['a'], ['b', 'c']], [['ab'], ['c']], [['a', 'b'], []], [['b', 'a'], ['c']])
     assert len({texts_fingerprint(t) for t in texts}) == 5
-    state = {'a': torch.tensor([1.0, 2.0]), 'b': torch.tensor(3), 'c': torch.ones(2, dtype=torch.bfloat16), 'd': torch.zeros(0)}
+    state = {
+        'a': torch.tensor([1.0, 2.0]),
+        'b': torch.tensor(3),
+        'c': torch.ones(2, dtype=torch.bfloat16),
+        'd': torch.zeros(0),
+    }
     first = tensors_fingerprint(state)
     assert tensors_fingerprint(dict(reversed(state.items()))) == first
     for name, value in (('a', torch.tensor([1.0, 2.5])), ('b', torch.tensor(4)), ('e', torch.ones(1))):

@@ -354,7 +354,9 @@ def test_prompts_alone_are_texts_too(make):
     ],
 )
 def test_ratio_and_teacher_must_agree(kwargs, sentence):
-    towers = {k: dict(type=f'mmlt.{n}', model=MODEL) for k, n in (('backbone', 'OpenCLIPVision'), ('text', 'OpenCLIPText'))}
+    towers = {
+        k: dict(type=f'mmlt.{n}', model=MODEL) for k, n in (('backbone', 'OpenCLIPVision'), ('text', 'OpenCLIPText'))
+    }
     with pytest.raises(InputError, match=sentence):
         pretrainers.CVLP(**towers, **kwargs)
 

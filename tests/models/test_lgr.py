@@ -70,8 +70,7 @@ def build(tmp_path):
 
     def make(counts, width=WIDTH, seed=0, near=False, number=None, dtype=torch.float64, **kwargs):
         path = write_anchors(tmp_path / 'anchors.safetensors', counts, width, number, seed, near)
-        kwargs = dict(learn_logit_scale=True, hidden_channels=5, **kwargs)
-        head = LGRHead(len(counts), width, anchors=path, **kwargs)
+        head = LGRHead(len(counts), width, anchors=path, learn_logit_scale=True, hidden_channels=5, **kwargs)
         head.init_weights()
         torch.manual_seed(seed + 100)
         with torch.no_grad():
@@ -196,6 +195,15 @@ def test_gradcheck(needed):
     table = AnchorTable(torch.randn(7, 5, 4, dtype=torch.float64), torch.tensor(RAGGED), chunk=3)
     query, image = (torch.randn(2, 4, dtype=torch.float64, requires_grad=n) for n in needed)
     assert torch.autograd.gradcheck(lambda q, e: text_similarity(q, e, table), (query, image), atol=1e-8)
+
+
+def test_second_derivatives_are_refused():
+    """The backward is written by hand; a gradient of its gradient would silently lack terms."""
+    table = AnchorTable(torch.randn(7, 5, 4, dtype=torch.float64), torch.tensor(RAGGED))
+    query, image = (torch.randn(2, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    (grad,) = torch.autograd.grad(text_similarity(query, image, table).square().sum(), query, create_graph=True)
+    with pytest.raises(RuntimeError, match='once_differentiable'):
+        grad.sum().backward()
 
 
 def test_class_of_one_sentence_is_the_cosine_with_it(build):
@@ -397,6 +405,13 @@ def test_other_anchors_replace_what_was_computed_of_the_old(build):
     head.load_state_dict(other.state_dict())
     assert torch.equal(head((image,)), other((image,)))
     assert not torch.allclose(head((image,)), before, atol=1e-2)
+
+
+def test_another_precision_after_the_first_use(build):
+    head = build(RAGGED, dtype=torch.float32)
+    image = images_like(head)
+    single = head((image.float(),))
+    assert torch.allclose(head.double()((image,)), single.double(), atol=1e-4)
 
 
 def test_texts_in_any_script_survive(tmp_path):

@@ -26,13 +26,15 @@ class Teacher(nn.Module):
     Args:
         model (str): Name of an open_clip model.
         pretrained (str, optional): See :class:`OpenCLIPVision`.
+        image_size (int, optional): See :class:`OpenCLIPVision`.
+            Defaults to None.
         **kwargs: Further arguments of both towers, for example ``quick_gelu``.
     """
 
-    def __init__(self, model: str, pretrained: str | None, **kwargs):
+    def __init__(self, model: str, pretrained: str | None, image_size: int | None = None, **kwargs):
         super().__init__()
         tower = dict(model=model, pretrained=pretrained, frozen=True, **kwargs)
-        self.backbone = MMPRETRAIN_MODELS.build(dict(type='mmlt.OpenCLIPVision', **tower))
+        self.backbone = MMPRETRAIN_MODELS.build(dict(type='mmlt.OpenCLIPVision', image_size=image_size, **tower))
         self.text = MMPRETRAIN_MODELS.build(dict(type='mmlt.OpenCLIPText', **tower))
         self.sentences: Tensor | None = None  # (T, D), normalised, on the CPU
         self.eval()
