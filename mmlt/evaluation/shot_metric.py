@@ -12,7 +12,14 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 
 from mmlt.datasets.long_tail import count_classes, dataset_labels
 from mmlt.errors import InputError
-from mmlt.evaluation.functional import SHOTS, expected_calibration_error, get_protocol, shot_accuracy, shot_groups
+from mmlt.evaluation.functional import (
+    SHOTS,
+    expected_calibration_error,
+    get_protocol,
+    negative_log_likelihood,
+    shot_accuracy,
+    shot_groups,
+)
 from mmlt.registry import METRICS
 
 
@@ -28,7 +35,9 @@ class ShotAccuracy(BaseMetric):
     The keys of the result are ``shot/all``, ``shot/many``, ``shot/medium``,
     ``shot/few``, ``shot/balanced`` (mean over classes), ``shot/worst_class``,
     ``shot/harmonic_mean`` and ``shot/ece`` (expected calibration error, 15
-    bins), all in percent. The per-class figures are in :attr:`report`.
+    bins), all in percent, and ``shot/nll``, the mean negative logarithm of the
+    true class's probability in nats: a validation loss. The last two need
+    ``pred_score``. The per-class figures are in :attr:`report`.
 
     Args:
         protocol (str): ``'standard'``: many > 100, medium 20..100, few < 20,
@@ -61,7 +70,7 @@ class ShotAccuracy(BaseMetric):
         self.report: dict = {}
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
-        """Keep label, prediction and confidence of every sample of a batch.
+        """Keep label, prediction, confidence and the true class's probability of every sample of a batch.
 
         Args:
             data_batch (Any): Not used.
@@ -73,15 +82,18 @@ class ShotAccuracy(BaseMetric):
             label = int(sample['gt_label'][0])
             if score is not None:
                 confidence, prediction = score.float().max(0)
-                self.results.append((label, int(prediction), float(confidence), len(score)))
+                # A label that the model does not have is an error of compute_metrics.
+                probability = float(score[label]) if label < len(score) else float('nan')
+                self.results.append((label, int(prediction), float(confidence), len(score), probability))
             else:
-                self.results.append((label, int(sample['pred_label'][0]), float('nan'), 0))
+                self.results.append((label, int(sample['pred_label'][0]), float('nan'), 0, float('nan')))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Sum up all samples; padding of the last batch was dropped before.
 
         Args:
-            results (list): (label, prediction, confidence, C) of every sample.
+            results (list): (label, prediction, confidence, C, probability of
+                the label) of every sample.
 
         Returns:
             dict[str, float]: See the class.
@@ -107,6 +119,7 @@ class ShotAccuracy(BaseMetric):
         accuracy = metrics.pop('per_class')
         if not np.isnan(confidence).any():
             metrics['ece'] = expected_calibration_error(confidence, labels == predictions)
+            metrics['nll'] = negative_log_likelihood(np.array([r[4] for r in results]))
 
         groups = shot_groups(counts, get_protocol(self.protocol))
         self.report = {

@@ -1,20 +1,42 @@
 from .backbones import CIFARResNet, OpenCLIPVision
 from .data_preprocessor import CLIPDataPreprocessor
-from .heads import TextClsHead
-from .losses import ContrastiveLoss
+from .heads import AnchorKNNHead, LGRHead, LWSHead, NCMHead, TauNormClsHead, TextClsHead
+from .losses import (
+    BalancedSoftmaxLoss,
+    CCLLoss,
+    ClassBalancedLoss,
+    ContrastiveLoss,
+    ImageTextDistillLoss,
+    LDAMLoss,
+    LogitAdjustedLoss,
+    SoftmaxFocalLoss,
+)
 from .more import MORE
 from .necks import BalancedLinearAdapter
-from .pretrainers import ContrastivePretrainer
+from .pretrainers import CVLP, ContrastivePretrainer
 from .text import OpenCLIPText
 
 __all__ = [
-    'MORE',
+    'AnchorKNNHead',
     'BalancedLinearAdapter',
+    'BalancedSoftmaxLoss',
+    'CCLLoss',
     'CIFARResNet',
     'CLIPDataPreprocessor',
+    'CVLP',
+    'ClassBalancedLoss',
     'ContrastiveLoss',
     'ContrastivePretrainer',
+    'ImageTextDistillLoss',
+    'LDAMLoss',
+    'LGRHead',
+    'LWSHead',
+    'LogitAdjustedLoss',
+    'MORE',
+    'NCMHead',
     'OpenCLIPText',
     'OpenCLIPVision',
+    'SoftmaxFocalLoss',
+    'TauNormClsHead',
     'TextClsHead',
 ]

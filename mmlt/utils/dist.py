@@ -11,12 +11,8 @@ from torch import Tensor
 from mmlt.errors import InputError
 
 
-def gather_with_grad(x: Tensor) -> Tensor:
-    """Concatenate a tensor over all processes; gradients flow back, summed.
-
-    Every process computes its own part of a loss over the global batch. With
-    the local mean as loss, DDP's averaging then gives exactly the gradient of
-    one process on the global batch.
+def gather(x: Tensor) -> Tensor:
+    """Concatenate a tensor over all processes, without gradients.
 
     Args:
         x (Tensor): Shape (N, ...), with the same N in every process.
@@ -30,12 +26,36 @@ def gather_with_grad(x: Tensor) -> Tensor:
     """
     if not is_distributed() or get_world_size() == 1:
         return x
+    _check_sizes(x)
+    return torch.cat(all_gather_plain(x.contiguous()))
+
+
+def gather_with_grad(x: Tensor) -> Tensor:
+    """Concatenate a tensor over all processes; gradients flow back, summed.
+
+    Every process computes its own part of a loss over the global batch. With
+    the local mean as loss, DDP's averaging then gives exactly the gradient of
+    one process on the global batch.
+
+    Args:
+        x (Tensor): See :func:`gather`.
+
+    Returns:
+        Tensor: See :func:`gather`.
+
+    Raises:
+        InputError: The processes hold batches of different sizes.
+    """
+    if not is_distributed() or get_world_size() == 1:
+        return x
+    _check_sizes(x)
+    return torch.cat(dist_nn.all_gather(x.contiguous()))
+
+
+def _check_sizes(x: Tensor) -> None:
     sizes = all_gather_plain(torch.tensor([len(x)], device=x.device))
     if len({int(s) for s in sizes}) > 1:
         raise InputError(
             'A loss over the global batch needs equal batches in all processes, but they are '
             f'{[int(s) for s in sizes]}: set drop_last=True in train_dataloader.'
         )
-    if not x.is_floating_point():
-        return torch.cat(all_gather_plain(x))
-    return torch.cat(dist_nn.all_gather(x.contiguous()))

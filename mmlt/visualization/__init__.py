@@ -1,4 +1,30 @@
+from .comparison import comparison_markdown, comparison_table, summarise
 from .discrepancy import plot_discrepancy
+from .figures import png_path
+from .gain import class_gains, plot_class_gain
+from .losses import LossCurves, loss_curves, merge_logs, plot_losses, read_losses
 from .report import plot_class_accuracy, print_table, write_json
+from .retrieval import plot_retrieval
+from .runs import check_same_classes, named_runs, read_report
 
-__all__ = ['plot_class_accuracy', 'plot_discrepancy', 'print_table', 'write_json']
+__all__ = [
+    'LossCurves',
+    'check_same_classes',
+    'class_gains',
+    'comparison_markdown',
+    'comparison_table',
+    'loss_curves',
+    'merge_logs',
+    'named_runs',
+    'plot_class_accuracy',
+    'plot_class_gain',
+    'plot_discrepancy',
+    'plot_losses',
+    'plot_retrieval',
+    'png_path',
+    'print_table',
+    'read_losses',
+    'read_report',
+    'summarise',
+    'write_json',
+]

@@ -360,3 +360,18 @@ def test_lazy_init_reads_nothing_yet(picture_folder):
     assert dataset.metainfo['classes'] == ('apple', 'pear', 'plum')
     with pytest.raises(InputError, match='nope.txt'):
         dataset.full_init()
+
+
+# Class texts
+
+
+def test_class_texts_are_told_where_they_are(picture_folder):
+    assert 'class_texts' not in make(picture_folder).metainfo
+    (picture_folder / 'wiki').mkdir()
+    for split in (dict(), dict(ann_file='test.txt', train_ann_file='train.txt')):
+        dataset = make(picture_folder, class_texts='wiki', **split)
+        assert dataset.metainfo['class_texts'] == str(picture_folder / 'wiki')
+    absolute = str(picture_folder / 'wiki')
+    assert make(picture_folder, class_texts=absolute).metainfo['class_texts'] == absolute
+    # A name, or a path from where the run is started; what does not exist is the reader's to tell.
+    assert make(picture_folder, class_texts='mnist-lt').metainfo['class_texts'] == 'mnist-lt'

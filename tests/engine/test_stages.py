@@ -1,8 +1,23 @@
+import json
+from pathlib import Path
+
 import pytest
+import torch
 from mmengine.config import Config
+from torch import nn
 
 from mmlt import InputError
-from mmlt.engine.stages import RunRecord, decisive, plan, resolve_placeholders, stage_dir, stage_ids
+from mmlt.engine import Runner
+from mmlt.engine.stages import (
+    RunRecord,
+    decisive,
+    keep_part,
+    plan,
+    resolve_placeholders,
+    stage_dir,
+    stage_ids,
+    starting_checkpoint,
+)
 
 
 @pytest.fixture
@@ -66,3 +81,133 @@ def test_record_knows_what_was_trained(chain, tmp_path):
     assert record.read()['id'] == first and not record.finished
     record.begin(decisive(chain), stage_ids(chain), resumed=False)
     assert record.read()['id'] != first
+
+
+def test_record_knows_which_part_was_loaded(chain, tmp_path):
+    record = RunRecord(str(tmp_path / 'w'))
+    record.begin(decisive(chain), stage_ids(chain), resumed=False)
+    assert 'stages' not in record.read()['config']  # as records of all weights always were
+    chain.stages.b.load_from = 'backbone'
+    assert record.difference(chain) == "stages was not set and is now {'b': {'load_from': 'backbone'}}"
+    record.begin(decisive(chain), stage_ids(chain), resumed=False)
+    assert record.difference(chain) is None
+    chain.stages.b.load_from = 'neck'
+    assert record.difference(chain) == "stages.b.load_from was 'backbone' and is now 'neck'"
+
+
+@pytest.mark.parametrize('load_from', [True, 'backbone'])
+def test_start_of_a_config(chain, tmp_path, load_from):
+    chain.stages.b.load_from = load_from
+    with pytest.raises(InputError, match="earlier stage 'b' is not finished"):
+        starting_checkpoint(chain)
+    record = RunRecord(str(tmp_path / 'w/b'))
+    record.begin({'load_from': None}, {}, resumed=False)
+    record.finish()
+    (tmp_path / 'w/b/last_checkpoint').write_text('some.pth')
+    assert starting_checkpoint(chain) == ('some.pth', None if load_from is True else load_from)
+    chain.stages.b.load_from = False
+    assert starting_checkpoint(chain) == (None, None)
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+@pytest.mark.parametrize('bare', [False, True])
+def test_part_of_a_checkpoint(prefix, bare):
+    model = nn.ModuleDict({n: nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)) for n in ('back', 'backbone', 'head')})
+    state = type(model.state_dict())((prefix + k, v) for k, v in model.state_dict().items())
+    state._metadata = model.state_dict()._metadata
+    checkpoint = state if bare else {'state_dict': state, 'meta': {'epoch': 3}}
+    keep_part(checkpoint, 'backbone', 'some.pth')
+    kept = checkpoint if bare else checkpoint['state_dict']
+    assert list(kept) == [f'{prefix}backbone.{k}' for k in model['backbone'].state_dict()]
+    assert kept._metadata['backbone.1'] == {'version': 2}  # of BatchNorm, which tells how to read it
+    assert bare or checkpoint['meta'] == {'epoch': 3}
+    with pytest.raises(InputError, match=r"load_from='neck', but 'some.pth' holds no weights .*; it holds backbone\."):
+        keep_part(checkpoint, 'neck', 'some.pth')
+
+
+@pytest.fixture
+def linear_stages(two_stages):
+    """ce.py trains a linear classifier; crt.py a narrower one on its backbone; tau.py tests it."""
+    files = {
+        'ce': """
+_base_ = ['./a.py']
+model = dict(head=dict(_delete_=True, type='LinearClsHead', num_classes=3, in_channels=64))
+train_cfg = dict(max_epochs=1, val_interval=1)
+""",
+        'crt': """
+_base_ = ['./ce.py']
+stages = dict(ce=dict(config='ce.py', load_from='backbone'))
+model = dict(
+    backbone=dict(pretrained=None, frozen=True),
+    neck=dict(type='LinearNeck', in_channels=64, out_channels=32, norm_cfg=None),
+    head=dict(in_channels=32))
+train_cfg = dict(max_epochs=2, val_interval=2)
+""",
+        'tau': """
+_base_ = ['./ce.py']
+stages = dict(ce=dict(config='ce.py', load_from=True))
+model = dict(backbone=dict(pretrained=None), head=dict(type='mmlt.TauNormClsHead'))
+train_cfg = train_dataloader = optim_wrapper = param_scheduler = None
+val_cfg = val_dataloader = val_evaluator = None
+""",
+    }
+    for name, text in files.items():
+        (two_stages / f'{name}.py').write_text(text)
+    return two_stages
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)['state_dict']
+
+
+def test_backbone_alone_is_loaded(linear_stages, train_tool, capsys):
+    train_tool.main(['crt.py'])
+    ce, crt = weights('work_dirs/crt/ce/epoch_1.pth'), weights('work_dirs/crt/epoch_2.pth')
+    backbone = [k for k in ce if k.startswith('backbone')]
+    assert backbone and all(torch.equal(ce[k], crt[k]) for k in backbone)
+    assert crt['head.fc.weight'].shape == (3, 32)
+    record = json.loads(Path('work_dirs/crt/run.json').read_text())
+    assert record['config']['stages'] == {'ce': {'load_from': 'backbone'}}
+    # The run's own checkpoint is tested, and resumed, as a whole.
+    capsys.readouterr()
+    train_tool.main(['crt.py'])
+    assert 'already finished' in capsys.readouterr().out
+    Path('work_dirs/crt/epoch_2.pth').unlink()
+    Path('work_dirs/crt/last_checkpoint').write_text('work_dirs/crt/epoch_1.pth')
+    cfg = Config.fromfile('crt.py')
+    cfg.work_dir, cfg.resume = 'work_dirs/crt', True
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.load_part is None
+    again = weights('work_dirs/crt/epoch_2.pth')
+    assert all(torch.allclose(again[k], crt[k], atol=1e-6) for k in crt)
+
+
+def test_part_that_is_not_there(linear_stages, train_tool):
+    train_tool.main(['ce.py', '--work-dir', 'ce', '--no-test'])
+    options = ['stages.ce.work_dir=ce', 'stages.ce.load_from=tower']
+    with pytest.raises(
+        SystemExit, match=r"load_from='tower', but .*epoch_1\.pth' holds no .*; it holds backbone, head"
+    ):
+        train_tool.main(['crt.py', '--cfg-options', *options])
+    with pytest.raises(SystemExit, match=r'has head\.fc\.weight of shape \(3, 64\)'):  # all of it does not fit
+        train_tool.main(['crt.py', '--restart', '--cfg-options', 'stages.ce.work_dir=ce', 'stages.ce.load_from=True'])
+
+
+def test_config_without_training_tests_its_stage(linear_stages, train_tool, test_tool, capsys):
+    cfg = Config.fromfile('tau.py')
+    cfg.work_dir = 'work_dirs/tau'
+    with pytest.raises(InputError, match="earlier stage 'ce' is not finished"):
+        Runner.from_cfg(cfg)
+    metrics = train_tool.main(['tau.py', '--cfg-options', 'model.head.tau=0.0'])
+    out = capsys.readouterr().out
+    assert 'Stage 1/2: ce (work_dirs/tau/ce): training' in out
+    assert 'Stage 2/2: tau (work_dirs/tau): nothing to train' in out
+    # With tau = 0 it is the stage's classifier without its bias.
+    checkpoint = torch.load('work_dirs/tau/ce/epoch_1.pth', weights_only=True)
+    checkpoint['state_dict']['head.fc.bias'].zero_()
+    torch.save(checkpoint, 'no_bias.pth')
+    assert test_tool.main(['ce.py', 'no_bias.pth', '--work-dir', 't']) == pytest.approx(metrics)
+    # A checkpoint that is given wins, and no stage has to be there.
+    given = ['tau.py', 'no_bias.pth', '--work-dir', 'elsewhere', '--cfg-options', 'model.head.tau=0.0']
+    assert test_tool.main(given) == pytest.approx(metrics)

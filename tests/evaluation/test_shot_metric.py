@@ -70,6 +70,7 @@ def test_evaluate_gives_the_functions_values(protocol):
     expected = shot_accuracy(labels.numpy(), predictions.numpy(), COUNTS, protocol)
     del expected['per_class']
     expected['ece'] = expected_calibration_error(confidence.double().numpy(), (predictions == labels).numpy())
+    expected['nll'] = np.mean([-np.log(float(s[y])) for y, s in zip(labels, scores)])
     assert set(result) == {f'shot/{k}' for k in expected}
     for key, value in expected.items():
         assert result[f'shot/{key}'] == pytest.approx(value, rel=1e-9), key
@@ -110,7 +111,17 @@ def test_labels_without_scores():
     result = metric.evaluate(3)
     assert result['shot/all'] == pytest.approx(200 / 3)
     assert (result['shot/many'], result['shot/medium'], result['shot/few']) == (100, 0, 100)
-    assert 'shot/ece' not in result
+    assert 'shot/ece' not in result and 'shot/nll' not in result
+
+
+def test_nll_of_a_prediction_without_doubt():
+    metric = metric_of({'classes': 'abc', 'class_counts': [200, 50, 3]})
+    result = run(metric, torch.tensor([0, 1]), torch.tensor([[1.0, 0, 0], [0.25, 0.5, 0.25]]))
+    assert result['shot/nll'] == pytest.approx(np.log(2) / 2)
+    wrong = run(metric, torch.tensor([2, 1]), torch.tensor([[1.0, 0, 0], [0.25, 0.5, 0.25]]))
+    # A probability of zero is the smallest normal single: 126 log 2, and the report stays valid JSON.
+    assert wrong['shot/nll'] == pytest.approx((126 + 1) * np.log(2) / 2)
+    json.dumps(metric.report, allow_nan=False)
 
 
 def test_half_precision_scores():

@@ -1,4 +1,4 @@
-"""The contrastive loss against a naive matrix form, open_clip's loss, and one process against two."""
+"""Contrastive and distillation losses: naive matrix forms, open_clip's loss, and one process against 2 and 4."""
 
 import importlib
 from pathlib import Path
@@ -13,26 +13,40 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from mmlt import InputError
-from mmlt.models import ContrastiveLoss
-from mmlt.models.losses import class_means, contrastive_loss
-from mmlt.utils import gather_with_grad
+from mmlt.models import CCLLoss, ContrastiveLoss, ImageTextDistillLoss
+from mmlt.models.losses import class_means, contrastive_loss, distillation_loss
+from mmlt.utils import gather, gather_with_grad
 
 LABELS = [0, 3, 3, 1, 0, 3, 7, 2]
 
 
-def naive(image, text, labels, scale):
-    """Cross-entropy of both softmaxes with the target matrix [y_i = y_j] / n_{y_i}."""
+def naive(image, text, labels, scale, label_smoothing=0.0):
+    """Cross-entropy of both softmaxes with the target matrix [y_i = y_j] / n_{y_i}, smoothed over the batch."""
     n = len(labels)
     targets = torch.zeros(n, n, dtype=image.dtype)
     for i in range(n):
         for j in range(n):
             if labels[i] == labels[j]:
                 targets[i, j] = 1 / sum(int(y == labels[i]) for y in labels)
+    targets = (1 - label_smoothing) * targets + label_smoothing / n
     logits = torch.stack([torch.stack([scale * torch.dot(f, t) for t in text]) for f in image])
     total = 0
     for matrix in (logits, logits.t()):
         for i in range(n):
             total = total - (targets[i] * (matrix[i] - matrix[i].exp().sum().log())).sum() / n
+    return total / 2
+
+
+def naive_distillation(image, text, teacher_image, teacher_text, scale, teacher_scale, form):
+    """VL-LTR's Eq. 3, entry by entry: only (i, i), or the whole rows; the mean of both directions."""
+    n, total = len(image), 0
+    for own, theirs in (((image, text), (teacher_image, teacher_text)), ((text, image), (teacher_text, teacher_image))):
+        for i in range(n):
+            p = torch.stack([(scale * torch.dot(own[0][i], own[1][j])).exp() for j in range(n)])
+            q = torch.stack([(teacher_scale * torch.dot(theirs[0][i], theirs[1][j])).exp() for j in range(n)])
+            p, q = p / p.sum(), q / q.sum()
+            for j in [i] if form == 'pair' else range(n):
+                total = total - q[j].detach() * p[j].log() / n
     return total / 2
 
 
@@ -46,16 +60,53 @@ def features(n, width=6, seed=0):
 
 @pytest.mark.parametrize('labels', [LABELS, [4] * 8, list(range(8)), [-1, 5, 5, 5, 9, 10**12, 10**12, -1]])
 @pytest.mark.parametrize('scale', [1.0, 14.3, 100.0])
-def test_class_wise_loss_is_the_matrix_form(labels, scale):
+@pytest.mark.parametrize('smoothing', [0.0, 0.1])
+def test_class_wise_loss_is_the_matrix_form(labels, scale, smoothing):
     image, text = features(8)
     labels, scale = torch.tensor(labels), torch.tensor(scale, dtype=torch.float64, requires_grad=True)
-    expected, actual = naive(image, text, labels, scale), contrastive_loss(image, text, labels, scale)
+    expected = naive(image, text, labels, scale, smoothing)
+    actual = contrastive_loss(image, text, labels, scale, smoothing)
     assert actual.ndim == 0
     assert (actual - expected).abs() <= 1e-12 * expected.abs().clamp(min=1)
     inputs = (image, text, scale)
     for a, b in zip(torch.autograd.grad(actual, inputs), torch.autograd.grad(expected, inputs)):
         assert b.abs().max() > 1e-6
         assert (a - b).abs().max() <= 1e-12 * b.abs().max().clamp(min=1)
+
+
+@pytest.mark.parametrize('form', ['pair', 'full'])
+@pytest.mark.parametrize('teacher_scale', [1.0, 30.0])
+def test_distillation_is_the_matrix_form(form, teacher_scale):
+    image, text = features(8)
+    teacher = features(8, width=9, seed=1)  # a teacher may be of another width
+    scale = torch.tensor(14.3, dtype=torch.float64, requires_grad=True)
+    teacher_scale = torch.tensor(teacher_scale, dtype=torch.float64, requires_grad=True)
+    actual = distillation_loss(image, text, *teacher, scale, teacher_scale, form)
+    expected = naive_distillation(image, text, *teacher, scale, teacher_scale, form)
+    assert (actual - expected).abs() <= 1e-12 * expected
+    inputs = (image, text, scale)
+    for a, b in zip(torch.autograd.grad(actual, inputs, retain_graph=True), torch.autograd.grad(expected, inputs)):
+        assert b.abs().max() > 1e-6
+        assert (a - b).abs().max() <= 1e-12 * b.abs().max().clamp(min=1)
+    assert all(g is None for g in torch.autograd.grad(actual, (*teacher, teacher_scale), allow_unused=True))
+
+
+def test_full_distillation_is_least_at_the_teacher():
+    image, text = features(8)
+    loss = distillation_loss(image, text, image, text, 20.0, 20.0, 'full')
+    assert all(g.abs().max() <= 1e-14 for g in torch.autograd.grad(loss, (image, text)))
+    other = features(8, seed=1)
+    assert loss < distillation_loss(*other, image, text, 20.0, 20.0, 'full')
+
+
+def test_distillation_of_large_scales_and_under_autocast():
+    image, text = (x.detach().float() for x in features(8))
+    teacher = [x.detach().float() for x in features(8, seed=1)]
+    for form in ('pair', 'full'):
+        assert torch.isfinite(distillation_loss(image, text, *teacher, 1000.0, 1000.0, form))
+        expected = distillation_loss(image, text, *teacher, 100.0, 30.0, form)
+        with torch.autocast('cpu', torch.bfloat16):
+            assert torch.equal(distillation_loss(image, text, *teacher, 100.0, 30.0, form), expected)
 
 
 def test_distinct_labels_give_clips_loss():
@@ -120,12 +171,50 @@ def test_module_and_weight():
     assert torch.equal(module(image, text, labels, 10.0), 0.25 * expected)
 
 
+@pytest.mark.parametrize('form, factor', [('sum', 2), ('mean', 1)])
+@pytest.mark.parametrize('smoothing', [0.0, 0.1])
+def test_class_wise_module(form, factor, smoothing):
+    image, text = features(8)
+    labels = torch.tensor(LABELS)
+    module = MODELS.build(dict(type='mmlt.CCLLoss', form=form, label_smoothing=smoothing, loss_weight=0.25))
+    expected = 0.25 * factor * naive(image, text, labels, 10.0, smoothing)
+    assert (module(image, text, labels, 10.0) - expected).abs() <= 1e-12
+    assert torch.equal(CCLLoss()(image, text, labels, 10.0), 2 * ContrastiveLoss()(image, text, labels, 10.0))
+
+
+@pytest.mark.parametrize('form, factor', [('pair', 2), ('full', 1)])
+def test_distillation_module(form, factor):
+    image, text = features(8)
+    teacher = features(8, seed=1)
+    module = MODELS.build(dict(type='mmlt.ImageTextDistillLoss', form=form, loss_weight=0.5))
+    expected = 0.5 * factor * naive_distillation(image, text, *teacher, 10.0, 20.0, form)
+    assert (module(image, text, *teacher, 10.0, 20.0) - expected).abs() <= 1e-12
+    assert ImageTextDistillLoss().form == 'pair'
+
+
+def test_other_forms_are_refused():
+    with pytest.raises(InputError, match=r"CCLLoss: form is 'max'; choose 'sum' \(the paper\) or 'mean'"):
+        CCLLoss(form='max')
+    with pytest.raises(InputError, match=r"ImageTextDistillLoss: form is 'row'; choose 'pair' \(the paper\) or 'full'"):
+        ImageTextDistillLoss(form='row')
+
+
 def test_gathering_in_one_process_is_the_tensor_itself():
     x = torch.randn(2, 3)
-    assert gather_with_grad(x) is x
+    assert gather_with_grad(x) is x and gather(x) is x
 
 
-# Two processes
+# Several processes
+
+FORMS = {
+    'ccl': lambda i, t, ti, tt, y, s: contrastive_loss(i, t, y, s),
+    'ccl smoothed': lambda i, t, ti, tt, y, s: CCLLoss(label_smoothing=0.1)(i, t, y, s),
+    'pair': lambda i, t, ti, tt, y, s: ImageTextDistillLoss('pair')(i, t, ti, tt, s, s),
+    'full': lambda i, t, ti, tt, y, s: ImageTextDistillLoss('full')(i, t, ti, tt, s, 20.0),
+    'cvlp': lambda i, t, ti, tt, y, s: (
+        0.3 * CCLLoss()(i, t, y, s) + 0.7 * ImageTextDistillLoss('full')(i, t, ti, tt, s, s)
+    ),
+}
 
 
 class TwoTowers(nn.Module):
@@ -134,9 +223,10 @@ class TwoTowers(nn.Module):
         self.image, self.text = nn.Linear(5, 6), nn.Linear(4, 6)
         self.log_scale = nn.Parameter(torch.tensor(2.0))
 
-    def forward(self, image, text, labels):
+    def forward(self, image, text, labels, form='ccl'):
+        teacher = (F.normalize(x @ x.new_ones(x.shape[1], 3).tril(), dim=-1) for x in (image, text))
         image, text = F.normalize(self.image(image), dim=-1), F.normalize(self.text(text), dim=-1)
-        return contrastive_loss(image, text, labels, self.log_scale.exp())
+        return FORMS[form](image, text, *teacher, labels, self.log_scale.exp())
 
 
 def pairs_and_model():
@@ -147,60 +237,85 @@ def pairs_and_model():
 
 
 def _process(rank, folder):
-    """One of two processes: its half of the batch through DDP, and then a batch of another size."""
-    dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+    """One of four processes, the first two of which then work as two."""
+    for world_size in (4, 2):
+        if rank < world_size:
+            _work(rank, world_size, f'{folder}/{world_size}')
+
+
+def _work(rank, world_size, folder):
+    """This process's part of the batch through DDP, and then a batch of another size."""
+    dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=world_size)
     image, text, labels, model = pairs_and_model()
-    rows = slice(4 * rank, 4 * rank + 4)
+    size = 8 // world_size
+    rows = slice(size * rank, size * (rank + 1))
     parallel = nn.parallel.DistributedDataParallel(model)  # averages only as long as it lives
-    loss = parallel(image[rows], text[rows], labels[rows])
-    loss.backward()
-    gathered = gather_with_grad(image[rows]), gather_with_grad(labels[rows])
-    try:
-        contrastive_loss(*(x[: 3 - rank] for x in features(8)), labels[: 3 - rank], 1.0)
-        error = 'none'
-    except InputError as e:
-        error = str(e)
-    gradients = {name: p.grad for name, p in model.named_parameters()}
-    torch.save(dict(loss=loss.detach(), gradients=gradients, gathered=gathered, error=error), f'{folder}/{rank}.pt')
+    losses, gradients = {}, {}
+    for form in FORMS:
+        model.zero_grad()
+        loss = parallel(image[rows], text[rows], labels[rows], form)
+        loss.backward()
+        losses[form] = loss.detach()
+        gradients[form] = {name: p.grad.clone() for name, p in model.named_parameters()}
+    gathered = gather_with_grad(image[rows]), gather_with_grad(labels[rows]), gather(image[rows])
+    errors = []
+    unequal = [x[: 2 if rank else 1] for x in features(8)]
+    for function in (
+        lambda: contrastive_loss(*unequal, labels[: len(unequal[0])], 1.0),
+        lambda: distillation_loss(*unequal, *unequal, 1.0, 1.0),
+    ):
+        try:
+            function()
+        except InputError as e:
+            errors.append(str(e))
+    torch.save(dict(losses=losses, gradients=gradients, gathered=gathered, errors=errors), f'{folder}/{rank}.pt')
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope='module')
-def two_processes(tmp_path_factory):
-    """What two gloo processes computed."""
+def outcome(tmp_path_factory):
+    """A folder with what four, and what two gloo processes computed."""
     folder = tmp_path_factory.mktemp('gloo')
+    for name in ('2', '4'):
+        (folder / name).mkdir()
     with pytest.MonkeyPatch.context() as patch:
         # The children import this file by its plain name, wherever pytest was started.
         patch.syspath_prepend(str(Path(__file__).parent))
         patch.setenv('OMP_NUM_THREADS', '1')
-        mp.spawn(importlib.import_module(Path(__file__).stem)._process, (str(folder),), nprocs=2)
-    return [torch.load(folder / f'{rank}.pt') for rank in range(2)]
+        mp.spawn(importlib.import_module(Path(__file__).stem)._process, (str(folder),), nprocs=4)
+    return folder
 
 
-def test_two_processes_give_the_loss_of_one(two_processes):
+@pytest.fixture(params=[2, 4])
+def processes(request, outcome):
+    """What each of several processes computed."""
+    return [torch.load(outcome / str(request.param) / f'{rank}.pt') for rank in range(request.param)]
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_several_processes_give_loss_and_gradients_of_one(processes, form):
     image, text, labels, model = pairs_and_model()
-    expected = model(image, text, labels)
-    losses = torch.stack([result['loss'] for result in two_processes])
+    expected = model(image, text, labels, form)
+    expected.backward()
+    losses = torch.stack([result['losses'][form] for result in processes])
     assert (losses.mean() - expected).abs() <= 1e-12
-    assert (losses[0] - losses[1]).abs() > 1e-3  # each has only its own rows
-
-
-def test_two_processes_give_the_gradients_of_one(two_processes):
-    image, text, labels, model = pairs_and_model()
-    model(image, text, labels).backward()
+    assert losses.std() > 1e-4  # each has only its own rows
     for name, p in model.named_parameters():
         assert p.grad.abs().max() > 1e-4
-        for result in two_processes:
-            assert (result['gradients'][name] - p.grad).abs().max() <= 1e-12, name
+        for result in processes:
+            assert (result['gradients'][form][name] - p.grad).abs().max() <= 1e-12, name
 
 
-def test_features_and_labels_are_gathered_in_the_order_of_ranks(two_processes):
+def test_features_and_labels_are_gathered_in_the_order_of_ranks(processes):
     image, _, labels, _ = pairs_and_model()
-    for result in two_processes:
-        assert torch.equal(result['gathered'][0], image)
+    for result in processes:
+        assert torch.equal(result['gathered'][0], image) and torch.equal(result['gathered'][2], image)
         assert torch.equal(result['gathered'][1], labels)
 
 
-def test_unequal_batches_are_refused(two_processes):
-    for result in two_processes:
-        assert 'equal batches in all processes, but they are [3, 2]: set drop_last=True' in result['error']
+def test_unequal_batches_are_refused(processes):
+    sizes = [1] + [2] * (len(processes) - 1)
+    for result in processes:
+        assert len(result['errors']) == 2
+        for error in result['errors']:
+            assert f'equal batches in all processes, but they are {sizes}: set drop_last=True' in error

@@ -1,19 +1,23 @@
+from .anchor_selection import AnchorSelectionHook
 from .checkpoint_guard import CheckpointGuardHook
 from .class_info import ClassInfoHook
 from .export_open_clip import ExportOpenCLIPHook
 from .feature_cache import FeatureCacheHook
 from .finite_loss import FiniteLossHook
+from .fit_head import FitHeadHook
 from .more import MOREHook
 from .progress_bar import ProgressBarHook
 from .shot_report import ShotReportHook
 
 __all__ = [
+    'AnchorSelectionHook',
     'CheckpointGuardHook',
     'ClassInfoHook',
     'ExportOpenCLIPHook',
     'FeatureCacheHook',
     'FiniteLossHook',
     'MOREHook',
+    'FitHeadHook',
     'ProgressBarHook',
     'ShotReportHook',
 ]

@@ -20,7 +20,8 @@ class CheckpointGuardHook(Hook):
     MMEngine only logs weights of another shape and goes on with random ones.
     Here that is an error, and so are a test with weights missing, a resume with
     another model or other classes, and low-rank parts of :class:`MORE` that the
-    model has no place for.
+    model has no place for. A module that has more to say of the weights that a
+    training starts from has a method ``check_checkpoint(state_dict, source)``.
 
     Raises:
         InputError: The checkpoint does not belong to this config.
@@ -38,7 +39,7 @@ class CheckpointGuardHook(Hook):
             self._same_config(runner, checkpoint, source)
         state = checkpoint.get('state_dict', checkpoint)
         state = {k.removeprefix('module.'): v for k, v in state.items()}
-        state = fit_state_dict(model, state)
+        stored, state = state, fit_state_dict(model, state)
         own = dict(model.named_parameters())
         if (split := next((k for k in state if is_split_key(k) and k not in own), None)) is not None:
             raise InputError(
@@ -52,13 +53,18 @@ class CheckpointGuardHook(Hook):
                     f"'{source}' has {name} of shape {tuple(state[name].shape)}, but this config's model has "
                     f'{tuple(parameter.shape)}: it was trained with another backbone, width or class list.'
                 )
+        testing = getattr(runner, 'testing', False)
+        if not getattr(runner, '_resume', False) and (not testing or getattr(runner, 'starts_from_stage', False)):
+            for module in model.modules():
+                if hasattr(module, 'check_checkpoint'):
+                    module.check_checkpoint(stored, source)
         missing = [name for name in own if name not in state]
         if len(missing) == len(own) and own:
             raise InputError(
                 f"'{source}' holds none of this model's weights (its first is '{next(iter(state), 'nothing')}'): it is "
                 'a checkpoint of another method or project.'
             )
-        if missing and getattr(runner, 'testing', False):
+        if missing and testing:
             raise InputError(
                 f"'{source}' lacks {len(missing)} weights of this config's model, the first is '{missing[0]}': test it "
                 'with the config that it was trained with.'

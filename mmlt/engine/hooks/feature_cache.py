@@ -6,27 +6,24 @@ import copy
 import hashlib
 import json
 import os
-import random
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import open_clip
 import torch
 from mmengine.dataset import Compose
-from mmengine.dist import barrier, get_dist_info, is_main_process
+from mmengine.dist import get_dist_info, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import Runner
 from mmpretrain.registry import TRANSFORMS
 from mmpretrain.structures import DataSample
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from mmlt.datasets.long_tail import dataset_labels
 from mmlt.engine.checkpoint import plain
+from mmlt.engine.features import compute_features
 from mmlt.errors import InputError
 from mmlt.models import OpenCLIPVision
 from mmlt.registry import HOOKS
@@ -140,7 +137,7 @@ class FeatureCacheHook(Hook):
         features = _read(path, (self.views, len(labels)))
         if features is None:
             os.makedirs(folder, exist_ok=True)
-            features = self._compute(runner, model, dataset, len(labels), path)
+            features = self._compute(runner, model, dataset, path)
         else:
             runner.logger.info(f'Cached features of {len(labels)} images x {self.views} are read from {path}')
         device = next(model.parameters()).device
@@ -200,55 +197,35 @@ class FeatureCacheHook(Hook):
                 digest.update(np.ascontiguousarray(info['img']))
         return digest.hexdigest()
 
-    @torch.no_grad()
-    def _compute(self, runner, model, dataset, num_images: int, path: str) -> Tensor:
-        rank, world_size = get_dist_info()
-        train_loader = runner.train_dataloader
-        was_training = model.training
-        model.eval()
-        views = []
-        with _own_random_state():
-            loader = Runner.build_dataloader(
-                dict(
-                    dataset=dataset,
-                    batch_size=self.batch_size or train_loader.batch_size,
-                    num_workers=train_loader.num_workers,
-                    sampler=dict(type='DefaultSampler', shuffle=False),
-                    collate_fn=dict(type='default_collate'),
-                )
-            )
-            for view in range(self.views):
-                _seed_all((runner.seed or 0) * 1000 + view)
-                parts = []
-                bar = tqdm(
-                    loader,
-                    desc=f'Caching features {view + 1}/{self.views}',
-                    mininterval=1,
-                    disable=not is_main_process(),
-                )
-                for batch in bar:
-                    inputs = model.data_preprocessor(batch, False)['inputs']
-                    feature = model.backbone(inputs)[-1]
-                    if view == 0 and not parts:
-                        # Widths that disagree show here, not after the whole pass.
-                        model.head(model.neck((feature,)) if model.with_neck else (feature,))
-                    parts.append(feature.to('cpu', self.dtype))
-                views.append(torch.cat(parts))
-        model.train(was_training)
-        mine = torch.stack(views)
-        if world_size > 1:
-            save_file({'features': mine}, f'{path}.rank{rank}')
-            barrier()
-            if is_main_process():
-                parts = [_read(f'{path}.rank{r}', None) for r in range(world_size)]
-                # Rank r holds images r, r + W, ...; the sampler padded the end.
-                merged = torch.stack(parts, 2).flatten(1, 2)[:, :num_images]
-                _write(merged, path)
-            barrier()
-            os.remove(f'{path}.rank{rank}')
-            return _read(path, None)
-        _write(mine, path)
-        return mine
+    def _compute(self, runner, model, dataset, path: str) -> Tensor:
+        loader = runner.train_dataloader
+        _check_widths(model)
+        views = [
+            compute_features(
+                model,
+                dataset,
+                self.batch_size or loader.batch_size,
+                loader.num_workers,
+                f'Caching features {view + 1}/{self.views}',
+                neck=False,
+                seed=(runner.seed or 0) * 1000 + view,
+            ).to(self.dtype)
+            for view in range(self.views)
+        ]
+        features = torch.stack(views)
+        if is_main_process():
+            _write(features, path)
+        return features
+
+
+@torch.no_grad()
+def _check_widths(model) -> None:
+    """Widths that disagree show here, not after all images."""
+    was_training = model.training
+    model.eval()
+    feature = torch.zeros(1, model.backbone.out_channels, device=next(model.parameters()).device)
+    model.head(model.neck((feature,)) if model.with_neck else (feature,))
+    model.train(was_training)
 
 
 def _write(features: Tensor, path: str) -> None:
@@ -267,21 +244,3 @@ def _read(path: str, shape: tuple[int, int] | None) -> Tensor | None:
         print_log(f"The feature cache '{path}' is damaged ({e}) and is made anew.", logger='current', level=30)
         return None
     return features if shape is None or tuple(features.shape[:2]) == shape else None
-
-
-def _seed_all(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-@contextmanager
-def _own_random_state():
-    """Random draws inside leave those outside as they would have been."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)

@@ -1,3 +1,4 @@
 from .contrastive_pretrainer import ContrastivePretrainer
+from .cvlp import CVLP
 
-__all__ = ['ContrastivePretrainer']
+__all__ = ['CVLP', 'ContrastivePretrainer']

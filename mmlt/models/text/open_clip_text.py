@@ -83,6 +83,7 @@ class OpenCLIPText(BaseModule):
     ):
         super().__init__(init_cfg)
         self.clip, self._towers = open_clip_tower('text', model, pretrained, quick_gelu=quick_gelu)
+        self.model_name = model
         self.out_channels = self._towers.embed_dim
         self.activation = QuickGELUGuard(self._towers.quick_gelu)
         self.tokenizer = open_clip.get_tokenizer(model)

@@ -1,0 +1,12 @@
+# The tiny CLIP as it was pretrained on icons, on Twemoji-LT.
+_base_ = [
+    '../_base_/models/clip_tiny_icons.py',
+    '../_base_/datasets/twemoji-lt.py',
+    '../_base_/default_runtime.py',
+]
+
+# Nothing is trained. MMEngine takes a dataloader without its loop for a mistake.
+train_dataloader = None
+val_dataloader = None
+val_evaluator = None
+test_cfg = dict()

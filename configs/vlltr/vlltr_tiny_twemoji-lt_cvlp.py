@@ -1,0 +1,10 @@
+# VL-LTR stage 1 on Twemoji-LT: class-wise pretraining with the names of the training emoji, then anchor selection.
+_base_ = [
+    '../_base_/models/cvlp_clip_tiny_icons.py',
+    '../_base_/datasets/twemoji-lt.py',
+    '../_base_/schedules/tiny.py',
+    '../_base_/default_runtime.py',
+]
+
+train_dataloader = dict(sampler=dict(_delete_=True, type='mmlt.SquareRootSampler'))
+default_hooks = dict(anchors=dict(type='mmlt.AnchorSelectionHook', num_anchors=64))

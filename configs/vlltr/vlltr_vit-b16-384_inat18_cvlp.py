@@ -1,0 +1,11 @@
+# VL-LTR stage 1 at 384 px: CLIP's position embeddings are resized, the teacher's too.
+_base_ = [
+    '../_base_/models/cvlp_clip_vit-b16.py',
+    '../_base_/datasets/inat18_vlltr_384px.py',
+    '../_base_/schedules/vlltr_cvlp_inat18.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(backbone=dict(image_size=384), teacher=dict(image_size=384))
+train_dataloader = dict(batch_size=256)
+default_hooks = dict(anchors=dict(type='mmlt.AnchorSelectionHook', num_anchors=64))

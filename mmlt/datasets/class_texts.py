@@ -1,0 +1,310 @@
+"""Class texts: for every class, prompts and what is written about it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.logging import print_log
+
+from mmlt.errors import InputError
+from mmlt.models.text.prompts import class_prompts
+from mmlt.registry import DATASETS
+from mmlt.utils import texts_fingerprint
+
+# Corpora that come with the package, by name.
+NAMED_CORPORA = {'mnist-lt': Path(__file__).parent / 'corpora' / 'mnist-lt'}
+
+# Sections of an encyclopaedia's article that describe nothing (VL-LTR, section 4.1).
+DROPPED_SECTIONS = ('external links', 'references', 'further reading', 'bibliography')
+
+_HEADING = re.compile(r'^\s*(=+)\s*(.+?)\s*\1\s*$')
+_ABBREVIATIONS = frozenset(
+    [
+        'e.g',
+        'i.e',
+        'cf',
+        'vs',
+        'etc',
+        'approx',
+        'ca',
+        'dr',
+        'mr',
+        'mrs',
+        'ms',
+        'st',
+        'mt',
+        'no',
+        'vol',
+        'pp',
+        'fig',
+        'ed',
+        'eds',
+        'gen',
+        'sp',
+        'spp',
+        'var',
+        'subsp',
+        'syn',
+        'al',
+        'inc',
+        'ltd',
+        'co',
+        'jr',
+        'sr',
+        'prof',
+        'rev',
+        'est',
+        'u.s',
+        'u.k',
+    ]
+)
+_BOUNDARY = re.compile(r'[.!?]["\')\]]*\s+(?=["\'(\[]*[A-Z0-9])')
+
+
+def decode(data: bytes, where: str) -> str:
+    """Text from UTF-8 or, failing that, GBK: the two encodings of VL-LTR's published corpus.
+
+    Args:
+        data (bytes): A file's content.
+        where (str): The file's name, for the error.
+
+    Returns:
+        str: The text.
+
+    Raises:
+        InputError: It is neither; names the file and the byte.
+    """
+    try:
+        return data.decode('utf-8-sig')
+    except UnicodeDecodeError as e:
+        try:
+            return data.decode('gb18030')
+        except UnicodeDecodeError:
+            raise InputError(
+                f"'{where}' is neither UTF-8 nor GBK: byte {e.start + 1} is 0x{data[e.start]:02x}. Save it as UTF-8."
+            ) from e
+
+
+def split_sentences(paragraph: str) -> list[str]:
+    """Split a paragraph at full stops, question and exclamation marks.
+
+    A stop after an initial ("J. Smith") or a common abbreviation ("e.g.")
+    does not end a sentence.
+
+    Args:
+        paragraph (str): Plain text.
+
+    Returns:
+        list[str]: Sentences without surrounding space.
+    """
+    sentences, start = [], 0
+    for match in _BOUNDARY.finditer(paragraph):
+        word = paragraph[start : match.start()].rsplit(None, 1)[-1:] or ['']
+        word = word[0].lstrip('("\'[')
+        if paragraph[match.start()] == '.' and (re.fullmatch(r'[A-Z]', word) or word.lower() in _ABBREVIATIONS):
+            continue
+        sentences.append(paragraph[start : match.end()].strip())
+        start = match.end()
+    sentences.append(paragraph[start:].strip())
+    return [s for s in sentences if s]
+
+
+def parse_article(text: str, drop_sections: Sequence[str] = DROPPED_SECTIONS) -> list[str]:
+    """Sentences of an article with ``== Section ==`` headings.
+
+    Args:
+        text (str): The article. A dropped section ends at the next heading of
+            the same or a higher level.
+        drop_sections (Sequence[str]): Headings of sections to leave out, in
+            any case. Defaults to ``DROPPED_SECTIONS``.
+
+    Returns:
+        list[str]: In the order of the article, without headings.
+    """
+    dropped = {s.lower() for s in drop_sections}
+    sentences, dropped_level = [], None
+    for line in text.splitlines():
+        if heading := _HEADING.match(line):
+            level = len(heading[1])
+            if dropped_level is None or level <= dropped_level:
+                dropped_level = level if heading[2].lower() in dropped else None
+        elif dropped_level is None:
+            sentences += split_sentences(' '.join(line.split()))
+    return sentences
+
+
+@DATASETS.register_module()
+class ClassTexts:
+    """Sentences of every class: prompts first, then its texts (VL-LTR, section 4.1).
+
+    Where the texts are comes from the dataset (``metainfo['class_texts']``) or
+    from ``path``:
+
+    - a folder of ``desc_<class index>.txt`` (VL-LTR's published corpora; also
+      in a folder ``wiki`` below it) or of ``<class name>.txt``, articles with
+      ``== Section ==`` headings, UTF-8 or GBK;
+    - a ``.json`` file, ``{class name: text or list of sentences}``;
+    - a ``.csv`` file with the columns ``class`` and ``text``;
+    - a name: ``'mnist-lt'``, the corpus that comes with mmlt;
+    - or the sentences themselves, a sequence a class.
+
+    Without any, the prompts alone are the class's texts.
+
+    Args:
+        path (str | Sequence[Sequence[str]], optional): Where the texts are.
+            Defaults to None, what the dataset says.
+        templates (str | Sequence[str], optional): Prompts that stand first,
+            see :func:`get_templates`; None for no prompts. Defaults to
+            'imagenet', CLIP's 80 as in the paper.
+        max_sentences (int, optional): At most so many a class, the first ones.
+            Defaults to None, all.
+        min_words (int): Shorter sentences of a text are left out.
+            Defaults to 3.
+        drop_sections (Sequence[str]): Sections of articles to leave out.
+            Defaults to External links, References, Further reading and
+            Bibliography.
+    """
+
+    def __init__(
+        self,
+        path: str | Sequence[Sequence[str]] | None = None,
+        templates: str | Sequence[str] | None = 'imagenet',
+        max_sentences: int | None = None,
+        min_words: int = 3,
+        drop_sections: Sequence[str] = DROPPED_SECTIONS,
+    ):
+        self.path, self.templates, self.max_sentences = path, templates, max_sentences
+        self.min_words, self.drop_sections = min_words, tuple(drop_sections)
+
+    def read(self, classes: Sequence[str], source: str | Sequence[Sequence[str]] | None = None) -> list[list[str]]:
+        """Collect the sentences of every class.
+
+        Args:
+            classes (Sequence[str]): C class names.
+            source (str | Sequence[Sequence[str]], optional): What the dataset
+                says, used where ``path`` is None. Defaults to None.
+
+        Returns:
+            list[list[str]]: C lists of sentences, none empty, without repeats.
+
+        Raises:
+            InputError: The texts cannot be found or read, or a class has none.
+        """
+        path = source if self.path is None else self.path
+        texts = self._texts(path, classes) if path is not None else [[] for _ in classes]
+        prompts = [[] for _ in classes]
+        if self.templates is not None:
+            prompts = [list(p) for p in zip(*class_prompts(classes, self.templates))]
+        bare = [name for name, own in zip(classes, texts) if not own]
+        if bare and self.templates is None:
+            raise InputError(
+                f'{_no_text(bare, classes, path)}. Write at least one sentence for each, or give prompt templates.'
+            )
+        if bare and path is not None:
+            print_log(f'{_no_text(bare, classes, path)}: prompts alone stand for them.', logger='current', level=30)
+        merged = [list(dict.fromkeys([*p, *t])) for p, t in zip(prompts, texts)]
+        return [s[: self.max_sentences] for s in merged]
+
+    def fingerprint(self, classes: Sequence[str], source: str | Sequence[Sequence[str]] | None = None) -> str:
+        """A short name of what :meth:`read` gives, which another sentence anywhere would change.
+
+        Args:
+            classes (Sequence[str]): See :meth:`read`.
+            source (str | Sequence[Sequence[str]], optional): See :meth:`read`.
+                Defaults to None.
+
+        Returns:
+            str: Hexadecimal digits.
+        """
+        return texts_fingerprint(self.read(classes, source))
+
+    def _texts(self, path, classes: Sequence[str]) -> list[list[str]]:
+        if not isinstance(path, str):
+            if len(path) != len(classes):
+                raise InputError(f'There are texts of {len(path)} classes, but {len(classes)} classes.')
+            return [list(sentences) for sentences in path]
+        folder = Path(NAMED_CORPORA.get(path, path))
+        if not folder.exists():
+            raise InputError(
+                f"The class texts '{path}' do not exist: give a folder, a .json or .csv file, or leave them out "
+                '(class_texts=None) to train on prompts alone.'
+            )
+        if folder.is_dir():
+            raw = self._read_folder(folder, classes)
+        elif folder.suffix == '.json':
+            raw = _by_class(_read_json(folder), classes, folder)
+        elif folder.suffix == '.csv':
+            raw = _by_class(_read_csv(folder), classes, folder)
+        else:
+            raise InputError(f"The class texts '{path}' are neither a folder nor a .json or .csv file.")
+        return [self._sentences(texts) for texts in raw]
+
+    def _read_folder(self, folder: Path, classes: Sequence[str]) -> list[list[str]]:
+        for place in (folder, folder / 'wiki'):
+            if any(place.glob('desc_*.txt')):
+                files = [place / f'desc_{i}.txt' for i in range(len(classes))]
+                break
+        else:
+            known = {_plain(f.stem): f for f in sorted(folder.glob('*.txt'))}
+            files = [known.get(_plain(name), folder / f'{name}.txt') for name in classes]
+            if not any(f.exists() for f in files):
+                raise InputError(
+                    f"'{folder}' has no texts of these classes: name its files desc_<class index>.txt or "
+                    f"<class name>.txt, for example '{classes[0]}.txt'."
+                )
+        return [[decode(f.read_bytes(), str(f))] if f.exists() else [] for f in files]
+
+    def _sentences(self, texts: list[str]) -> list[str]:
+        sentences = [s for text in texts for s in parse_article(text, self.drop_sections)]
+        return [s for s in sentences if len(s.split()) >= self.min_words]
+
+
+def _plain(name: str) -> str:
+    return ' '.join(name.lower().replace('_', ' ').split())
+
+
+def _no_text(bare: Sequence[str], classes: Sequence[str], path) -> str:
+    names = ', '.join(f"'{n}'" for n in bare[:5]) + (', ...' if len(bare) > 5 else '')
+    where = f" in '{path}'" if isinstance(path, str) else ''
+    return f'{len(bare)} of {len(classes)} classes have no text{where}: {names}'
+
+
+def _read_json(path: Path) -> dict[str, list[str]]:
+    try:
+        table = json.loads(decode(path.read_bytes(), str(path)))
+    except json.JSONDecodeError as e:
+        raise InputError(f"'{path}' is not valid JSON: {e}.") from e
+    texts = {}
+    for name, value in table.items() if isinstance(table, dict) else [(None, None)]:
+        value = [value] if isinstance(value, str) else value
+        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+            raise InputError(f"'{path}' must be {{class name: text, or list of sentences}}; class {name!r} is not.")
+        texts[name] = value
+    return texts
+
+
+def _read_csv(path: Path) -> dict[str, list[str]]:
+    reader = csv.DictReader(decode(path.read_bytes(), str(path)).splitlines(keepends=True))
+    for column in ('class', 'text'):
+        if column not in (reader.fieldnames or ()):
+            raise InputError(f"'{path}' has no column '{column}' in its first line: it needs a header class,text.")
+    texts: dict[str, list[str]] = {}
+    for row in reader:
+        if not row['text']:
+            raise InputError(f"'{path}', line {reader.line_num}: class '{row['class']}' has an empty text.")
+        texts.setdefault(row['class'], []).append(row['text'])
+    return texts
+
+
+def _by_class(texts: dict[str, list[str]], classes: Sequence[str], path: Path) -> list[list[str]]:
+    known = {_plain(name): value for name, value in texts.items()}
+    if unknown := [name for name in texts if _plain(name) not in {_plain(c) for c in classes}]:
+        raise InputError(
+            f"'{path}' has texts of '{unknown[0]}', which is none of the {len(classes)} classes: rename it as in the "
+            'class list, or remove it.'
+        )
+    return [known.get(_plain(name), []) for name in classes]

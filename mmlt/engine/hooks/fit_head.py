@@ -1,0 +1,66 @@
+"""Heads that learn by looking at all training features once."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel
+from mmpretrain.registry import DATASETS
+
+from mmlt.datasets.long_tail import dataset_labels
+from mmlt.engine.features import compute_features
+from mmlt.errors import InputError
+from mmlt.registry import HOOKS
+from mmlt.utils import unwrap
+
+
+@HOOKS.register_module()
+class FitHeadHook(Hook):
+    """Before a test, fit the head on the features of a training set.
+
+    The head has a method ``fit(features, labels)`` and a property ``fitted``,
+    as :class:`NCMHead`; one that is fitted already, by its checkpoint, stays as
+    it is. The features are those of backbone and neck in eval mode.
+
+    Args:
+        dataset (dict): Config of the training set; its pipeline is replaced.
+        pipeline (list[dict], optional): Transforms of its images. Defaults to
+            None, those of the test dataset.
+        batch_size (int, optional): Images a forward pass. Defaults to None, the
+            test batch size.
+
+    Raises:
+        InputError: The head cannot be fitted, or there is no pipeline.
+    """
+
+    def __init__(self, dataset: dict, pipeline: list[dict] | None = None, batch_size: int | None = None):
+        self.dataset, self.pipeline, self.batch_size = dataset, pipeline, batch_size
+
+    def before_test(self, runner) -> None:
+        """Fit the head, if it is not fitted yet."""
+        model = unwrap(runner.model)
+        if not hasattr(model.head, 'fit'):
+            raise InputError(
+                f'FitHeadHook: {type(model.head).__name__} has nothing to fit; remove the hook, or use a head such as '
+                'mmlt.NCMHead.'
+            )
+        if model.head.fitted:
+            return
+        loader = runner.test_dataloader
+        dataset = DATASETS.build({**self.dataset, 'pipeline': self._pipeline(runner)})
+        labels = torch.from_numpy(dataset_labels(dataset))
+        batch_size = self.batch_size or loader.batch_size
+        features = compute_features(model, dataset, batch_size, loader.num_workers, 'Features to fit the head')
+        model.head.fit(features, labels)
+        runner.logger.info(f'{type(model.head).__name__} is fitted on {len(labels)} images.')
+
+    def _pipeline(self, runner) -> list[dict]:
+        if self.pipeline is not None:
+            return self.pipeline
+        pipeline = runner.cfg.test_dataloader.dataset.get('pipeline')
+        if pipeline is None or isinstance(runner.model, BaseTTAModel):
+            raise InputError(
+                'FitHeadHook finds no plain pipeline in test_dataloader.dataset, which is wrapped or augmented: give '
+                'the hook a pipeline=[...] of its own.'
+            )
+        return pipeline

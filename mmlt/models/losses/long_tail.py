@@ -1,0 +1,397 @@
+"""Single-label losses for long-tailed training sets."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import MessageHub
+from mmpretrain.models.losses.utils import weight_reduce_loss
+from torch import Tensor, nn
+
+from mmlt.errors import InputError
+from mmlt.registry import MODELS
+
+
+def logit_adjusted_loss(logits: Tensor, target: Tensor, counts: Tensor, tau: float = 1.0) -> Tensor:
+    """Cross-entropy of logits that the class priors raise (Menon et al. 2021, Eq. 10).
+
+    ``-log softmax(z + tau * log pi)_y`` with ``pi_c = n_c / sum n``.
+
+    Args:
+        logits (Tensor): z of shape (N, C).
+        target (Tensor): Labels of shape (N, ), or class probabilities of shape
+            (N, C).
+        counts (Tensor): Training images n of every class, shape (C, ), floats.
+        tau (float): Strength of the adjustment. Defaults to 1.0.
+
+    Returns:
+        Tensor: Shape (N, ).
+    """
+    log_prior = (counts / counts.sum()).log()
+    return F.cross_entropy(logits + tau * log_prior, target, reduction='none')
+
+
+def effective_number_weights(counts: Tensor, beta: float = 0.9999) -> Tensor:
+    """Class weights, the inverse of the effective number of images (Cui et al. 2019, Eq. 2 and section 4).
+
+    ``w_c`` in proportion to ``(1 - beta) / (1 - beta ** n_c)``, scaled to a sum
+    of C. ``beta=0`` weighs all classes equally; towards 1, by ``1 / n_c``.
+
+    Args:
+        counts (Tensor): Training images n of every class, shape (C, ), floats.
+        beta (float): In [0, 1). Defaults to 0.9999.
+
+    Returns:
+        Tensor: Shape (C, ).
+    """
+    # 1 - beta ** n, also for the few images of which little is left after rounding
+    effective = -torch.expm1(counts * (math.log(beta) if beta > 0 else -math.inf))
+    weights = 1 / effective
+    return weights * (len(counts) / weights.sum())
+
+
+def softmax_focal_loss(
+    logits: Tensor, target: Tensor, gamma: float = 2.0, class_weight: Tensor | None = None
+) -> Tensor:
+    """Focal loss of a softmax, ``-w_y (1 - p_y) ** gamma * log p_y`` (Lin et al. 2017, Eq. 4 for many classes).
+
+    Args:
+        logits (Tensor): Shape (N, C).
+        target (Tensor): Labels of shape (N, ), or class probabilities of shape
+            (N, C), which weigh the losses of the classes.
+        gamma (float): Focusing parameter; 0 is the cross-entropy.
+            Defaults to 2.0.
+        class_weight (Tensor, optional): w of shape (C, ). Defaults to None.
+
+    Returns:
+        Tensor: Shape (N, ).
+    """
+    log_p = logits.log_softmax(1)
+    # At p = 1 the slope of a power below one is infinite: the clamp keeps it out of the gradient.
+    rest = (-log_p.expm1()).clamp_min(torch.finfo(log_p.dtype).tiny)
+    losses = -(rest**gamma) * log_p
+    if class_weight is not None:
+        losses = class_weight * losses
+    if target.ndim == 2:
+        return (target * losses).sum(1)
+    return losses.gather(1, target.unsqueeze(1)).squeeze(1)
+
+
+def ldam_margins(counts: Tensor, max_margin: float = 0.5) -> Tensor:
+    """Margins in proportion to ``n_c ** (-1 / 4)`` (Cao et al. 2019, Eq. 10).
+
+    Args:
+        counts (Tensor): Training images n of every class, shape (C, ), floats.
+        max_margin (float): That of the smallest class. Defaults to 0.5.
+
+    Returns:
+        Tensor: Shape (C, ).
+    """
+    return max_margin * (counts.min() / counts) ** 0.25
+
+
+def ldam_loss(
+    logits: Tensor, target: Tensor, margins: Tensor, scale: float = 30.0, class_weight: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy with a margin on the logit of the true class (Cao et al. 2019, Eq. 13).
+
+    ``-w_y log softmax(scale * (z - margin_y at y))_y``
+
+    Args:
+        logits (Tensor): z of shape (N, C).
+        target (Tensor): Labels of shape (N, ), or class probabilities of shape
+            (N, C), which weigh the losses of the classes; every one that is
+            not zero costs as much as an image.
+        margins (Tensor): Shape (C, ).
+        scale (float): Defaults to 30.
+        class_weight (Tensor, optional): w of shape (C, ). Defaults to None.
+
+    Returns:
+        Tensor: Shape (N, ).
+    """
+    if target.ndim == 2:
+        rows, labels = target.nonzero(as_tuple=True)
+        losses = ldam_loss(logits[rows], labels, margins, scale, class_weight) * target[rows, labels]
+        return logits.new_zeros(len(logits)).index_add(0, rows, losses)
+    margin = torch.zeros_like(logits).scatter(1, target.unsqueeze(1), margins[target].unsqueeze(1))
+    return F.cross_entropy(scale * (logits - margin), target, weight=class_weight, reduction='none')
+
+
+class _ClsLoss(nn.Module):
+    """Call and reduction as MMPretrain's ClsHead expects them; subclasses give the loss of every image."""
+
+    def __init__(self, reduction: str = 'mean', loss_weight: float = 1.0):
+        super().__init__()
+        self.reduction, self.loss_weight = reduction, loss_weight
+
+    @abstractmethod
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Losses of shape (N, ) of logits (N, C) in single precision at least."""
+
+    def forward(
+        self,
+        cls_score: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: str | None = None,
+        **kwargs,
+    ) -> Tensor:
+        """Loss of a batch.
+
+        Args:
+            cls_score (Tensor): Logits of shape (N, C).
+            target (Tensor): Labels of shape (N, ), or class probabilities of
+                shape (N, C), for example of mixup.
+            weight (Tensor, optional): Weight of every image, shape (N, ).
+                Defaults to None.
+            avg_factor (float, optional): The mean divides by it instead of by
+                N. Defaults to None.
+            reduction_override (str, optional): 'none', 'mean' or 'sum' in place
+                of ``reduction``. Defaults to None.
+            **kwargs: Not used; MMPretrain's heads pass theirs.
+
+        Returns:
+            Tensor: A scalar; shape (N, ) with 'none'.
+        """
+        with torch.autocast(cls_score.device.type, enabled=False):
+            logits = cls_score.to(torch.promote_types(cls_score.dtype, torch.float32))
+            losses = self.losses(logits, target.to(logits.dtype) if target.ndim == 2 else target)
+            reduction = reduction_override or self.reduction
+            return self.loss_weight * weight_reduce_loss(losses, weight, reduction, avg_factor)
+
+
+class _CountLoss(_ClsLoss):
+    """A loss that needs the number of training images of every class."""
+
+    def __init__(self, class_counts: Sequence[int] | None = None, **kwargs):
+        super().__init__(**kwargs)
+        # Facts of the dataset, not weights: checkpoints do not carry them and load into heads with any loss.
+        # Integers stay exact when a model is cast to half precision.
+        self.register_buffer('class_counts', torch.zeros(0, dtype=torch.long), persistent=False)
+        self._given = class_counts is not None
+        if self._given:
+            self._set_counts(class_counts)
+
+    def set_class_info(self, classes: Sequence[str], class_counts=None, class_texts=None) -> None:
+        """Take the counts; :class:`ClassInfoHook` calls it before a run.
+
+        Args:
+            classes (Sequence[str]): C class names.
+            class_counts (Sequence[int], optional): Training images of every
+                class; those of the argument ``class_counts`` win.
+                Defaults to None.
+            class_texts (str | Sequence, optional): Not used here.
+                Defaults to None.
+
+        Raises:
+            InputError: Not one count a class, or a count of zero.
+        """
+        counts = self.class_counts.tolist() if self._given else class_counts
+        if counts is None:
+            return  # a test without training counts; the loss asks for them
+        if len(counts) != len(classes):
+            raise InputError(
+                f'{type(self).__name__} got {len(counts)} class counts, but the dataset has {len(classes)} classes: '
+                'give one count a class.'
+            )
+        self._set_counts(counts)
+
+    def _set_counts(self, counts: Sequence[int]) -> None:
+        counts = torch.as_tensor(counts, dtype=torch.long)
+        if (counts < 1).any():
+            raise InputError(
+                f'{type(self).__name__}: class {int((counts < 1).nonzero()[0])} has no training images; give every '
+                'class at least one, or remove it from the class list.'
+            )
+        self.class_counts = counts.to(self.class_counts.device)
+
+    def counts(self, logits: Tensor) -> Tensor:
+        """The counts as floats beside the logits, shape (C, )."""
+        if len(self.class_counts) == 0:
+            raise InputError(
+                f"{type(self).__name__} does not know the class counts: add dict(type='mmlt.ClassInfoHook') to "
+                'custom_hooks with a dataset whose metainfo has class_counts, or give class_counts=[...] to the loss.'
+            )
+        if len(self.class_counts) != logits.shape[1]:
+            raise InputError(
+                f'{type(self).__name__} has {len(self.class_counts)} class counts, but the head gives '
+                f"{logits.shape[1]} logits: set the head's num_classes, or the counts, to the same number."
+            )
+        return self.class_counts.to(logits.dtype)
+
+
+def _check(loss: nn.Module, name: str, value: float, valid: bool, range_: str) -> None:
+    if not valid:
+        raise InputError(f"{type(loss).__name__}'s {name} is {value}; it must {range_}.")
+
+
+@MODELS.register_module()
+class LogitAdjustedLoss(_CountLoss):
+    """Logit-adjusted cross-entropy (Menon et al. 2021), see :func:`logit_adjusted_loss`.
+
+    The adjustment belongs to the loss: predictions use the plain logits.
+
+    Args:
+        tau (float): Strength of the adjustment; 0 is the cross-entropy.
+            Defaults to 1.0.
+        class_counts (Sequence[int], optional): Training images of every class.
+            Defaults to None, those of the dataset, which
+            :class:`ClassInfoHook` brings.
+        reduction (str): 'none', 'mean' or 'sum'. Defaults to 'mean'.
+        loss_weight (float): Defaults to 1.0.
+
+    Raises:
+        InputError: No counts, a count of zero, or not one count a class.
+
+    Examples:
+        >>> import torch
+        >>> from mmlt.models import LogitAdjustedLoss
+        >>> loss = LogitAdjustedLoss(class_counts=[90, 10])
+        >>> loss(torch.zeros(1, 2), torch.tensor([1]))  # log 10
+        tensor(2.3026)
+    """
+
+    def __init__(self, tau: float = 1.0, **kwargs):
+        super().__init__(**kwargs)
+        _check(self, 'tau', tau, tau >= 0, 'not be negative')
+        self.tau = tau
+
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """See :func:`logit_adjusted_loss`."""
+        return logit_adjusted_loss(logits, target, self.counts(logits), self.tau)
+
+
+@MODELS.register_module()
+class BalancedSoftmaxLoss(LogitAdjustedLoss):
+    """Balanced softmax, ``-log (n_y e^{z_y} / sum_c n_c e^{z_c})`` (Ren et al. 2020, Eq. 3 and 4).
+
+    The same as :class:`LogitAdjustedLoss` with ``tau=1``.
+
+    Args:
+        **kwargs: ``class_counts``, ``reduction``, ``loss_weight`` of
+            :class:`LogitAdjustedLoss`.
+
+    Raises:
+        InputError: No counts, a count of zero, or not one count a class.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(tau=1.0, **kwargs)
+
+
+@MODELS.register_module()
+class LDAMLoss(_CountLoss):
+    """Label-distribution-aware margins with deferred re-weighting (Cao et al. 2019).
+
+    Its logits are meant to be cosines of normalised features and class
+    vectors, in [-1, 1]; for a head that scales its cosines itself, give
+    ``scale=1`` and a margin in units of its logits.
+
+    With ``drw_epoch`` the classes are weighted by
+    :func:`effective_number_weights` from that epoch on, which is read from
+    MMEngine's message hub, so that a resumed run goes on with the right
+    weights. The mean divides by the number of images, as everywhere in
+    MMPretrain; the published code divides by the sum of their weights.
+
+    Args:
+        max_margin (float): Margin of the smallest class. Defaults to 0.5.
+        scale (float): Factor on the logits after the margin. Defaults to 30.
+        drw_epoch (int, optional): First epoch, from 0, with class weights, in
+            training by epochs; the paper has 160 of 200. Defaults to None, no
+            weights.
+        beta (float): Of the class weights, in [0, 1). Defaults to 0.9999.
+        class_counts (Sequence[int], optional): See :class:`LogitAdjustedLoss`.
+            Defaults to None.
+        reduction (str): 'none', 'mean' or 'sum'. Defaults to 'mean'.
+        loss_weight (float): Defaults to 1.0.
+
+    Raises:
+        InputError: No counts, a count of zero, or not one count a class.
+    """
+
+    def __init__(
+        self,
+        max_margin: float = 0.5,
+        scale: float = 30.0,
+        drw_epoch: int | None = None,
+        beta: float = 0.9999,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        _check(self, 'max_margin', max_margin, max_margin >= 0, 'not be negative')
+        _check(self, 'scale', scale, scale > 0, 'be positive')
+        _check(self, 'beta', beta, 0 <= beta < 1, 'lie in [0, 1)')
+        self.max_margin, self.scale, self.drw_epoch, self.beta = max_margin, scale, drw_epoch, beta
+
+    @property
+    def _reweighted(self) -> bool:
+        if self.drw_epoch is None:
+            return False
+        return MessageHub.get_current_instance().get_info('epoch', 0) >= self.drw_epoch
+
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """See :func:`ldam_loss`."""
+        counts = self.counts(logits)
+        weights = effective_number_weights(counts, self.beta) if self._reweighted else None
+        return ldam_loss(logits, target, ldam_margins(counts, self.max_margin), self.scale, weights)
+
+
+@MODELS.register_module()
+class SoftmaxFocalLoss(_ClsLoss):
+    """Focal loss of a softmax over the classes, see :func:`softmax_focal_loss`.
+
+    Args:
+        gamma (float): Focusing parameter; 0 is the cross-entropy.
+            Defaults to 2.0.
+        reduction (str): 'none', 'mean' or 'sum'. Defaults to 'mean'.
+        loss_weight (float): Defaults to 1.0.
+
+    Raises:
+        InputError: A negative ``gamma``.
+    """
+
+    def __init__(self, gamma: float = 2.0, **kwargs):
+        super().__init__(**kwargs)
+        _check(self, 'gamma', gamma, gamma >= 0, 'not be negative')
+        self.gamma = gamma
+
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """See :func:`softmax_focal_loss`."""
+        return softmax_focal_loss(logits, target, self.gamma)
+
+
+@MODELS.register_module()
+class ClassBalancedLoss(_CountLoss):
+    """Cross-entropy or focal loss weighted by effective numbers of images (Cui et al. 2019).
+
+    The weights are :func:`effective_number_weights`; the loss is
+    :func:`softmax_focal_loss`.
+
+    Args:
+        beta (float): In [0, 1). Defaults to 0.9999.
+        gamma (float): Focusing parameter; 0 is the cross-entropy.
+            Defaults to 0.
+        class_counts (Sequence[int], optional): See :class:`LogitAdjustedLoss`.
+            Defaults to None.
+        reduction (str): 'none', 'mean' or 'sum'. Defaults to 'mean'.
+        loss_weight (float): Defaults to 1.0.
+
+    Raises:
+        InputError: No counts, a count of zero, or not one count a class.
+    """
+
+    def __init__(self, beta: float = 0.9999, gamma: float = 0.0, **kwargs):
+        super().__init__(**kwargs)
+        _check(self, 'beta', beta, 0 <= beta < 1, 'lie in [0, 1)')
+        _check(self, 'gamma', gamma, gamma >= 0, 'not be negative')
+        self.beta, self.gamma = beta, gamma
+
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """See :func:`softmax_focal_loss`."""
+        weights = effective_number_weights(self.counts(logits), self.beta)
+        return softmax_focal_loss(logits, target, self.gamma, weights)

@@ -1,0 +1,221 @@
+"""Class-wise visual-linguistic pretraining, the first stage of VL-LTR."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.dist import get_dist_info
+from mmengine.registry import DATASETS as ROOT_DATASETS
+from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from mmlt.errors import InputError
+from mmlt.models.pretrainers.contrastive_pretrainer import ContrastivePretrainer
+from mmlt.models.text.token_table import TokenTable, encode_table, tokenize_corpus
+from mmlt.registry import MODELS
+
+
+class Teacher(nn.Module):
+    """A frozen image-text model whose sentences are encoded once.
+
+    Args:
+        model (str): Name of an open_clip model.
+        pretrained (str, optional): See :class:`OpenCLIPVision`.
+        image_size (int, optional): See :class:`OpenCLIPVision`.
+            Defaults to None.
+        **kwargs: Further arguments of both towers, for example ``quick_gelu``.
+    """
+
+    def __init__(self, model: str, pretrained: str | None, image_size: int | None = None, **kwargs):
+        super().__init__()
+        tower = dict(model=model, pretrained=pretrained, frozen=True, **kwargs)
+        self.backbone = MMPRETRAIN_MODELS.build(dict(type='mmlt.OpenCLIPVision', image_size=image_size, **tower))
+        self.text = MMPRETRAIN_MODELS.build(dict(type='mmlt.OpenCLIPText', **tower))
+        self.sentences: Tensor | None = None  # (T, D), normalised, on the CPU
+        self.eval()
+
+    def init_weights(self) -> None:
+        """Read the weights."""
+        self.backbone.init_weights()
+        self.text.init_weights()
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Normalised image features, (N, D)."""
+        if next(self.parameters()).device != images.device:
+            self.to(images.device)
+        return F.normalize(self.backbone(images)[-1].float(), dim=-1)
+
+    def encode_corpus(self, table: TokenTable, device: torch.device) -> None:
+        """Encode every sentence of a corpus."""
+        self.text.to(device)
+        self.sentences = F.normalize(encode_table(self.text, table, "Teacher's sentences"), dim=-1)
+
+
+@MODELS.register_module()
+class CVLP(ContrastivePretrainer):
+    """Class-wise visual-linguistic pretraining (VL-LTR, section 3.2).
+
+    Every image gets a random sentence of its class, another one at every step;
+    images and sentences of one class are positives of each other over the
+    global batch::
+
+        L = ratio * L_ccl + (1 - ratio) * L_dis              (Eq. 8)
+
+    The draw is a function of (seed, step, place in the global batch), so it
+    goes on after a resume, and it is the same for one process as for several.
+    Class names and texts come from the dataset (:class:`ClassInfoHook`).
+
+    Args:
+        backbone (dict): Image tower.
+        text (dict): Text tower.
+        texts (dict): The corpus. Defaults to ``dict(type='mmlt.ClassTexts')``.
+        teacher (dict, optional): ``dict(model=..., pretrained=...)`` of the
+            frozen CLIP whose similarities are kept; None with ``ratio=1``.
+            It is no part of checkpoints. Defaults to None.
+        ratio (float): lambda of Eq. 8. Defaults to 0.5.
+        init_temperature (float, optional): Where the learned temperature tau
+            starts; None leaves that of the weights (0.01 for OpenAI's CLIP,
+            which the published code loads). Defaults to 0.07.
+        teacher_temperature (float | str): Of the teacher's similarities;
+            'shared' is the learned tau, as Eq. 3 has it, without gradient.
+            Defaults to 'shared'.
+        loss (dict): Defaults to ``dict(type='mmlt.CCLLoss')``.
+        distill_loss (dict): Defaults to
+            ``dict(type='mmlt.ImageTextDistillLoss')``.
+        seed (int, optional): Seed of the drawn sentences. Defaults to None,
+            that of the run.
+        **kwargs: See :class:`ContrastivePretrainer` (templates,
+            data_preprocessor, init_cfg).
+
+    Raises:
+        InputError: Distillation is asked without a teacher, or the reverse; a
+            class without text; training before the classes are known.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        text: dict,
+        texts: dict | None = None,
+        teacher: dict | None = None,
+        ratio: float = 0.5,
+        init_temperature: float | None = 0.07,
+        teacher_temperature: float | str = 'shared',
+        loss: dict | None = None,
+        distill_loss: dict | None = None,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        if not 0 < ratio <= 1:
+            raise InputError(f'CVLP: ratio is {ratio}; it is the share of the contrastive loss, above 0 and at most 1.')
+        if ratio < 1 and teacher is None:
+            raise InputError(
+                f'CVLP: ratio={ratio} asks for distillation, but there is no teacher: give teacher=dict(model=..., '
+                'pretrained=...), or ratio=1.'
+            )
+        if ratio == 1 and teacher is not None:
+            raise InputError(
+                'CVLP: ratio=1 leaves nothing for the teacher to do: give teacher=None, or a ratio below 1.'
+            )
+        super().__init__(backbone, text, loss=loss or dict(type='mmlt.CCLLoss'), **kwargs)
+        self.texts = dict(texts or dict(type='mmlt.ClassTexts'))
+        self.corpus = ROOT_DATASETS.build(self.texts)
+        self.distill_loss = MMPRETRAIN_MODELS.build(distill_loss or dict(type='mmlt.ImageTextDistillLoss'))
+        # No submodule: it is neither trained nor saved nor averaged.
+        self.__dict__['teacher'] = None if teacher is None else Teacher(**teacher)
+        self.ratio, self.init_temperature, self.teacher_temperature = ratio, init_temperature, teacher_temperature
+        self.seed = torch.initial_seed() if seed is None else seed
+        self.table: TokenTable | None = None
+        self.register_buffer('steps', torch.zeros((), dtype=torch.long))
+
+    def init_weights(self) -> None:
+        """Read the weights of the towers and of the teacher; start the temperature."""
+        super().init_weights()
+        if self.teacher is not None:
+            self.teacher.init_weights()
+        if self.init_temperature is not None:
+            with torch.no_grad():
+                self.text.clip.logit_scale.fill_(-math.log(self.init_temperature))
+
+    def set_class_info(self, classes: Sequence[str], class_counts=None, class_texts=None) -> None:
+        """Read and tokenise the texts of the classes; :class:`ClassInfoHook` calls it before a run.
+
+        Args:
+            classes (Sequence[str]): C class names.
+            class_counts (Sequence[int], optional): Not used here.
+                Defaults to None.
+            class_texts (str | Sequence[Sequence[str]], optional): Where the
+                texts are, see :class:`ClassTexts`. Defaults to None.
+        """
+        self.head.set_class_info(classes)
+        sentences = self.corpus.read(classes, class_texts)
+        self.table = tokenize_corpus(sentences, self.text.tokenizer, self.text.model_name)
+
+    def draw_sentences(self, labels: Tensor) -> Tensor:
+        """Draw a sentence of its class for every image of this step.
+
+        Args:
+            labels (Tensor): This process's labels, (N, ).
+
+        Returns:
+            Tensor: Rows of the corpus's token table, (N, ), on the CPU.
+
+        Raises:
+            InputError: The texts are not known yet, or a label is no class.
+        """
+        if self.table is None:
+            raise InputError(
+                "CVLP does not know the classes' texts: add dict(type='mmlt.ClassInfoHook') to custom_hooks, or call "
+                'set_class_info().'
+            )
+        labels = labels.cpu()
+        if len(labels) and int(labels.max()) >= len(self.table.counts):
+            raise InputError(f'There is a label {int(labels.max())}, but {len(self.table.counts)} classes have texts.')
+        rank, world_size = get_dist_info()
+        draws = np.random.default_rng([self.seed, int(self.steps)]).random(world_size * len(labels))
+        draws = torch.from_numpy(draws[rank::world_size])  # the k-th sample of rank r is sample k W + r of the batch
+        return self.table.offsets[labels] + (draws * self.table.counts[labels]).long()
+
+    def forward(self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'):
+        """See :class:`ContrastivePretrainer`."""
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        return super().forward(inputs, data_samples, mode)
+
+    def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict:
+        """Loss of one batch.
+
+        Args:
+            inputs (Tensor): Images of shape (N, 3, H, W).
+            data_samples (list[DataSample]): With ``gt_label``.
+
+        Returns:
+            dict[str, Tensor]: ``loss_ccl``, ``loss_distill`` and
+            ``logit_scale`` for the log.
+        """
+        labels = torch.cat([s.gt_label for s in data_samples]).to(inputs.device)
+        rows = self.draw_sentences(labels)
+        self.steps += 1
+        image = F.normalize(self.backbone(inputs)[-1], dim=-1)
+        text = F.normalize(self.text(self.table.tokens[rows].long().to(inputs.device)), dim=-1)
+        scale = self.text.logit_scale
+        losses = dict(loss_ccl=self.ratio * self.loss_module(image, text, labels, scale))
+        if self.teacher is not None:
+            if self.teacher.sentences is None:
+                self.teacher.encode_corpus(self.table, inputs.device)
+            teacher_scale = scale if self.teacher_temperature == 'shared' else 1 / self.teacher_temperature
+            losses['loss_distill'] = (1 - self.ratio) * self.distill_loss(
+                image,
+                text,
+                self.teacher.encode(inputs),
+                self.teacher.sentences[rows].to(inputs.device),
+                scale,
+                teacher_scale,
+            )
+        return dict(**losses, logit_scale=scale.detach())

@@ -1,0 +1,36 @@
+"""What the pictures have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from mmlt.errors import InputError
+
+STYLE = {'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False}
+
+
+def png_path(path: str | Path) -> Path:
+    """The path of a picture to write, whose folder is made if need be.
+
+    Raises:
+        InputError: The name does not end with ``.png``.
+    """
+    path = Path(path)
+    if path.suffix.lower() != '.png':
+        raise InputError(f"The picture is a PNG, but its name is '{path}': let it end with .png.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def save_png(figure: Figure, path: str | Path) -> None:
+    """Write a figure, 130 pixels per inch.
+
+    Args:
+        figure (Figure): What is drawn.
+        path (str | Path): See :func:`png_path`.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(png_path(path), dpi=130)

@@ -1,0 +1,50 @@
+"""Print the many / medium / few table of several runs, mean and standard deviation over seeds.
+
+    python tools/analysis_tools/compare_runs.py work_dirs/vlltr_tiny_mnist-lt work_dirs/ce_tiny_mnist-lt
+    python tools/analysis_tools/compare_runs.py VL-LTR=seed0,seed1,seed2 CE=ce0,ce1,ce2 --markdown
+
+Each is a work directory with shot_report.json, or that file. The deviation is that of a sample (n - 1).
+"""
+
+import argparse
+import os.path as osp
+import sys
+
+sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
+
+from rich.console import Console
+
+from mmlt.errors import InputError
+from mmlt.visualization import comparison_markdown, comparison_table, named_runs, read_report, summarise
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='folder, or name=folder,folder,... of seeds')
+    parser.add_argument('--markdown', action='store_true', help='print the table as Markdown')
+    return parser.parse_args(argv)
+
+
+def run(args) -> None:
+    reports = {name: [read_report(f) for f in folders] for name, folders in named_runs(args.work_dirs).items()}
+    rows = summarise(reports)
+    if args.markdown:
+        print(comparison_markdown(rows))
+        return
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120
+    protocol = next(iter(reports.values()))[0]['protocol']
+    console.print(comparison_table(rows, f'top-1 in percent, protocol {protocol}'))
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    try:
+        return run(args)
+    except InputError as e:
+        sys.exit(f'mmlt: {e}')
+
+
+if __name__ == '__main__':
+    main()
