@@ -1,4 +1,21 @@
-from .functional import SHOT_PROTOCOLS, expected_calibration_error, shot_accuracy, shot_groups
+from .functional import (
+    SHOT_PROTOCOLS,
+    average_precision,
+    expected_calibration_error,
+    shot_accuracy,
+    shot_average_precision,
+    shot_groups,
+)
+from .shot_map import ShotMAP
 from .shot_metric import ShotAccuracy
 
-__all__ = ['SHOT_PROTOCOLS', 'ShotAccuracy', 'expected_calibration_error', 'shot_accuracy', 'shot_groups']
+__all__ = [
+    'SHOT_PROTOCOLS',
+    'ShotAccuracy',
+    'ShotMAP',
+    'average_precision',
+    'expected_calibration_error',
+    'shot_accuracy',
+    'shot_average_precision',
+    'shot_groups',
+]
