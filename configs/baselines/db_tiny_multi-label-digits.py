@@ -1,4 +1,5 @@
-# Distribution-balanced loss (Wu et al. 2020) with class-aware sampling on the multi-label digits; as published for VOC-LT.
+# Distribution-balanced loss (Wu et al. 2020) with class-aware sampling on the multi-label digits.
+# The settings are those of the published code for VOC-LT.
 _base_ = './bce_tiny_multi-label-digits.py'
 
 model = dict(

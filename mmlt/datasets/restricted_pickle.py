@@ -37,7 +37,7 @@ _ALLOWED = {
     ('numpy', 'dtype'): _dtype,
     ('_codecs', 'encode'): _encode,
     **{(f'numpy.{core}.{module}', name): f for core in ('core', '_core') for (module, name), f in _NUMPY.items()},
-    **{('builtins', t.__name__): t for t in (set, frozenset, bytearray, complex)},
+    **{('builtins', t.__name__): t for t in (set, frozenset, bytes, bytearray, complex)},
 }
 
 

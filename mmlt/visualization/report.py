@@ -15,7 +15,7 @@ from rich.text import Text
 # What a report measures of a class: in the table's caption, and at the picture's axis.
 MEASURES = {
     'accuracy': ('top-1', 'top-1 accuracy'),
-    'ap': ('mean average precision', 'average precision'),
+    'ap': ('mAP', 'average precision'),
 }
 SHOT_COLOURS = {'many': '#1b6ca8', 'medium': '#e3a018', 'few': '#c0392b'}
 

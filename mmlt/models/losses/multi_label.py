@@ -145,8 +145,18 @@ class _CountingLoss(nn.Module):
         super().__init__()
         self.reduction, self.loss_weight = reduction, loss_weight
         self.counts_are_given = class_counts is not None
-        counts = torch.tensor(class_counts if self.counts_are_given else [], dtype=torch.float32)
-        self.register_buffer('class_counts', counts, persistent=False)
+        self.register_buffer('class_counts', torch.empty(0), persistent=False)
+        if self.counts_are_given:
+            self._set_counts(class_counts)
+
+    def _set_counts(self, class_counts: Sequence[int]) -> None:
+        if empty := [c for c, n in enumerate(class_counts) if n <= 0]:
+            raise InputError(
+                f'{type(self).__name__}: class {empty[0]} has {class_counts[empty[0]]} training images; every class '
+                'needs at least one.'
+            )
+        self.largest = max(class_counts)
+        self.class_counts = torch.as_tensor(class_counts, dtype=torch.float32, device=self.class_counts.device)
 
     def set_class_info(self, classes, class_counts=None, class_texts=None) -> None:
         """Take the counts of the dataset, unless they were given; ``ClassInfoHook`` calls it.
@@ -158,7 +168,7 @@ class _CountingLoss(nn.Module):
             class_texts (Any): Not used.
         """
         if class_counts is not None and not self.counts_are_given:
-            self.class_counts = torch.as_tensor(class_counts, dtype=torch.float32, device=self.class_counts.device)
+            self._set_counts(class_counts)
 
     @abstractmethod
     def elementwise(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -281,6 +291,11 @@ class DistributionBalancedLoss(_CountingLoss):
             raise InputError(
                 'DistributionBalancedLoss does not know how many training images there are: use a multi-label dataset '
                 'of mmlt and ClassInfoHook, or give num_images=...'
+            )
+        if self.largest > self.num_images:
+            raise InputError(
+                f'DistributionBalancedLoss: a class has {self.largest} training images of {self.num_images} in all; '
+                'num_images must be the size of the train split.'
             )
         return distribution_balanced_loss(logits, targets, self.class_counts, self.num_images, **self.settings)
 
