@@ -104,12 +104,26 @@ def count_positives(labels: Sequence[np.ndarray], classes: Sequence[str], where:
         list[int]: C counts, none of them zero.
 
     Raises:
-        InputError: No images, a label outside [0, C), or a class that no
-            image has.
+        InputError: No labels, one outside [0, C), or a class that no image
+            has.
     """
-    if len(labels) == 0:
-        raise InputError(f'{where} lists no images.')
-    return count_classes(np.concatenate(labels), classes, where)
+    check_label_lists(labels, classes, where)
+    every = np.concatenate([np.empty(0, np.int64), *labels])
+    if len(every) == 0:
+        raise InputError(f'{where}: no image has a label.')
+    return count_classes(every, classes, where)
+
+
+def check_label_lists(labels: Sequence[np.ndarray], classes: Sequence[str], where: str) -> None:
+    """Raise an InputError for an image with a label outside [0, C)."""
+    top = len(classes)
+    for i, own in enumerate(labels, 1):
+        if wrong := [c for c in own if not 0 <= c < top]:
+            every = np.concatenate(labels)
+            hint = ''
+            if every.min() >= 1 and every.max() == top:
+                hint = ' The labels seem to start at 1; they must start at 0.'
+            raise InputError(f'{where}, image {i}: label {wrong[0]} is outside [0, {top}).{hint}')
 
 
 def check_labels(labels: np.ndarray, classes: Sequence[str] | None, where: str) -> None:

@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from mmpretrain.datasets import MultiLabelDataset
 from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 
-from mmlt.datasets.long_tail import check_labels, count_positives
+from mmlt.datasets.long_tail import check_label_lists, count_positives
 from mmlt.datasets.long_tailed_dataset import NamesUnreadablePictures, image_paths, resolve_classes
 from mmlt.datasets.restricted_pickle import load_restricted_pickle
 from mmlt.errors import InputError
@@ -375,7 +375,7 @@ class LongTailedMultiLabel(NamesUnreadablePictures, MultiLabelDataset):
         else:
             published, total = read_class_freq(self._path(self.class_freq), len(names))
             counts = published.tolist()
-        check_labels(np.concatenate(labels), names, f"'{self.ann_file}'")
+        check_label_lists(labels, names, f"'{self.ann_file}'")
         self._metainfo.update(class_counts=counts, num_train_images=total)
         self._compare(train_labels if len(train_labels) == total else None)
         if empty := sum(len(own) == 0 for own in labels):
@@ -404,7 +404,7 @@ class LongTailedMultiLabel(NamesUnreadablePictures, MultiLabelDataset):
         """Warn where published statistics and annotations disagree."""
         names, counts = self.CLASSES, np.array(self._metainfo['class_counts'])
         if self.class_freq is not None and train_labels is not None:
-            own = np.bincount(np.concatenate(train_labels), minlength=len(names))
+            own = np.bincount(np.concatenate(train_labels), minlength=len(names))[: len(names)]
             self._warn(
                 self.class_freq, [f'{names[c]} {counts[c]}, not {own[c]}' for c in np.flatnonzero(own != counts)]
             )

@@ -304,7 +304,7 @@ def test_bad_tables(tmp_path, content, sentence):
         (dict(ann_file='nowhere.json'), r"annotation file '.*nowhere\.json' does not exist"),
         (dict(train_ann_file='nowhere.txt'), 'does not exist'),
         (dict(classes='nowhere.txt'), "class list '.*nowhere.txt' does not exist"),
-        (dict(classes=['a', 'b']), r'label 2 is outside \[0, 2\)'),
+        (dict(classes=['a', 'b']), r"train\.txt', image 1: label 2 is outside \[0, 2\)\.$"),
         (dict(classes=['a', 'b', 'c', 'd']), r"no training image of class 3 \('d'\)"),
         (dict(data_prefix='nowhere'), "image folder '.*nowhere' does not exist"),
         (dict(data_prefix='.'), '4 of the 4 images'),
@@ -317,6 +317,18 @@ def test_bad_arguments(scenes, changes, sentence):
     arguments = {**dict(ann_file='train.txt', data_root=str(scenes), data_prefix='images'), **changes}
     with pytest.raises(InputError, match=sentence):
         LongTailedMultiLabel(**arguments)
+
+
+def test_labels_from_1_are_noticed(scenes):
+    (scenes / 'train.txt').write_text('c.jpg\nd.jpg 1 2 3\n')
+    with pytest.raises(InputError, match=r'image 2: label 3 is outside \[0, 3\)\. The labels seem to start at 1'):
+        LongTailedMultiLabel('train.txt', classes='classes.txt', data_root=str(scenes), data_prefix='images')
+
+
+def test_no_labels_at_all(scenes):
+    (scenes / 'train.txt').write_text('c.jpg\n')
+    with pytest.raises(InputError, match='no image has a label'):
+        LongTailedMultiLabel('train.txt', classes='classes.txt', data_root=str(scenes), data_prefix='images')
 
 
 def test_test_labels_are_checked_too(scenes):
