@@ -69,7 +69,7 @@ def towers(model):
 
 
 def is_multi_label(model):
-    return model.head.type.startswith('MultiLabel')
+    return model.get('head', {}).get('type', '').startswith('MultiLabel')
 
 
 def shrink(model):
