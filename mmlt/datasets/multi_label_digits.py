@@ -60,7 +60,7 @@ class MultiLabelDigits(MultiLabelDataset):
     The digits are those of :class:`MNISTLT`: 100 of each class are on test
     canvases only. In the train split label c is on
     ``int(max_count * (1 / ratio) ** (c / 9))`` canvases: 600, 359, 215, 129,
-    77, 46, 27, 16, 9, 6 by default (4 many, 3 medium, 3 few-shot classes), and
+    77, 46, 27, 16, 10, 6 by default (4 many, 3 medium, 3 few-shot classes), and
     no more different handwritten digits of a class are used than that. In the
     test split all labels are equally frequent, with as many labels in all, so
     that a canvas shows as much in both. A slot that no label needs shows
