@@ -2,11 +2,21 @@ from .cifar_lt import CIFAR10LT, CIFAR100LT
 from .class_texts import ClassTexts
 from .image_text import ImageTextDataset
 from .inaturalist import INaturalist2018
-from .long_tail import count_classes, dataset_labels, exponential_profile, select_long_tail
+from .long_tail import (
+    count_classes,
+    count_positives,
+    dataset_labels,
+    dataset_positives,
+    exponential_profile,
+    select_long_tail,
+)
 from .long_tailed_dataset import LongTailedDataset
 from .mnist_lt import MNISTLT
+from .multi_label import LongTailedMultiLabel
+from .multi_label_digits import MultiLabelDigits
 from .named_icons import NamedIcons
 from .printed_characters import PrintedCharacters
+from .restricted_pickle import load_restricted_pickle
 from .samplers import ClassAwareSampler, ClassBalancedSampler, MixBalancedSampler, SquareRootSampler
 from .twemoji_lt import TwemojiLT
 
@@ -20,13 +30,18 @@ __all__ = [
     'ClassTexts',
     'ImageTextDataset',
     'LongTailedDataset',
+    'LongTailedMultiLabel',
     'MixBalancedSampler',
+    'MultiLabelDigits',
     'NamedIcons',
     'PrintedCharacters',
     'SquareRootSampler',
     'TwemojiLT',
     'count_classes',
+    'count_positives',
     'dataset_labels',
+    'dataset_positives',
     'exponential_profile',
+    'load_restricted_pickle',
     'select_long_tail',
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from mmpretrain.datasets import MultiLabelDataset
 
 from mmlt.errors import InputError
 
@@ -90,6 +91,41 @@ def count_classes(labels: Sequence[int], classes: Sequence[str] | None, where: s
     return counts.tolist()
 
 
+def count_positives(labels: Sequence[np.ndarray], classes: Sequence[str], where: str) -> list[int]:
+    """Count the training images that have a label, for every label.
+
+    Args:
+        labels (Sequence[np.ndarray]): Labels of every image of the train
+            split, none twice; an image may have none.
+        classes (Sequence[str]): C class names.
+        where (str): What to name in an error.
+
+    Returns:
+        list[int]: C counts, none of them zero.
+
+    Raises:
+        InputError: No labels, one outside [0, C), or a class that no image
+            has.
+    """
+    check_label_lists(labels, classes, where)
+    every = np.concatenate([np.empty(0, np.int64), *labels])
+    if len(every) == 0:
+        raise InputError(f'{where}: no image has a label.')
+    return count_classes(every, classes, where)
+
+
+def check_label_lists(labels: Sequence[np.ndarray], classes: Sequence[str], where: str) -> None:
+    """Raise an InputError for an image with a label outside [0, C)."""
+    top = len(classes)
+    for i, own in enumerate(labels, 1):
+        if wrong := [c for c in own if not 0 <= c < top]:
+            every = np.concatenate(labels)
+            hint = ''
+            if every.min() >= 1 and every.max() == top:
+                hint = ' The labels seem to start at 1; they must start at 0.'
+            raise InputError(f'{where}, image {i}: label {wrong[0]} is outside [0, {top}).{hint}')
+
+
 def check_labels(labels: np.ndarray, classes: Sequence[str] | None, where: str) -> None:
     """Raise an InputError for a label outside [0, C)."""
     top = len(classes) if classes is not None else np.inf
@@ -142,6 +178,28 @@ def _single_labels(dataset) -> np.ndarray:
     if labels.ndim != 1:
         raise _no_labels(dataset)
     return labels
+
+
+def dataset_positives(dataset) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs of image and label of a single- or multi-label dataset.
+
+    Args:
+        dataset (Dataset): What :func:`dataset_labels` takes, or a
+            ``MultiLabelDataset`` of MMPretrain or mmlt.
+
+    Returns:
+        tuple: P image indices and their P labels, ordered by image.
+
+    Raises:
+        InputError: The dataset tells no labels.
+    """
+    if not isinstance(dataset, MultiLabelDataset):
+        labels = dataset_labels(dataset)
+        return np.arange(len(labels)), labels
+    dataset.full_init()
+    lists = [np.asarray(dataset.get_cat_ids(i), dtype=np.int64) for i in range(len(dataset))]
+    images = np.repeat(np.arange(len(lists)), [len(labels) for labels in lists])
+    return images, np.concatenate([*lists, np.empty(0, np.int64)])
 
 
 def _no_labels(dataset) -> InputError:

@@ -46,6 +46,24 @@ def read_class_names(path: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def resolve_classes(classes: str | Sequence[str] | None, data_root: str) -> Sequence[str] | None:
+    """Class names of a dataset's argument ``classes``.
+
+    Args:
+        classes (str | Sequence[str], optional): Names, a named list, or a
+            text file.
+        data_root (str): Where the file is if its path is relative.
+
+    Returns:
+        Sequence[str] | None: Names, or None for None.
+    """
+    if not isinstance(classes, str):
+        return classes
+    if classes in NAMED_CLASS_LISTS:
+        return NAMED_CLASS_LISTS[classes]()
+    return read_class_names(classes if os.path.isabs(classes) else join_path(data_root, classes))
+
+
 def parse_annotation(path: str) -> tuple[list[str], np.ndarray]:
     """Read a list of ``relative/path label`` lines, labels from 0.
 
@@ -70,6 +88,36 @@ def parse_annotation(path: str) -> tuple[list[str], np.ndarray]:
     return files, np.array(labels, dtype=np.int64)
 
 
+def image_paths(prefix: str, files: Sequence[str], ann_file: str) -> list[str]:
+    """Full paths of the listed images, which are there if they are local.
+
+    Args:
+        prefix (str): Folder of the images, or ''.
+        files (Sequence[str]): Paths below it.
+        ann_file (str): What to name in an error.
+
+    Returns:
+        list[str]: As many as ``files``.
+
+    Raises:
+        InputError: The folder or an image is missing.
+    """
+    local = isinstance(get_file_backend(prefix), LocalBackend)
+    if local and prefix and not os.path.isdir(prefix):
+        raise InputError(
+            f"The image folder '{prefix}' does not exist: set data_root (and data_prefix) to where the images are."
+        )
+    paths = [join_path(prefix, f) if prefix else f for f in files]
+    if local:
+        missing = [p for p in paths if not os.path.exists(p)]
+        if missing:
+            raise InputError(
+                f"{len(missing)} of the {len(paths)} images of '{ann_file}' do not exist, the first is "
+                f"'{missing[0]}': check data_prefix, or complete the download."
+            )
+    return paths
+
+
 def read_error(path: str) -> str | None:
     """Why a picture cannot be read, or None if it can."""
     try:
@@ -82,8 +130,24 @@ def read_error(path: str) -> str | None:
     return None
 
 
+class NamesUnreadablePictures:
+    """A dataset that says which picture stopped it."""
+
+    unreadable_remedy = 'replace it'
+
+    def prepare_data(self, idx: int):
+        """Run the pipeline on one sample; an unreadable picture is named."""
+        try:
+            return super().prepare_data(idx)
+        except Exception as e:
+            path = self.get_data_info(idx)['img_path']
+            if (reason := read_error(path)) is None:
+                raise
+            raise InputError(f"The picture '{path}' cannot be read ({reason}): {self.unreadable_remedy}.") from e
+
+
 @DATASETS.register_module()
-class LongTailedDataset(CustomDataset):
+class LongTailedDataset(NamesUnreadablePictures, CustomDataset):
     """A long-tailed dataset of ``path label`` lists (ImageNet-LT, Places-LT, one's own).
 
     ``metainfo['class_counts']`` holds the images of every class in the TRAIN
@@ -114,6 +178,8 @@ class LongTailedDataset(CustomDataset):
             [0, C), classes without training images.
     """
 
+    unreadable_remedy = 'replace it, or set skip_unreadable=True on the dataset to leave out such pictures'
+
     def __init__(
         self,
         ann_file: str,
@@ -128,17 +194,12 @@ class LongTailedDataset(CustomDataset):
     ):
         self.train_ann_file = train_ann_file
         self.skip_unreadable = skip_unreadable
-        if isinstance(classes, str):
-            if classes in NAMED_CLASS_LISTS:
-                classes = NAMED_CLASS_LISTS[classes]()
-            else:
-                classes = read_class_names(classes if os.path.isabs(classes) else join_path(data_root, classes))
         super().__init__(
             data_root=data_root,
             data_prefix=data_prefix,
             ann_file=ann_file,
             metainfo=metainfo,
-            classes=classes,
+            classes=resolve_classes(classes, data_root),
             **kwargs,
         )
         if class_texts is not None:
@@ -176,20 +237,7 @@ class LongTailedDataset(CustomDataset):
         is_train_split = os.path.realpath(train_file) == os.path.realpath(self.ann_file)
         train_labels = labels if is_train_split else self._read_split(train_file)[1]
 
-        prefix = self.img_prefix
-        local = isinstance(get_file_backend(prefix), LocalBackend)
-        if local and prefix and not os.path.isdir(prefix):
-            raise InputError(
-                f"The image folder '{prefix}' does not exist: set data_root (and data_prefix) to where the images are."
-            )
-        paths = [join_path(prefix, f) if prefix else f for f in files]
-        if local:
-            missing = [p for p in paths if not os.path.exists(p)]
-            if missing:
-                raise InputError(
-                    f"{len(missing)} of the {len(paths)} images of '{self.ann_file}' do not exist, the first is "
-                    f"'{missing[0]}': check data_prefix, or complete the download."
-                )
+        paths = image_paths(self.img_prefix, files, self.ann_file)
         if self.skip_unreadable:
             paths, labels = self._drop_unreadable(paths, labels)
             if is_train_split:
@@ -215,16 +263,3 @@ class LongTailedDataset(CustomDataset):
         if not keep:
             raise InputError(f"No picture of '{self.ann_file}' can be read; the first: {bad[0][0]}: {bad[0][1]}.")
         return [paths[i] for i in keep], labels[keep]
-
-    def prepare_data(self, idx: int):
-        """Run the pipeline on one sample; an unreadable picture is named."""
-        try:
-            return super().prepare_data(idx)
-        except Exception as e:
-            path = self.get_data_info(idx)['img_path']
-            if (reason := read_error(path)) is None:
-                raise
-            raise InputError(
-                f"The picture '{path}' cannot be read ({reason}): replace it, or set skip_unreadable=True on the "
-                'dataset to leave out such pictures.'
-            ) from e

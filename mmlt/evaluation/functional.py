@@ -31,6 +31,7 @@ SHOT_PROTOCOLS = {
     'standard': ShotProtocol(many=101, few=19, average='class'),  # OLTR, BALLAD, LIFT: > 100, 20..100, < 20
     'vl-ltr': ShotProtocol(many=100, few=20, average='sample'),  # >= 100, 21..99, <= 20
     'lpt': ShotProtocol(many=101, few=20, average='sample'),  # > 100, 21..100, <= 20
+    'db': ShotProtocol(many=100, few=19, average='class'),  # multi-label, Wu et al. 2020: >= 100, 20..99, < 20
 }
 
 
@@ -143,4 +144,57 @@ def shot_accuracy(
     known = accuracy[seen]
     result['harmonic_mean'] = float(len(known) / np.sum(1 / known)) if (known > 0).all() else 0.0
     result['per_class'] = accuracy
+    return result
+
+
+def average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
+    """Area under the precision-recall curve of one class, in percent.
+
+    The sum over distinct scores, from the largest, of the gain in recall times
+    the precision there, without interpolation; equal scores count together.
+
+    Args:
+        targets (np.ndarray): Whether each sample has the class, (N, ).
+        scores (np.ndarray): Shape (N, ).
+
+    Returns:
+        float: In [0, 100]; NaN where no sample has the class.
+    """
+    order = np.argsort(-scores, kind='stable')
+    scores, hits = scores[order], np.cumsum(np.asarray(targets, dtype=bool)[order])
+    if len(hits) == 0 or hits[-1] == 0:
+        return float('nan')
+    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
+    gains = np.diff(hits[last], prepend=0)
+    return float(100 * np.sum(gains * hits[last] / (last + 1)) / hits[-1])
+
+
+def shot_average_precision(
+    targets: np.ndarray, scores: np.ndarray, class_counts: np.ndarray, protocol: str = 'db'
+) -> dict:
+    """Mean average precision by shot group, in percent.
+
+    Args:
+        targets (np.ndarray): Which classes each sample has, (N, C).
+        scores (np.ndarray): Shape (N, C).
+        class_counts (np.ndarray): Training images of every class, (C, ).
+        protocol (str): Where the bounds are, see ``SHOT_PROTOCOLS``.
+            Defaults to 'db'.
+
+    Returns:
+        dict: ``all`` and those of ``many``, ``medium``, ``few`` that have
+        classes, means over the classes that the samples have at all;
+        ``worst_class``; and ``per_class`` (C, ), NaN for the others.
+    """
+    groups = shot_groups(class_counts, get_protocol(protocol))
+    precision = np.array([average_precision(t, s) for t, s in zip(targets.T, scores.T)])
+    seen = ~np.isnan(precision)
+    if not seen.any():
+        raise InputError('No test image has any of the classes: mean average precision has nothing to measure.')
+    result = {'all': float(precision[seen].mean())}
+    for i, shot in enumerate(SHOTS):
+        if (chosen := (groups == i) & seen).any():
+            result[shot] = float(precision[chosen].mean())
+    result['worst_class'] = float(precision[seen].min())
+    result['per_class'] = precision
     return result

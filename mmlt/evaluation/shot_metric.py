@@ -146,8 +146,18 @@ class ShotAccuracy(BaseMetric):
         return self.class_counts
 
 
-def _counts_of_running_config() -> list[int]:
-    """Count the labels of the train dataset of the config that runs now."""
+def train_dataset_of_running_config(metric: str):
+    """Build the train dataset of the config that runs now.
+
+    Args:
+        metric (str): Who asks; named in an error.
+
+    Returns:
+        Dataset: As the config has it.
+
+    Raises:
+        InputError: No config runs, or it has no train dataset.
+    """
     text = MessageHub.get_current_instance().runtime_info.get('cfg')
     dataset_cfg = None
     if text is not None:
@@ -155,9 +165,14 @@ def _counts_of_running_config() -> list[int]:
         dataset_cfg = loader and loader.get('dataset')
     if dataset_cfg is None:
         raise InputError(
-            'ShotAccuracy does not know how many training images the classes have: give class_counts=[...] to the '
+            f'{metric} does not know how many training images the classes have: give class_counts=[...] to the '
             'metric, or have a train_dataloader in the config.'
         )
-    dataset = ROOT_DATASETS.build(dataset_cfg)
+    return ROOT_DATASETS.build(dataset_cfg)
+
+
+def _counts_of_running_config() -> list[int]:
+    """Count the labels of the train dataset of the config that runs now."""
+    dataset = train_dataset_of_running_config('ShotAccuracy')
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     return count_classes(dataset_labels(dataset), classes, type(dataset).__name__)

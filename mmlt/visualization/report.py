@@ -12,6 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+# What a report measures of a class: in the table's caption, and at the picture's axis.
+MEASURES = {
+    'accuracy': ('top-1', 'top-1 accuracy'),
+    'ap': ('mAP', 'average precision'),
+}
 SHOT_COLOURS = {'many': '#1b6ca8', 'medium': '#e3a018', 'few': '#c0392b'}
 
 
@@ -19,7 +24,7 @@ def print_table(report: dict, title: str, console: Console | None = None) -> Non
     """Print the many / medium / few table.
 
     Args:
-        report (dict): :attr:`ShotAccuracy.report`.
+        report (dict): :attr:`ShotAccuracy.report` or :attr:`ShotMAP.report`.
         title (str): Above the table.
         console (Console, optional): Defaults to None, the terminal.
     """
@@ -30,42 +35,48 @@ def print_table(report: dict, title: str, console: Console | None = None) -> Non
     metrics = report['metrics']
     table = Table(title=Text(title), title_justify='left', caption_justify='left')
     columns = [(s, f'{s} ({report["classes_per_shot"][s]})') for s in SHOT_COLOURS if s in metrics]
-    columns += [('all', 'all'), ('balanced', 'balanced'), ('worst_class', 'worst class')]
-    columns += [('harmonic_mean', 'harmonic mean')]
-    if 'ece' in metrics:
-        columns.append(('ece', 'ECE'))
+    others = {
+        'all': 'all',
+        'balanced': 'balanced',
+        'worst_class': 'worst class',
+        'harmonic_mean': 'harmonic mean',
+        'ece': 'ECE',
+    }
+    columns += [(key, name) for key, name in others.items() if key in metrics]
     for key, name in columns:
         table.add_column(name, justify='right', style='bold' if key == 'all' else None)
     table.add_row(*(f'{metrics[key]:.1f}' for key, _ in columns))
-    table.caption = f'top-1 in percent, {report["num_samples"]} test images, protocol {report["protocol"]}'
+    what = MEASURES[report.get('measure', 'accuracy')][0]
+    table.caption = f'{what} in percent, {report["num_samples"]} test images, protocol {report["protocol"]}'
     console.print(table)
 
 
 def plot_class_accuracy(report: dict, path: str | Path, title: str = '') -> None:
-    """Draw the accuracy of every class over its training images, shots in colours.
+    """Draw accuracy or average precision of every class over its training images, shots in colours.
 
     Args:
-        report (dict): :attr:`ShotAccuracy.report`.
+        report (dict): :attr:`ShotAccuracy.report` or :attr:`ShotMAP.report`.
         path (str | Path): PNG to write.
         title (str): Defaults to ''.
     """
-    classes = [c for c in report['per_class'] if c['accuracy'] is not None]
+    measure = report.get('measure', 'accuracy')
+    classes = [c for c in report['per_class'] if c[measure] is not None]
     order = sorted(range(len(classes)), key=lambda i: -classes[i]['train_images'])
     with matplotlib.rc_context({'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False}):
         figure = Figure(figsize=(9, 5), layout='constrained')
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.4))
         ranks = np.arange(len(order))
         colours = [SHOT_COLOURS[classes[i]['shot']] for i in order]
-        accuracy = [classes[i]['accuracy'] for i in order]
+        values = [classes[i][measure] for i in order]
         top.bar(ranks, [classes[i]['train_images'] for i in order], width=0.9, color=colours)
         top.set(yscale='log', ylabel='training images')
         top.set_ylim(bottom=min(c['train_images'] for c in classes) / 2)  # the smallest class shows a bar, too
-        bottom.bar(ranks, accuracy, width=0.9, color=colours)
-        bottom.set(ylim=(0, 100), ylabel='top-1 accuracy in percent')
+        bottom.bar(ranks, values, width=0.9, color=colours)
+        bottom.set(ylim=(0, 100), ylabel=f'{MEASURES[measure][1]} in percent')
         for shot, colour in SHOT_COLOURS.items():
             at = [r for r, i in zip(ranks, order) if classes[i]['shot'] == shot]
             if at:
-                mean = np.mean([accuracy[r] for r in at])
+                mean = np.mean([values[r] for r in at])
                 bottom.plot([at[0] - 0.45, at[-1] + 0.45], [mean, mean], color='black', linewidth=1)
                 bottom.bar(0, 0, color=colour, label=f'{shot}: {mean:.1f} ({len(at)} classes)')
         bottom.legend(loc='lower left', framealpha=0.9, title='mean over classes')
@@ -83,7 +94,7 @@ def write_json(report: dict, path: str | Path) -> None:
     """Write the report as JSON.
 
     Args:
-        report (dict): :attr:`ShotAccuracy.report`.
+        report (dict): :attr:`ShotAccuracy.report` or :attr:`ShotMAP.report`.
         path (str | Path): File to write.
     """
     Path(path).write_text(json.dumps(report, indent=1), encoding='utf-8')

@@ -153,7 +153,7 @@ def test_predictions_of_classes_outside_the_split_are_wrong():
 
 
 def test_unknown_protocol_is_named_with_the_choices():
-    with pytest.raises(InputError, match=r"no shot protocol 'oltr'; choose one of standard, vl-ltr, lpt\."):
+    with pytest.raises(InputError, match=r"no shot protocol 'oltr'; choose one of standard, vl-ltr, lpt, db\."):
         shot_accuracy([0], [0], [1], 'oltr')
 
 

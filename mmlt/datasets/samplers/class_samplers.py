@@ -15,7 +15,7 @@ import numpy as np
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
-from mmlt.datasets.long_tail import count_classes, dataset_labels
+from mmlt.datasets.long_tail import count_classes, dataset_positives
 from mmlt.errors import InputError
 from mmlt.registry import DATA_SAMPLERS
 
@@ -24,10 +24,11 @@ class _ClassSampler(Sampler):
     """Labels of the dataset, and the part of an epoch's order that belongs to this process."""
 
     def __init__(self, dataset: Sized, seed: int | None = None, num_samples: int | None = None, round_up: bool = True):
-        labels = dataset_labels(dataset)
+        images, labels = dataset_positives(dataset)
         classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
         self.counts = np.array(count_classes(labels, classes, type(dataset).__name__))
-        self.by_class = np.argsort(labels, kind='stable')  # images, class after class
+        self.by_class = images[np.argsort(labels, kind='stable')]  # class after class; with several labels, repeatedly
+        self.num_images = len(dataset)
         self.first = np.cumsum(self.counts) - self.counts
         if num_samples is not None and num_samples < 1:
             raise InputError(f'{type(self).__name__}: num_samples is {num_samples}; it must be positive.')
@@ -38,7 +39,7 @@ class _ClassSampler(Sampler):
         self.epoch = 0
 
     def _default_total(self) -> int:
-        return int(self.counts.sum())
+        return self.num_images
 
     @abstractmethod
     def epoch_indices(self, epoch: int) -> np.ndarray:
@@ -87,7 +88,7 @@ class ClassBalancedSampler(_IndependentSampler):
     """A class uniformly, then one of its images uniformly (BALLAD, section 3.2).
 
     Args:
-        dataset (Sized): A single-label mm dataset.
+        dataset (Sized): A single- or multi-label mm dataset.
         seed (int, optional): Defaults to None, one seed shared by all
             processes; MMEngine gives the run's.
         num_samples (int, optional): Draws an epoch over all processes.
@@ -123,7 +124,7 @@ class MixBalancedSampler(_IndependentSampler):
     al. 2020; BALLAD's Table 8).
 
     Args:
-        dataset (Sized): A single-label mm dataset.
+        dataset (Sized): A single- or multi-label mm dataset.
         max_epochs (int): T, the epochs of the training.
         **kwargs: As in :class:`ClassBalancedSampler`.
     """
@@ -150,7 +151,7 @@ class ClassAwareSampler(_ClassSampler):
     often, and every image of a class as equally as possible.
 
     Args:
-        dataset (Sized): A single-label mm dataset.
+        dataset (Sized): A single- or multi-label mm dataset.
         samples_per_class (int): Images drawn together at a class's turn.
             Defaults to 4.
         num_samples (int, optional): Draws an epoch over all processes.

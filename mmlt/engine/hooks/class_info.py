@@ -17,7 +17,9 @@ class ClassInfoHook(Hook):
     A module asks by a method ``set_class_info(classes, class_counts,
     class_texts)``. It is called before weights are loaded; so nobody types
     counts or class names into a config. They come from the dataset's metainfo;
-    what it lacks is None.
+    what it lacks is None. A module with ``set_num_train_images(number)`` is
+    told that, too, by datasets that have it (multi-label ones, whose counts do
+    not add up to it).
 
     Args:
         split (str): Whose dataset tells: 'train' (the train dataset if there
@@ -56,6 +58,8 @@ class ClassInfoHook(Hook):
             raise InputError('The dataset tells no class names (metainfo has no classes): give it classes=[...].')
         for module in asking:
             module.set_class_info(*(known[0].get(k) for k in ('classes', 'class_counts', 'class_texts')))
+            if hasattr(module, 'set_num_train_images') and known[0].get('num_train_images') is not None:
+                module.set_num_train_images(known[0]['num_train_images'])
 
 
 def _same_classes(lists: dict[str, tuple[str, ...]]) -> None:

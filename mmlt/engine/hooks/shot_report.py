@@ -7,7 +7,7 @@ import os.path as osp
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 
-from mmlt.evaluation import ShotAccuracy
+from mmlt.evaluation import ShotAccuracy, ShotMAP
 from mmlt.registry import HOOKS
 from mmlt.visualization import plot_class_accuracy, print_table, write_json
 
@@ -17,8 +17,9 @@ class ShotReportHook(Hook):
     """After a test, print the many / medium / few table and write JSON and PNG.
 
     The files are ``shot_report.json`` and ``shot_report.png`` in the work
-    directory: metrics, and the accuracy of every class over its training
-    images. A :class:`ShotAccuracy` must be among the test evaluator's metrics.
+    directory: metrics, and the accuracy or average precision of every class
+    over its training images. A :class:`ShotAccuracy` or :class:`ShotMAP` must
+    be among the test evaluator's metrics.
 
     Args:
         title (str, optional): Above table and picture. Defaults to None, the
@@ -31,7 +32,8 @@ class ShotReportHook(Hook):
     @master_only
     def after_test_epoch(self, runner, metrics: dict | None = None) -> None:
         """Report the last evaluation."""
-        report = next((m.report for m in runner.test_evaluator.metrics if isinstance(m, ShotAccuracy)), None)
+        metrics = [m for m in runner.test_evaluator.metrics if isinstance(m, (ShotAccuracy, ShotMAP))]
+        report = metrics[0].report if metrics else None
         if not report:
             return
         title = self.title or osp.splitext(osp.basename(runner.cfg.filename or runner.experiment_name))[0]

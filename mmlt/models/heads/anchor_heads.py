@@ -314,7 +314,8 @@ class LGRHead(AnchorHead):
         """
         losses = {}
         self(feats)  # as a call, so that what watches a head's output, as MORE does, sees it in training too
-        for branch, logits in zip(('visual', 'text'), self._branches):
+        branches, self._branches = self._branches, None
+        for branch, logits in zip(('visual', 'text'), branches):
             for key, value in self._get_loss(logits, data_samples, **kwargs).items():
                 losses[f'{key}_{branch}'] = value
         return losses

@@ -8,12 +8,15 @@ from .contrastive import (
     positives,
 )
 from .long_tail import BalancedSoftmaxLoss, ClassBalancedLoss, LDAMLoss, LogitAdjustedLoss, SoftmaxFocalLoss
+from .multi_label import ClassBalancedBCELoss, DistributionBalancedLoss, distribution_balanced_loss
 
 __all__ = [
     'BalancedSoftmaxLoss',
     'CCLLoss',
+    'ClassBalancedBCELoss',
     'ClassBalancedLoss',
     'ContrastiveLoss',
+    'DistributionBalancedLoss',
     'ImageTextDistillLoss',
     'LDAMLoss',
     'LogitAdjustedLoss',
@@ -21,5 +24,6 @@ __all__ = [
     'class_means',
     'contrastive_loss',
     'distillation_loss',
+    'distribution_balanced_loss',
     'positives',
 ]

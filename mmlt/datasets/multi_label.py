@@ -1,0 +1,429 @@
+"""Long-tailed multi-label datasets: VOC-LT, COCO-LT, lists and tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+
+import numpy as np
+from mmengine.fileio import join_path, list_from_file
+from mmengine.logging import print_log
+from mmpretrain.datasets import MultiLabelDataset
+from mmpretrain.datasets.categories import VOC2007_CATEGORIES
+
+from mmlt.datasets.long_tail import check_label_lists, count_positives
+from mmlt.datasets.long_tailed_dataset import NamesUnreadablePictures, image_paths, resolve_classes
+from mmlt.datasets.restricted_pickle import load_restricted_pickle
+from mmlt.errors import InputError
+from mmlt.registry import DATASETS
+
+# The groups of class_split.pkl, from the bounds of the protocol 'db'.
+PUBLISHED_SPLIT = {'head': (100, np.inf), 'middle': (20, 100), 'tail': (0, 20)}
+
+
+def _must_exist(path: str, what: str) -> None:
+    if not os.path.exists(path):
+        raise InputError(
+            f"The {what} '{path}' does not exist: check data_root and the dataset's arguments, or download it "
+            '(docs/datasets.md says where from).'
+        )
+
+
+def read_image_ids(path: str) -> list[str]:
+    """Read image ids, one a line.
+
+    VOC-LT's ``img_id.txt``, VOC's ``ImageSets/Main/test.txt``, and COCO-LT's
+    ``img_id.pkl``, which is such a text in spite of its name.
+
+    Args:
+        path (str): Text file.
+
+    Returns:
+        list[str]: The ids.
+
+    Raises:
+        InputError: The file is missing, empty, or not a text.
+    """
+    _must_exist(path, 'list of image ids')
+    try:
+        ids = [line.strip() for line in list_from_file(path) if line.strip()]
+    except UnicodeDecodeError as e:
+        raise InputError(f"'{path}' is not a text with one image id a line.") from e
+    if not ids:
+        raise InputError(f"'{path}' lists no images.")
+    return ids
+
+
+def parse_label_list(path: str) -> tuple[list[str], list[np.ndarray]]:
+    """Read a list of ``relative/path label label ...`` lines, labels from 0.
+
+    A line without labels is an image that shows none of the classes.
+
+    Args:
+        path (str): Text file.
+
+    Returns:
+        tuple: N paths, and the sorted labels of each.
+
+    Raises:
+        InputError: The file is missing or empty, or a line names a label
+            twice; names it.
+    """
+    _must_exist(path, 'annotation file')
+    files, labels = [], []
+    for i, line in enumerate(list_from_file(path), 1):
+        if not line.strip():
+            continue
+        file, numbers = re.fullmatch(r'(\S.*?)((?:\s+-?\d+)*)\s*', line.strip()).groups()
+        own = sorted(int(n) for n in numbers.split())
+        if len(set(own)) < len(own):
+            twice = next(a for a, b in zip(own, own[1:]) if a == b)
+            raise InputError(
+                f"'{path}', line {i}: label {twice} stands there twice. A list has the numbers of the labels that an "
+                'image has; a column of 0 and 1 for each class is for a .csv file with a header.'
+            )
+        files.append(file)
+        labels.append(np.array(own, dtype=np.int64))
+    if not files:
+        raise InputError(f"'{path}' lists no images.")
+    return files, labels
+
+
+def parse_label_table(
+    path: str, classes: Sequence[str] | None = None
+) -> tuple[list[str], list[np.ndarray], tuple[str, ...]]:
+    """Read a CSV file: a column ``image``, and one of 0 and 1 for each class.
+
+    Args:
+        path (str): CSV file in UTF-8, with a header.
+        classes (Sequence[str], optional): The columns to take, in the order of
+            labels. Defaults to None, all but ``image``.
+
+    Returns:
+        tuple: N paths, the sorted labels of each, and the class names.
+
+    Raises:
+        InputError: The file, a column or a value is missing or wrong; names it.
+    """
+    _must_exist(path, 'annotation file')
+    with open(path, newline='', encoding='utf-8-sig') as f:
+        reader = csv.reader(f)
+        header = [name.strip() for name in next(reader, ())]
+        if 'image' not in header:
+            raise InputError(
+                f"'{path}' has no column 'image' in its first line: it needs a header with image and the class names."
+            )
+        names = tuple(classes or (name for name in header if name != 'image'))
+        if lost := [name for name in names if name not in header]:
+            raise InputError(
+                f"'{path}' has no column '{lost[0]}', which the class list names: its columns are "
+                f'{", ".join(header[:8])}{" ..." if len(header) > 8 else ""}.'
+            )
+        image, columns = header.index('image'), [header.index(name) for name in names]
+        files, labels = [], []
+        for row in reader:
+            if not row:
+                continue
+            where = f"'{path}', line {reader.line_num}"
+            if len(row) != len(header):
+                raise InputError(f'{where}: {len(row)} values, but the header has {len(header)} columns.')
+            values = [row[c].strip() for c in columns]
+            if wrong := [v for v in values if v not in ('0', '1')]:
+                raise InputError(f"{where}: the value '{wrong[0]}' is neither 0 nor 1.")
+            files.append(row[image])
+            labels.append(np.flatnonzero(np.array(values) == '1'))
+    if not files:
+        raise InputError(f"'{path}' has a header but no rows.")
+    return files, labels, names
+
+
+def parse_voc(
+    folder: str, ids: Sequence[str], classes: Sequence[str] | None = None
+) -> tuple[list[str], list[np.ndarray], tuple[str, ...]]:
+    """Read Pascal VOC's ``Annotations/<id>.xml``.
+
+    An object marked as difficult counts, as in the lists of VOC-LT (Wu et al.
+    2020).
+
+    Args:
+        folder (str): The folder ``Annotations``.
+        ids (Sequence[str]): Ids of N images.
+        classes (Sequence[str], optional): The classes to take, in the order of
+            labels. Defaults to None, VOC's 20.
+
+    Returns:
+        tuple: N files ``<id>.jpg``, the sorted labels of each, the class names.
+
+    Raises:
+        InputError: A file is missing or no XML; without ``classes``, an object
+            of no class of VOC.
+    """
+    _must_exist(folder, 'annotation folder')
+    names = tuple(classes or VOC2007_CATEGORIES)
+    number = {name: i for i, name in enumerate(names)}
+    labels = []
+    for image_id in ids:
+        path = os.path.join(folder, f'{image_id}.xml')
+        _must_exist(path, 'annotation file')
+        try:
+            found = {obj.findtext('name') for obj in ET.parse(path).getroot().iter('object')}
+        except ET.ParseError as e:
+            raise InputError(f"'{path}' cannot be read as XML ({e}): download it again.") from e
+        if classes is None and (other := sorted(str(n) for n in found if n not in number)):
+            raise InputError(f"'{path}' has an object '{other[0]}', which is no class of VOC: give classes=[...].")
+        labels.append(np.array(sorted(number[n] for n in found if n in number), dtype=np.int64))
+    return [f'{image_id}.jpg' for image_id in ids], labels, names
+
+
+def parse_coco(
+    path: str, ids: Sequence[str] | None = None, classes: Sequence[str] | None = None
+) -> tuple[list[str], list[np.ndarray], tuple[str, ...]]:
+    """Read COCO's ``instances_*.json``.
+
+    As in the lists of COCO-LT (Wu et al. 2020) crowds count, and objects
+    without area, or less than a pixel wide or high, do not.
+
+    Args:
+        path (str): The JSON file.
+        ids (Sequence[str], optional): Ids of the N images to take.
+            Defaults to None, all images.
+        classes (Sequence[str], optional): The categories to take, in the order
+            of labels. Defaults to None, all in the order of their ids.
+
+    Returns:
+        tuple: N file names, the sorted labels of each, the class names.
+
+    Raises:
+        InputError: The file is missing or has another form; an image or class
+            is not in it.
+    """
+    _must_exist(path, 'annotation file')
+    try:
+        with open(path, encoding='utf-8') as f:
+            content = json.load(f)
+        files = {str(image['id']): image['file_name'] for image in content['images']}
+        categories = {c['name']: c['id'] for c in sorted(content['categories'], key=lambda c: c['id'])}
+        objects = [
+            (str(a['image_id']), a['category_id'])
+            for a in content['annotations']
+            if not a.get('ignore') and a['area'] > 0 and min(a['bbox'][2:]) >= 1
+        ]
+    except (ValueError, KeyError, TypeError) as e:
+        raise InputError(f"'{path}' is not an annotation file of COCO ({type(e).__name__}: {e}).") from e
+    names = tuple(classes or categories)
+    if lost := [name for name in names if name not in categories]:
+        raise InputError(f"'{path}' has no category '{lost[0]}', which the class list names.")
+    ids = list(files if ids is None else ids)
+    if lost := [i for i in ids if i not in files]:
+        raise InputError(f"'{path}' has no image with the id '{lost[0]}' ({len(lost)} of {len(ids)} ids are unknown).")
+    number = {categories[name]: i for i, name in enumerate(names)}
+    labels = {i: set() for i in ids}
+    for image_id, category in objects:
+        if image_id in labels and category in number:
+            labels[image_id].add(number[category])
+    return [files[i] for i in ids], [np.array(sorted(labels[i]), dtype=np.int64) for i in ids], names
+
+
+def read_class_freq(path: str, num_classes: int) -> tuple[np.ndarray, int]:
+    """Read a published ``class_freq.pkl``.
+
+    Args:
+        path (str): A pickled dict with ``class_freq`` and ``neg_class_freq``,
+            the training images with and without every class.
+        num_classes (int): C.
+
+    Returns:
+        tuple: Counts of shape (C, ), and the number of training images.
+
+    Raises:
+        InputError: Another content, or another number of classes.
+    """
+    content = load_restricted_pickle(path)
+    try:
+        counts, others = (np.asarray(content[k], dtype=np.int64) for k in ('class_freq', 'neg_class_freq'))
+        total = int(counts[0] + others[0])
+        fits = counts.shape == others.shape and (counts + others == total).all() and (counts > 0).all()
+    except (KeyError, IndexError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise InputError(
+            f"'{path}' does not hold class_freq and neg_class_freq, positive counts of every class that add up to "
+            'the number of images.'
+        )
+    if len(counts) != num_classes:
+        raise InputError(f"'{path}' has counts of {len(counts)} classes, but the dataset has {num_classes}.")
+    return counts, total
+
+
+def read_class_split(path: str, num_classes: int) -> np.ndarray:
+    """Read a published ``class_split.pkl``.
+
+    Args:
+        path (str): A pickled dict of the sets ``head``, ``middle`` and
+            ``tail`` of class numbers.
+        num_classes (int): C.
+
+    Returns:
+        np.ndarray: 0 head, 1 middle, 2 tail of every class, shape (C, ).
+
+    Raises:
+        InputError: Another content, or a class that is not in exactly one set.
+    """
+    content = load_restricted_pickle(path)
+    groups = np.full(num_classes, -1)
+    try:
+        for i, key in enumerate(PUBLISHED_SPLIT):
+            for c in content[key]:
+                if not 0 <= int(c) < num_classes or groups[int(c)] >= 0:
+                    raise ValueError
+                groups[int(c)] = i
+    except (KeyError, TypeError, ValueError):
+        groups[:] = -1
+    if (groups < 0).any():
+        raise InputError(
+            f"'{path}' does not hold head, middle and tail, sets that have each of the {num_classes} classes once."
+        )
+    return groups
+
+
+@DATASETS.register_module()
+class LongTailedMultiLabel(NamesUnreadablePictures, MultiLabelDataset):
+    """A long-tailed multi-label dataset: VOC-LT, COCO-LT, MIML, NUS-WIDE-SCENE, one's own.
+
+    What ``ann_file`` is decides how it is read:
+
+    - a folder: Pascal VOC's ``Annotations``, with ``img_ids``;
+    - ``.json``: COCO's ``instances_*.json``, with or without ``img_ids``;
+    - ``.csv``: a header, a column ``image`` and one of 0 and 1 a class;
+    - anything else: ``relative/path label label ...`` a line, labels from 0.
+
+    ``metainfo['class_counts']`` holds the images of every class in the TRAIN
+    split and ``metainfo['num_train_images']`` how many images that has, on
+    every split. An image may have no label: it shows none of the classes, and
+    is a negative example of all. How many there are is logged.
+
+    Args:
+        ann_file (str): Annotations of this split, below ``data_root``.
+        img_ids (str, optional): A list of image ids of VOC or COCO.
+            Defaults to None, all images; VOC needs it.
+        train_ann_file (str, optional): Annotations of the train split.
+            Defaults to None, which means that this is the train split, unless
+            ``class_freq`` is given.
+        train_img_ids (str, optional): Image ids of the train split.
+            Defaults to None.
+        class_freq (str, optional): The published ``class_freq.pkl``, whose
+            counts are then taken, without reading the train split's
+            annotations. A train split whose annotations give other counts is
+            warned about. Defaults to None.
+        class_split (str, optional): The published ``class_split.pkl``; groups
+            that differ from those of the counts are warned about.
+            Defaults to None.
+        classes (str | Sequence[str], optional): Class names in the order of
+            labels: a sequence or a text file below ``data_root``. From a
+            table, VOC or COCO only these classes are taken. Defaults to None,
+            those of the table, of VOC or of COCO, or the labels' numbers.
+        data_root (str): Root of files. Defaults to ''.
+        data_prefix (str): Folder of the images below it. Defaults to ''.
+        **kwargs: See MMPretrain's ``BaseDataset``.
+
+    Raises:
+        InputError: Missing lists or pictures, bad lines, labels outside
+            [0, C), classes without training images, unfit statistics.
+    """
+
+    def __init__(
+        self,
+        ann_file: str,
+        img_ids: str | None = None,
+        train_ann_file: str | None = None,
+        train_img_ids: str | None = None,
+        class_freq: str | None = None,
+        class_split: str | None = None,
+        classes: str | Sequence[str] | None = None,
+        data_root: str = '',
+        data_prefix: str | dict = '',
+        **kwargs,
+    ):
+        self.img_ids, self.train_ann_file, self.train_img_ids = img_ids, train_ann_file, train_img_ids
+        self.class_freq, self.class_split = class_freq, class_split
+        super().__init__(
+            ann_file=ann_file,
+            data_root=data_root,
+            data_prefix=data_prefix,
+            classes=resolve_classes(classes, data_root),
+            **kwargs,
+        )
+
+    def load_data_list(self) -> list[dict]:
+        """Read the annotations; see :class:`LongTailedMultiLabel` for what is checked."""
+        files, labels, names = self._read(self.ann_file, self._path(self.img_ids), self.CLASSES)
+        is_train_split = self.train_ann_file is None
+        train_labels, train_file = labels, self.ann_file
+        if not is_train_split:
+            train_file = self._path(self.train_ann_file)
+            _, train_labels, names = self._read(train_file, self._path(self.train_img_ids), self.CLASSES)
+        if names is None:
+            top = max((int(own[-1]) for own in train_labels if len(own)), default=-1)
+            names = tuple(str(c) for c in range(top + 1))
+        self._metainfo['classes'] = names
+        if self.class_freq is None:
+            counts, total = count_positives(train_labels, names, f"'{train_file}'"), len(train_labels)
+        else:
+            published, total = read_class_freq(self._path(self.class_freq), len(names))
+            counts = published.tolist()
+        check_label_lists(labels, names, f"'{self.ann_file}'")
+        self._metainfo.update(class_counts=counts, num_train_images=total)
+        self._compare(train_labels if len(train_labels) == total else None)
+        if empty := sum(len(own) == 0 for own in labels):
+            print_log(f"{empty} of the {len(labels)} images of '{self.ann_file}' have no label.", logger='current')
+        paths = image_paths(self.img_prefix, files, self.ann_file)
+        return [{'img_path': path, 'gt_label': own.tolist()} for path, own in zip(paths, labels)]
+
+    def _path(self, path: str | None) -> str | None:
+        return path if path is None or os.path.isabs(path) else join_path(self.data_root, path)
+
+    def _read(self, ann_file: str, img_ids: str | None, classes: Sequence[str] | None) -> tuple:
+        """Files, labels and class names of a split; None for the names that a list does not tell."""
+        if os.path.isdir(ann_file):
+            if img_ids is None:
+                raise InputError(f"'{ann_file}' is a folder, Pascal VOC's: name the images of the split by img_ids.")
+            return parse_voc(ann_file, read_image_ids(img_ids), classes)
+        if ann_file.endswith('.json'):
+            return parse_coco(ann_file, None if img_ids is None else read_image_ids(img_ids), classes)
+        if img_ids is not None:
+            raise InputError(f"img_ids is for VOC's and COCO's annotations; '{ann_file}' lists its images itself.")
+        if ann_file.endswith('.csv'):
+            return parse_label_table(ann_file, classes)
+        return *parse_label_list(ann_file), classes
+
+    def _compare(self, train_labels: list[np.ndarray] | None) -> None:
+        """Warn where published statistics and annotations disagree."""
+        names, counts = self.CLASSES, np.array(self._metainfo['class_counts'])
+        if self.class_freq is not None and train_labels is not None:
+            own = np.bincount(np.concatenate(train_labels), minlength=len(names))[: len(names)]
+            self._warn(
+                self.class_freq, [f'{names[c]} {counts[c]}, not {own[c]}' for c in np.flatnonzero(own != counts)]
+            )
+        if self.class_split is not None:
+            groups = read_class_split(self._path(self.class_split), len(names))
+            low, high = np.array(list(PUBLISHED_SPLIT.values()))[groups].T
+            other = np.flatnonzero((counts < low) | (counts >= high))
+            shots = list(PUBLISHED_SPLIT)
+            self._warn(self.class_split, [f'{names[c]} in {shots[groups[c]]} with {counts[c]} images' for c in other])
+
+    def _warn(self, file: str, differences: list[str]) -> None:
+        if differences:
+            print_log(
+                f"'{file}' does not fit the annotations in {len(differences)} of {len(self.CLASSES)} classes: "
+                f'{"; ".join(differences[:5])}{" ..." if len(differences) > 5 else ""}.',
+                logger='current',
+                level=30,
+            )
+
+    def extra_repr(self) -> list[str]:
+        """Lines of ``repr``."""
+        return [*super().extra_repr(), f'Image ids: \t{self.img_ids}']
