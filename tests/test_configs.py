@@ -97,7 +97,8 @@ def image_size(model):
     """Pixels of its pictures."""
     backbone = backbone_of(model)
     if 'model' not in backbone:
-        return 224 if backbone.type == 'ResNet' else 32  # ImageNet's, and those of CIFAR and of canvases of digits
+        # ImageNet's, CIFAR's, and one for arrays of any size
+        return {('ResNet', 50): 224, ('mmlt.CIFARResNet', 32): 32}.get((backbone.type, backbone.depth), 28)
     return backbone.get('image_size') or open_clip.get_model_config(backbone.model)['vision_cfg']['image_size']
 
 
@@ -214,7 +215,7 @@ def test_pictures_come_in_the_size_of_the_tower(path, tmp_path):
         if loader is None:
             continue
         pipeline = Compose([TRANSFORMS.build(t) for t in loader.dataset.pipeline])
-        drawn = DRAWN_SIZE.get(loader.dataset.type, 28)
+        drawn = 32 if 'CIFAR' in loader.dataset.type else DRAWN_SIZE.get(loader.dataset.type, 28)
         img = pixels[:drawn, :drawn].copy()
         packed = pipeline(dict(img=img, img_path=str(file), gt_label=3, caption='a photo'))
         assert packed['inputs'].shape == (3, size, size)
