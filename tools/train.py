@@ -121,14 +121,17 @@ def prepare(stage: Stage, last: bool, args) -> bool:
         return True
     if restarts(stage, last, args) or record.read() is None:
         return True
-    if (difference := record.difference(cfg, ('randomness',) if stage.shared else ())) is not None:
+    # A run that failed before its first checkpoint, for a wrong setting perhaps, binds nobody.
+    started = record.finished or find_latest_checkpoint(stage.work_dir) is not None
+    difference = record.difference(cfg, ('randomness',) if stage.shared else ())
+    if started and difference is not None:
         raise InputError(
             f"'{stage.work_dir}' holds a run of another config: {difference}. Give another --work-dir, or train it "
             f'anew with --restart{"" if last else " " + stage.name}.'
         )
     if record.finished:
         return False
-    if find_latest_checkpoint(stage.work_dir) is not None:
+    if started:
         cfg.resume, cfg.load_from = True, None
     return True
 

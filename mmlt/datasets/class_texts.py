@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmengine.logging import print_log
@@ -22,45 +24,10 @@ NAMED_CORPORA = {'mnist-lt': Path(__file__).parent / 'corpora' / 'mnist-lt'}
 DROPPED_SECTIONS = ('external links', 'references', 'further reading', 'bibliography')
 
 _HEADING = re.compile(r'^\s*(=+)\s*(.+?)\s*\1\s*$')
-_ABBREVIATIONS = frozenset(
-    [
-        'e.g',
-        'i.e',
-        'cf',
-        'vs',
-        'etc',
-        'approx',
-        'ca',
-        'dr',
-        'mr',
-        'mrs',
-        'ms',
-        'st',
-        'mt',
-        'no',
-        'vol',
-        'pp',
-        'fig',
-        'ed',
-        'eds',
-        'gen',
-        'sp',
-        'spp',
-        'var',
-        'subsp',
-        'syn',
-        'al',
-        'inc',
-        'ltd',
-        'co',
-        'jr',
-        'sr',
-        'prof',
-        'rev',
-        'est',
-        'u.s',
-        'u.k',
-    ]
+# What a full stop follows without ending a sentence: initials, and these.
+_ABBREVIATION = re.compile(
+    r'(?:[A-Z]\.)*[A-Z]|(?i:c|e\.g|i\.e|cf|vs|etc|approx|ca|dr|mr|mrs|ms|st|mt|no|vol|pp|fig|ed|eds|gen|spp?|var|subsp|'
+    r'syn|al|inc|ltd|co|jr|sr|prof|rev|est|u\.s|u\.k)'
 )
 _BOUNDARY = re.compile(r'[.!?]["\')\]]*\s+(?=["\'(\[]*[A-Z0-9])')
 
@@ -83,9 +50,11 @@ def decode(data: bytes, where: str) -> str:
     except UnicodeDecodeError as e:
         try:
             return data.decode('gb18030')
-        except UnicodeDecodeError:
+        except UnicodeDecodeError as f:
+            # The right one of the two encodings gets further; a byte order mark is cut off before positions count.
+            at = max(e.start + len(data) - len(e.object), f.start)
             raise InputError(
-                f"'{where}' is neither UTF-8 nor GBK: byte {e.start + 1} is 0x{data[e.start]:02x}. Save it as UTF-8."
+                f"'{where}' is neither UTF-8 nor GBK: byte {at + 1} is 0x{data[at]:02x}. Save it as UTF-8."
             ) from e
 
 
@@ -105,7 +74,7 @@ def split_sentences(paragraph: str) -> list[str]:
     for match in _BOUNDARY.finditer(paragraph):
         word = paragraph[start : match.start()].rsplit(None, 1)[-1:] or ['']
         word = word[0].lstrip('("\'[')
-        if paragraph[match.start()] == '.' and (re.fullmatch(r'[A-Z]', word) or word.lower() in _ABBREVIATIONS):
+        if paragraph[match.start()] == '.' and _ABBREVIATION.fullmatch(word):
             continue
         sentences.append(paragraph[start : match.end()].strip())
         start = match.end()
@@ -127,6 +96,8 @@ def parse_article(text: str, drop_sections: Sequence[str] = DROPPED_SECTIONS) ->
     """
     dropped = {s.lower() for s in drop_sections}
     sentences, dropped_level = [], None
+    # A line that begins in lower case goes on with a sentence that was wrapped.
+    text = re.sub(r'(?<=[^\s=.!?])[ \t]*\r?\n[ \t]*(?=[a-z])', ' ', text)
     for line in text.splitlines():
         if heading := _HEADING.match(line):
             level = len(heading[1])
@@ -177,8 +148,11 @@ class ClassTexts:
         min_words: int = 3,
         drop_sections: Sequence[str] = DROPPED_SECTIONS,
     ):
+        if max_sentences is not None and max_sentences < 1:
+            raise InputError(f'ClassTexts: max_sentences is {max_sentences}; give at least 1, or None for all.')
         self.path, self.templates, self.max_sentences = path, templates, max_sentences
-        self.min_words, self.drop_sections = min_words, tuple(drop_sections)
+        self.min_words = min_words
+        self.drop_sections = (drop_sections,) if isinstance(drop_sections, str) else tuple(drop_sections)
 
     def read(self, classes: Sequence[str], source: str | Sequence[Sequence[str]] | None = None) -> list[list[str]]:
         """Collect the sentences of every class.
@@ -223,10 +197,12 @@ class ClassTexts:
         return texts_fingerprint(self.read(classes, source))
 
     def _texts(self, path, classes: Sequence[str]) -> list[list[str]]:
+        if isinstance(path, os.PathLike):
+            path = os.fspath(path)
         if not isinstance(path, str):
             if len(path) != len(classes):
                 raise InputError(f'There are texts of {len(path)} classes, but {len(classes)} classes.')
-            return [list(sentences) for sentences in path]
+            return [self._sentences([own]) if isinstance(own, str) else list(own) for own in path]
         folder = Path(NAMED_CORPORA.get(path, path))
         if not folder.exists():
             raise InputError(
@@ -247,6 +223,11 @@ class ClassTexts:
         for place in (folder, folder / 'wiki'):
             if any(place.glob('desc_*.txt')):
                 files = [place / f'desc_{i}.txt' for i in range(len(classes))]
+                if more := [f for f in place.glob('desc_*.txt') if f not in files]:
+                    raise InputError(
+                        f"'{more[0]}' is the text of no class: there are {len(classes)}, and the files are numbered "
+                        'by their labels from 0.'
+                    )
                 break
         else:
             known = {_plain(f.stem): f for f in sorted(folder.glob('*.txt'))}
@@ -287,13 +268,28 @@ def _read_json(path: Path) -> dict[str, list[str]]:
     return texts
 
 
+def _rows(reader: csv.DictReader, path: Path) -> Iterator[dict]:
+    try:
+        yield from reader
+    except csv.Error as e:
+        raise InputError(
+            f"'{path}', line {reader.line_num}: {e}. Long texts go into a folder of .txt files, or into JSON."
+        ) from e
+
+
 def _read_csv(path: Path) -> dict[str, list[str]]:
-    reader = csv.DictReader(decode(path.read_bytes(), str(path)).splitlines(keepends=True))
+    csv.field_size_limit(2**31 - 1)  # an article is longer than the 131,072 characters that it allows
+    reader = csv.DictReader(io.StringIO(decode(path.read_bytes(), str(path)), newline=''))
     for column in ('class', 'text'):
         if column not in (reader.fieldnames or ()):
             raise InputError(f"'{path}' has no column '{column}' in its first line: it needs a header class,text.")
     texts: dict[str, list[str]] = {}
-    for row in reader:
+    for row in _rows(reader, path):
+        if None in row:
+            raise InputError(
+                f"'{path}', line {reader.line_num}: there are more fields than columns; a text with a comma has to "
+                'stand in quotation marks.'
+            )
         if not row['text']:
             raise InputError(f"'{path}', line {reader.line_num}: class '{row['class']}' has an empty text.")
         texts.setdefault(row['class'], []).append(row['text'])
@@ -302,6 +298,8 @@ def _read_csv(path: Path) -> dict[str, list[str]]:
 
 def _by_class(texts: dict[str, list[str]], classes: Sequence[str], path: Path) -> list[list[str]]:
     known = {_plain(name): value for name, value in texts.items()}
+    if len(known) < len(texts):
+        raise InputError(f"'{path}' has a class twice, with names that differ in case or spaces alone: join them.")
     if unknown := [name for name in texts if _plain(name) not in {_plain(c) for c in classes}]:
         raise InputError(
             f"'{path}' has texts of '{unknown[0]}', which is none of the {len(classes)} classes: rename it as in the "

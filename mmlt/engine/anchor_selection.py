@@ -78,6 +78,11 @@ def select_anchors(
             f'{type(dataset).__name__} has no pipeline of its own: anchor selection needs a plain training dataset.'
         )
     labels = dataset_labels(dataset)
+    if missing := sorted(set(range(len(model.head.classes))) - set(labels.tolist())):
+        raise InputError(
+            f"Class {missing[0]} ('{model.head.classes[missing[0]]}') has sentences but no training image to score "
+            'them with: give it at least one, or remove the class.'
+        )
     chosen = few_of_each(labels, images_per_class, seed)
     viewed = copy.copy(dataset)
     viewed.pipeline = Compose([TRANSFORMS.build(t) for t in pipeline])

@@ -21,7 +21,7 @@ def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """
     digest = hashlib.blake2b(digest_size=12)
     for name in sorted(tensors):
-        digest.update(name.encode())
+        digest.update(f'{name} {tuple(tensors[name].shape)} {tensors[name].dtype}\0'.encode())
         digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 

@@ -174,8 +174,8 @@ def test_csv(tmp_path):
         f'source,text,class\nx,"{APPLE}",apple\nx,{PEAR},red pear\n\nx,A plum is small.,plum\nx,It has a stone.,plum\n'
     )
     assert read(path) == SPLIT
-    path.write_text('class,text\napple,"one two\nthree four\n== References ==\nno"\n')
-    assert read(path, classes=['apple'], min_words=1) == [['one two', 'three four']]
+    path.write_text('class,text\napple,"One two\nThree four\n== References ==\nno"\n')
+    assert read(path, classes=['apple'], min_words=1) == [['One two', 'Three four']]
 
 
 def test_unquoted_comma_in_csv(tmp_path):
@@ -184,6 +184,14 @@ def test_unquoted_comma_in_csv(tmp_path):
     path.write_text('class,text\napple,An apple is round, and it is red.\n')
     with pytest.raises(InputError, match=r"texts\.csv', line 2"):
         read(path, classes=['apple'])
+
+
+def test_wrapped_lines_are_one_sentence():
+    assert parse_article('An apple is a\nround fruit.\nit grows\non trees\n\nPears too') == [
+        'An apple is a round fruit.',
+        'it grows on trees',
+        'Pears too',
+    ]
 
 
 def test_csv_with_a_long_text_and_odd_separators(tmp_path):

@@ -181,7 +181,7 @@ def test_losses_are_mixed(make, teacher_file, ratio):
         assert set(losses) == {'loss_ccl', 'loss_distill', 'logit_scale'}
         assert losses['loss_ccl'].item() == pytest.approx(ratio * ccl.item(), rel=1e-4)
         assert losses['loss_distill'].item() == pytest.approx((1 - ratio) * distill.item(), rel=1e-4)
-    parameters = {n: p for n, p in model.named_parameters()}
+    parameters = dict(model.named_parameters())
     actual = torch.autograd.grad(losses['loss_ccl'] + losses['loss_distill'], list(parameters.values()))
     expected = torch.autograd.grad(ratio * ccl + (1 - ratio) * distill, list(parameters.values()))
     largest = max(b.abs().max() for b in expected)

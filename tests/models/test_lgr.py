@@ -426,14 +426,15 @@ def test_texts_in_any_script_survive(tmp_path):
 
 
 def test_averaged_model_follows(build):
-    """EMA copies the model before the anchors are read."""
+    """EMA copies the model before the weights are initialised, and with them the anchors read and checked."""
+    source = build(RAGGED, dtype=torch.float32)
 
     class Model(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.head = LGRHead(7, WIDTH, hidden_channels=5)
+            self.head = LGRHead(7, WIDTH, hidden_channels=5, anchors=source.anchors)
 
-    model, source = Model(), build(RAGGED, dtype=torch.float32)
+    model = Model()
     average = ExponentialMovingAverage(model, momentum=0.5)
     model.head.load_state_dict(source.state_dict())
     average.update_parameters(model)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from torch import Tensor
 
 from mmlt.engine.anchor_selection import listing, select_anchors
@@ -66,16 +66,24 @@ class AnchorSelectionHook(Hook):
         """Select and write the anchors."""
         model, loader = unwrap(runner.model), runner.train_dataloader
         evaluated = runner.cfg.get('test_dataloader') or runner.cfg.get('val_dataloader') or runner.cfg.train_dataloader
-        anchors, scores = select_anchors(
-            model,
-            loader.dataset,
-            evaluated.dataset.pipeline,
-            self.num_anchors,
-            self.images_per_class,
-            self.method,
-            batch_size=loader.batch_size,
-            num_workers=loader.num_workers,
-        )
+        averaged = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+        for hook in averaged:
+            hook._swap_ema_parameters()  # the checkpoint holds the averaged weights
+        try:
+            anchors, scores = select_anchors(
+                model,
+                loader.dataset,
+                evaluated.dataset.pipeline,
+                self.num_anchors,
+                self.images_per_class,
+                self.method,
+                seed=runner.seed or 0,
+                batch_size=loader.batch_size,
+                num_workers=loader.num_workers,
+            )
+        finally:
+            for hook in averaged:
+                hook._swap_ema_parameters()
         if is_main_process():
             write_anchors(
                 anchors, scores, model.table.sentences, osp.join(runner.work_dir, self.filename), runner.logger.info

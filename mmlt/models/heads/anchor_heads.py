@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 
 import torch
@@ -53,6 +54,7 @@ class AnchorHead(ClsHead):
         self.anchors, self.num_anchors = anchors, num_anchors
         self.classes: tuple[str, ...] | None = None
         self.facts: dict = {}
+        self._sentences: list[list[str]] | None = None
         self.register_buffer('anchor_features', torch.zeros(num_classes, 0, in_channels))
         self.register_buffer('anchor_counts', torch.zeros(num_classes, dtype=torch.long))
         self.register_buffer('anchor_scale', torch.zeros(()))
@@ -107,7 +109,8 @@ class AnchorHead(ClsHead):
                 f"The anchors in '{self.anchors}' are of another class list: class {i} is '{a}' there and '{b}' in the "
                 'dataset. Select them anew with this class list.'
             )
-        if self.classes is not None and facts.get('corpus') and facts.get('texts'):
+        ours = (facts.get('texts') or {}).get('type') == 'mmlt.ClassTexts'
+        if self.classes is not None and facts.get('corpus') and ours:
             corpus = ROOT_DATASETS.build(facts['texts'])
             if corpus.fingerprint(self.classes, self.class_texts) != facts['corpus']:
                 raise InputError(
@@ -141,8 +144,14 @@ class AnchorHead(ClsHead):
         self.anchor_texts = text_to_tensor(json.dumps(anchors.sentences)).to(device)
         self.forget_tables()
 
+    def _preload(self) -> None:
+        """Take the anchors of a file that is there already, so that copies of the model have the right shapes."""
+        if self.anchors is not None and os.path.isfile(self.anchors):
+            self._take(Anchors.load(self.anchors))
+
     def forget_tables(self) -> None:
         """Called where the anchors changed."""
+        self._sentences = None
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         for name in ('anchor_features', 'anchor_texts'):
@@ -155,7 +164,9 @@ class AnchorHead(ClsHead):
     @property
     def sentences(self) -> list[list[str]]:
         """Texts of the anchor sentences of every class."""
-        return json.loads(tensor_to_text(self.anchor_texts))
+        if self._sentences is None:
+            self._sentences = json.loads(tensor_to_text(self.anchor_texts))
+        return self._sentences
 
     def _image(self, feats: tuple[Tensor, ...]) -> Tensor:
         image = feats[-1].to(torch.promote_types(feats[-1].dtype, torch.float32))
@@ -254,6 +265,7 @@ class LGRHead(AnchorHead):
         self.detach_norm, self.fusion, self.explain = detach_norm, fusion, explain
         self._table: AnchorTable | None = None
         self._branches: tuple[Tensor, Tensor] | None = None  # logits of the last call
+        self._preload()
 
     def _take(self, anchors: Anchors) -> None:
         super()._take(anchors)
@@ -262,13 +274,15 @@ class LGRHead(AnchorHead):
 
     def forget_tables(self) -> None:
         """See :class:`AnchorHead`."""
+        super().forget_tables()
         self._table = None
 
     @property
     def table(self) -> AnchorTable:
         """Tables of the anchors, where the anchors are."""
-        if self._table is None or self._table.values.device != self.anchor_features.device:
-            self._table = AnchorTable(self.anchor_features, self.anchor_counts, self.norm_key.eps)
+        own = self.anchor_features
+        if self._table is None or (self._table.values.device, self._table.values.dtype) != (own.device, own.dtype):
+            self._table = AnchorTable(own, self.anchor_counts, self.norm_key.eps)
         return self._table
 
     def _fold(self, image: Tensor) -> Tensor:
@@ -348,7 +362,9 @@ class LGRHead(AnchorHead):
         samples = self._get_predictions(fused.log(), data_samples)
         if explain:
             labels = fused.argmax(-1)
-            attention = sentence_attention(self._fold(self._image(feats)), labels, self.table)
+            image = self._image(feats)
+            with torch.autocast(image.device.type, enabled=False):
+                attention = sentence_attention(self._fold(image), labels, self.table)
             sentences = self.sentences
             for i, sample in enumerate(samples):
                 own = sentences[int(labels[i])]
@@ -395,6 +411,7 @@ class AnchorKNNHead(AnchorHead):
     ):
         super().__init__(num_classes, in_channels, anchors, num_anchors, **kwargs)
         self.num_neighbours, self.scale = num_neighbours, logit_scale
+        self._preload()
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
         """The image embedding, (N, D)."""

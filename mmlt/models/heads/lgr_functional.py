@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class AnchorTable:
@@ -84,7 +85,7 @@ class _TextSimilarity(torch.autograd.Function):
         size, num_classes = len(image), len(table.counts)
         queries = torch.cat([folded, image])
         cosine = image.new_empty(size, num_classes)
-        ctx.table, ctx.derivatives = table, []
+        ctx.table, derivatives = table, []
         needed = any(ctx.needs_input_grad[:2])
         # One block for all groups: small pieces would leave holes in the memory.
         free = image.new_empty(2 * size * table.num_slots) if needed else None
@@ -100,15 +101,17 @@ class _TextSimilarity(torch.autograd.Function):
                 derivative, free = free[: 2 * weights.numel()].view(2, *weights.shape), free[2 * weights.numel() :]
                 torch.mul(weights, inv_norm.unsqueeze(-1), out=derivative[1])
                 torch.mul(derivative[1], along.mul_(inv_std), out=derivative[0])
-                ctx.derivatives.append(derivative)
+                derivatives.append(derivative)
+        ctx.save_for_backward(*derivatives)  # freed by the backward pass
         return cosine
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         size = len(grad)
         table = ctx.table
         d_queries = grad.new_zeros(2 * size, table.values.shape[2])
-        for (part, values, *_), derivative in zip(table.chunks(), ctx.derivatives):
+        for (part, values, *_), derivative in zip(table.chunks(), ctx.saved_tensors):
             weighted = derivative * grad[:, part].unsqueeze(-1)
             d_queries.addmm_(weighted.view(2 * size, -1), values.flatten(0, 1))
         return d_queries[:size], d_queries[size:], None, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from mmengine.dist import get_rank, get_world_size
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from mmlt.errors import InputError
 from mmlt.registry import MODELS
@@ -63,6 +64,7 @@ class _ShardedContrastive(torch.autograd.Function):
         return (image_loss.mean() + text_loss.mean()) / 2
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         (image, text, scale, all_image, all_text, image_target, text_target, image_logits, text_logits,
          all_image_lse, all_text_lse, image_lse, text_lse) = ctx.saved_tensors  # fmt: skip

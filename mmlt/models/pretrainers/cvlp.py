@@ -57,6 +57,11 @@ class Teacher(nn.Module):
         self.sentences = F.normalize(encode_table(self.text, table, "Teacher's sentences"), dim=-1)
 
 
+def _same_tokens(one, other) -> bool:
+    probe = ['A probe: 42 words, perhaps.']
+    return torch.equal(one(probe), other(probe))
+
+
 @MODELS.register_module()
 class CVLP(ContrastivePretrainer):
     """Class-wise visual-linguistic pretraining (VL-LTR, section 3.2).
@@ -129,6 +134,11 @@ class CVLP(ContrastivePretrainer):
         self.distill_loss = MMPRETRAIN_MODELS.build(distill_loss or dict(type='mmlt.ImageTextDistillLoss'))
         # No submodule: it is neither trained nor saved nor averaged.
         self.__dict__['teacher'] = None if teacher is None else Teacher(**teacher)
+        if teacher is not None and not _same_tokens(self.text.tokenizer, self.teacher.text.tokenizer):
+            raise InputError(
+                f"CVLP: the teacher '{teacher['model']}' has another tokenizer or context length than the student: "
+                'take a teacher of the same kind of text tower.'
+            )
         self.ratio, self.init_temperature, self.teacher_temperature = ratio, init_temperature, teacher_temperature
         self.seed = torch.initial_seed() if seed is None else seed
         self.table: TokenTable | None = None
@@ -156,6 +166,8 @@ class CVLP(ContrastivePretrainer):
         self.head.set_class_info(classes)
         sentences = self.corpus.read(classes, class_texts)
         self.table = tokenize_corpus(sentences, self.text.tokenizer, self.text.model_name)
+        if self.teacher is not None:
+            self.teacher.sentences = None  # those of other texts, if any
 
     def draw_sentences(self, labels: Tensor) -> Tensor:
         """Draw a sentence of its class for every image of this step.

@@ -212,7 +212,7 @@ class Anchors:
                 tensors['logit_scale'].item(),
                 texts['facts'],
             )
-        except (SafetensorError, KeyError, ValueError) as e:
+        except (SafetensorError, KeyError, TypeError, ValueError) as e:
             raise InputError(
                 f"'{path}' is no anchor file, or a damaged one ({type(e).__name__}: {e}): make it anew with "
                 'tools/select_anchors.py.'

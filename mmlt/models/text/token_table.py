@@ -81,10 +81,13 @@ def tokenize_corpus(sentences: Sequence[Sequence[str]], tokenizer, name: str) ->
         tokens = _read(path)
         if tokens is None:
             tokens = _tokenize(flat, tokenizer)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(f'.{os.getpid()}')
-            save_file({'tokens': tokens}, part)
-            os.replace(part, path)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part = path.with_suffix(f'.{os.getpid()}')
+                save_file({'tokens': tokens}, part)
+                os.replace(part, path)
+            except OSError as e:
+                print_log(f"The tokens cannot be kept in '{path.parent}' ({e}).", logger='current', level=30)
     barrier()  # the others read what the first has written
     if tokens is None and (tokens := _read(path)) is None:
         tokens = _tokenize(flat, tokenizer)
