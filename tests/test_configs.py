@@ -345,7 +345,8 @@ def test_more_is_its_baseline_and_its_control_but_for_the_penalty(path):
     more, control, plain = (Config.fromfile(p) for p in (path, control, path.parent / base))
     assert control.model == {**more.model, 'peak': 0.0} and 'peak' not in more.model
     assert more.model.classifier == plain.model
-    assert more.default_hooks == control.default_hooks == {**plain.default_hooks, 'more': dict(type='mmlt.MOREHook')}
+    hook = dict(type='mmlt.MOREHook', **(dict(protocol='db') if is_multi_label(plain.model) else {}))
+    assert more.default_hooks == control.default_hooks == {**plain.default_hooks, 'more': hook}
     for cfg in (more, control, plain):
         cfg.pop('model'), cfg.pop('default_hooks')
     assert more._cfg_dict == control._cfg_dict == plain._cfg_dict
