@@ -2,7 +2,7 @@
 # Validated on groups of emoji that are in neither of the other splits.
 dataset_type = 'mmlt.TwemojiLT'
 
-# Arrays are RGB all the way. More augmentation than this costs accuracy.
+# Arrays are RGB all the way. Emoji are drawn upright and centred: little augmentation.
 train_pipeline = [
     dict(type='NumpyToPIL', to_rgb=False),
     dict(type='torchvision/RandomAffine', degrees=5, translate=(0.05, 0.05), scale=(0.95, 1.05), fill=255),
