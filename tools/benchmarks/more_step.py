@@ -9,6 +9,7 @@ in memory; the optimizer's step is not part of it.
 import argparse
 import os.path as osp
 import sys
+import time
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
@@ -73,6 +74,7 @@ def main():
 
         return run
 
+    clock = time.process_time if args.device == 'cpu' else time.perf_counter
     plain = build(classifier)
     print(f'{args.model}, batch {args.batch}, {args.classes} classes, {args.device}, {torch.get_num_threads()} threads')
     compare(
@@ -85,6 +87,7 @@ def main():
             'plain, one pass': step(plain),
         },
         args.rounds,
+        clock,
     )
 
     def predict(model):
@@ -101,6 +104,7 @@ def main():
         'prediction',
         {'plain': predict(plain), 'MORE, merged': predict(more().merge()), 'MORE, split': predict(more())},
         args.rounds,
+        clock,
     )
 
 
