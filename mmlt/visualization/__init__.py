@@ -1,3 +1,4 @@
+from .class_sizes import class_size_report, plot_class_sizes, print_class_sizes
 from .comparison import comparison_markdown, comparison_table, summarise
 from .figures import png_path
 from .gain import class_gains, plot_class_gain
@@ -10,6 +11,7 @@ __all__ = [
     'LossCurves',
     'check_same_classes',
     'class_gains',
+    'class_size_report',
     'comparison_markdown',
     'comparison_table',
     'loss_curves',
@@ -17,9 +19,11 @@ __all__ = [
     'named_runs',
     'plot_class_accuracy',
     'plot_class_gain',
+    'plot_class_sizes',
     'plot_losses',
     'plot_retrieval',
     'png_path',
+    'print_class_sizes',
     'print_table',
     'read_losses',
     'read_report',
