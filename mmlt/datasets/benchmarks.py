@@ -15,7 +15,7 @@ from mmpretrain.datasets.utils import check_md5
 from tqdm import tqdm
 
 from mmlt.datasets.cifar_lt import CIFAR10LT, CIFAR100LT
-from mmlt.datasets.inaturalist import INaturalist2018, read_categories
+from mmlt.datasets.inaturalist import INaturalist2018
 from mmlt.datasets.long_tail import exponential_profile
 from mmlt.datasets.long_tailed_dataset import parse_annotation, read_class_names, read_error
 from mmlt.datasets.own_pictures import PARTIAL_SUFFIXES, listing
@@ -225,7 +225,7 @@ def check_files(folder: str, files: Sequence[str], what: str, decode: bool = Fal
             )
         if empty:
             problems.append(
-                f'{what}: {len(empty):,} pictures are empty files, {listing(empty)}: the disk was full, or the download '
+                f'{what}: {len(empty):,} pictures are empty files, {listing(empty)}: the disk was full or the download '
                 'broke off; fetch them again.'
             )
         if decode:
@@ -348,6 +348,10 @@ def read_places_lt(benchmark: Benchmark, root: str, contents: Contents) -> None:
             return
 
 
+def _inat18(root: str, names: str | None) -> INaturalist2018:
+    return INaturalist2018('train2018.json', classes=names, data_root=root, lazy_init=True)
+
+
 def read_inat18(benchmark: Benchmark, root: str, contents: Contents) -> None:
     """The competition's JSON files, and the species' names."""
     names: str | None = 'categories.json'
@@ -358,9 +362,9 @@ def read_inat18(benchmark: Benchmark, root: str, contents: Contents) -> None:
         )
         names = None
     # One reader for both splits: it compares their categories.
-    reader = contents.attempt(
-        lambda: INaturalist2018('train2018.json', classes=names, data_root=root, lazy_init=True)
-    ) or INaturalist2018('train2018.json', data_root=root, lazy_init=True)
+    reader = contents.attempt(_inat18, root, names)
+    if reader is None:  # the names are broken
+        reader = _inat18(root, None)
     for split in benchmark.images:
         found = contents.attempt(reader.read_annotation, osp.join(root, f'{split}2018.json'))
         if found is not None:

@@ -404,6 +404,11 @@ def artificial_tail(labels: np.ndarray, num_classes: int, ratio: float, seed: in
     # The largest top whose profile, rounded down, fits below the sizes; the loop mends rounding errors of the powers.
     limits = (sizes[order] + 1) * ratio ** (np.arange(num_classes) / max(num_classes - 1, 1))
     top = int(np.ceil(limits.min())) - 1
+    if ratio >= 1 and top < ratio:
+        raise InputError(
+            f'A tail of ratio {ratio:g} leaves classes without pictures, since the largest class can have {top}: '
+            f'choose at most {top}.'
+        )
     profile = exponential_profile(top, ratio, num_classes)
     while (np.array(profile) > sizes[order]).any():
         top -= 1
