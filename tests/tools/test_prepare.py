@@ -1,14 +1,18 @@
 """From a folder, table or list of pictures to lists and configs that train."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS, MODELS
 from PIL import Image
+from safetensors.torch import save_file
 
 from mmlt import InputError
 from mmlt.datasets.own_pictures import artificial_tail, balanced_split, default_test_size, prompt_names
@@ -407,3 +411,18 @@ def test_from_digits_to_a_vlltr_result_in_two_commands(prepare, train_tool, tmp_
     folder = Path('work_dirs/vlltr_digits')
     assert {p.name for p in folder.glob('*')} >= {'epoch_2.pth', 'shot_report.json', 'cvlp'}
     assert (folder / 'cvlp' / 'anchors.safetensors').is_file()
+
+
+@pytest.mark.slow
+def test_every_method_trains_from_a_weight_file(prepare, train_tool, test_tool, fruit):
+    torch.manual_seed(20)
+    clip = open_clip.create_model('mmlt-tiny-rn')
+    save_file({k: v.contiguous() for k, v in clip.state_dict().items()}, 'w.safetensors')
+    weights = ['--model', 'mmlt-tiny-rn', '--pretrained', 'w.safetensors']
+    prepare.main([str(fruit), '--out', 'out', '--name', 'x', '--epochs', '1', '--batch-size', '8', *weights])
+    lines = Path('out/dataset_x.py').read_text()
+    Path('out/dataset_x.py').write_text(re.sub(r'num_workers=\d+', 'num_workers=0', lines))
+    for method in ('vlltr', 'ballad', 'ce'):
+        assert 0 <= train_tool.main([f'out/{method}_x.py'])['shot/all'] <= 100
+    assert list(Path('work_dirs/vlltr_x/features').glob('*.safetensors'))
+    assert 0 <= test_tool.main(['out/zeroshot_x.py'])['shot/all'] <= 100
