@@ -1,3 +1,4 @@
+from .class_sizes import class_size_report, plot_class_sizes, print_class_sizes
 from .comparison import comparison_markdown, comparison_table, summarise
 from .discrepancy import plot_discrepancy
 from .figures import png_path
@@ -11,6 +12,7 @@ __all__ = [
     'LossCurves',
     'check_same_classes',
     'class_gains',
+    'class_size_report',
     'comparison_markdown',
     'comparison_table',
     'loss_curves',
@@ -19,9 +21,11 @@ __all__ = [
     'plot_class_accuracy',
     'plot_class_gain',
     'plot_discrepancy',
+    'plot_class_sizes',
     'plot_losses',
     'plot_retrieval',
     'png_path',
+    'print_class_sizes',
     'print_table',
     'read_losses',
     'read_report',

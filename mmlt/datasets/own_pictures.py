@@ -1,0 +1,431 @@
+"""One's own pictures: from a folder, table or list to a checked long-tailed split."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import os.path as osp
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from mmlt.datasets.long_tail import exponential_profile, select_long_tail
+from mmlt.datasets.long_tailed_dataset import parse_annotation, read_class_names
+from mmlt.errors import InputError
+
+PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.ppm', '.pgm')
+
+# What browsers and download tools call a file that is not complete yet.
+PARTIAL_SUFFIXES = ('.part', '.partial', '.crdownload', '.download', '.aria2', '.tmp')
+
+_SPLIT_NAMES = {'train', 'training', 'val', 'valid', 'validation', 'test', 'testing'}
+
+
+@dataclass
+class Pictures:
+    """Pictures with their labels.
+
+    Args:
+        root (str): Folder that the files are relative to.
+        files (list[str]): N paths.
+        labels (np.ndarray): Shape (N, ).
+        classes (list[str]): C classes as the source names them.
+        notes (list[str]): What was left out. Defaults to none.
+    """
+
+    root: str
+    files: list[str]
+    labels: np.ndarray
+    classes: list[str]
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, root: str, files: Sequence[str], keys: Sequence[str]) -> Pictures:
+        """Number the classes by their names; numbers are sorted as numbers."""
+        classes = sorted(set(keys), key=lambda key: (0, int(key), key) if key.isdecimal() else (1, 0, key))
+        number = {key: i for i, key in enumerate(classes)}
+        return cls(root, list(files), np.array([number[key] for key in keys], dtype=np.int64), classes)
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Drop all pictures but these."""
+        self.files, self.labels = [self.files[i] for i in indices], self.labels[list(indices)]
+
+
+def listing(names: Sequence[str], limit: int = 5) -> str:
+    """The first names in quotes, and how many more there are."""
+    more = f' and {len(names) - limit:,} more' if len(names) > limit else ''
+    return ', '.join(f"'{n}'" for n in names[:limit]) + more
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file has the suffix of a picture."""
+    return name.lower().endswith(PICTURE_SUFFIXES)
+
+
+def check_partial(names: Sequence[str], where: str) -> None:
+    """Raise an InputError if a download tool's unfinished file is among the names."""
+    if partial := [n for n in names if n.lower().endswith(PARTIAL_SUFFIXES)]:
+        raise InputError(
+            f"'{where}' is only half downloaded: there are unfinished files, {listing(partial)}. Complete the "
+            'download, or remove them.'
+        )
+
+
+def read_source(source: str, root: str | None = None) -> Pictures:
+    """Find pictures and their classes.
+
+    Args:
+        source (str): A folder with a folder of pictures for every class; a
+            ``.csv`` or ``.tsv`` table with the columns ``image`` and
+            ``label``; or a list of ``relative/path label`` lines.
+        root (str, optional): What the paths in a table or list are relative
+            to. Defaults to None, the folder that it lies in.
+
+    Returns:
+        Pictures: None of them is read yet, all exist.
+
+    Raises:
+        InputError: There is nothing of this kind, or it has a fault; see
+            :func:`read_folder`, :func:`read_table`, :func:`read_list`.
+    """
+    if osp.isdir(source):
+        return read_folder(source)
+    if not osp.isfile(source):
+        raise InputError(
+            f"'{source}' does not exist: give a folder with a folder of pictures for every class, a .csv file with "
+            'the columns image and label, or a list of `relative/path label` lines.'
+        )
+    root = osp.abspath(root or osp.dirname(source) or '.')
+    if source.lower().endswith(('.csv', '.tsv')):
+        return read_table(source, root)
+    if is_picture(source):
+        raise InputError(f"'{source}' is a single picture: give the folder that has a folder for every class.")
+    return read_list(source, root)
+
+
+def read_folder(folder: str) -> Pictures:
+    """Pictures by class folders; what lies deeper in one belongs to it, too.
+
+    Files that are no pictures are left out, and counted and named in the
+    notes; so are hidden files.
+
+    Args:
+        folder (str): Its sub-folders are the classes.
+
+    Returns:
+        Pictures: Sorted by class and path.
+
+    Raises:
+        InputError: No class folders, an empty one, splits in place of classes,
+            pictures beside the class folders, or unfinished downloads.
+    """
+    folder = osp.abspath(folder)
+    entries = sorted(e.name for e in os.scandir(folder))
+    hidden = {e for e in entries if e.startswith('.') or e == '__MACOSX'}
+    classes = [e for e in entries if e not in hidden and osp.isdir(osp.join(folder, e))]
+    beside = [e for e in entries if e not in hidden and e not in classes]
+    if not classes:
+        raise InputError(f"'{folder}' has no sub-folders: it needs a folder of pictures for every class.")
+    if set(map(str.lower, classes)) <= _SPLIT_NAMES:
+        raise InputError(
+            f"'{folder}' has the splits {listing(classes)} and no classes: give one of them, for example "
+            f"'{osp.join(folder, classes[0])}', whose sub-folders are the classes."
+        )
+    if loose := [e for e in beside if is_picture(e)]:
+        raise InputError(
+            f"{len(loose)} pictures in '{folder}' lie beside the class folders, {listing(loose)}: move them into the "
+            'folder of their class.'
+        )
+    files, keys, others = [], [], beside
+    for name in tqdm(classes, desc='Class folders', mininterval=2, disable=None):
+        inside = sorted(
+            osp.relpath(osp.join(place, file), folder)
+            for place, _, names in os.walk(osp.join(folder, name))
+            for file in names
+            if not file.startswith('.')
+        )
+        own = [f for f in inside if is_picture(f)]
+        check_partial([f for f in inside if f not in own], osp.join(folder, name))
+        if not own:
+            raise InputError(f"The class folder '{osp.join(folder, name)}' has no pictures: fill it or remove it.")
+        files += own
+        keys += [name] * len(own)
+        others += [f for f in inside if not is_picture(f)]
+    check_partial(beside, folder)
+    pictures = Pictures.of(folder, files, keys)
+    if others:
+        pictures.notes.append(f'{len(others):,} files are no pictures and are left out: {listing(others)}.')
+    return pictures
+
+
+def read_table(path: str, root: str) -> Pictures:
+    """Pictures from the columns ``image`` and ``label`` of a table.
+
+    Args:
+        path (str): ``.csv`` (comma) or ``.tsv`` (tab) in UTF-8, with a header.
+        root (str): What its paths are relative to.
+
+    Returns:
+        Pictures: In the order of the table.
+
+    Raises:
+        InputError: No header, an empty value, or listed files that are missing
+            or no pictures.
+    """
+    # utf-8-sig: spreadsheets write a byte order mark.
+    with open(path, newline='', encoding='utf-8-sig') as f:
+        reader = csv.DictReader(f, delimiter='\t' if path.lower().endswith('.tsv') else ',')
+        reader.fieldnames = header = [name.strip() for name in reader.fieldnames or ()]
+        for column in ('image', 'label'):
+            if column not in header:
+                hint = ' Its first line names a picture: there is no header.' if any(map(is_picture, header)) else ''
+                raise InputError(
+                    f"'{path}' has no column '{column}': its first line must name the columns, image,label.{hint}"
+                )
+        files, keys = [], []
+        for row in reader:
+            for column in ('image', 'label'):
+                if not (row[column] or '').strip():
+                    raise InputError(f"'{path}', line {reader.line_num}: the {column} is missing.")
+            files.append(row['image'].strip())
+            keys.append(row['label'].strip())
+    if not files:
+        raise InputError(f"'{path}' has a header but no rows.")
+    _check_listed(path, root, files)
+    return Pictures.of(root, files, keys)
+
+
+def read_list(path: str, root: str) -> Pictures:
+    """Pictures from ``relative/path label`` lines, labels from 0.
+
+    Where every label has a folder of its own, the folder's name is the class;
+    otherwise the label's number is.
+
+    Args:
+        path (str): Text file.
+        root (str): What its paths are relative to.
+
+    Returns:
+        Pictures: In the order of the list; labels stay as they are.
+
+    Raises:
+        InputError: A line of another form, a label without pictures, or listed
+            files that are missing or no pictures.
+    """
+    files, labels = parse_annotation(path)
+    if not files:
+        raise InputError(f"'{path}' lists no images.")
+    present = np.unique(labels)
+    if present.tolist() != list(range(len(present))):
+        raise InputError(
+            f"'{path}' has {len(present)} different labels from {present[0]} to {present[-1]}: number the classes "
+            '0, 1, 2, ... without gaps.'
+        )
+    _check_listed(path, root, files)
+    pairs = {(osp.basename(osp.dirname(file)), int(label)) for file, label in zip(files, labels)}
+    one_each = len(pairs) == len(present) == len({folder for folder, _ in pairs if folder})
+    names = {label: folder for folder, label in pairs}
+    classes = [names[c] if one_each else str(c) for c in range(len(present))]
+    pictures = Pictures(root, files, labels, classes)
+    if not one_each:
+        pictures.notes.append('The classes have numbers for names, which say nothing in a prompt: give --class-names.')
+    return pictures
+
+
+def _check_listed(path: str, root: str, files: Sequence[str]) -> None:
+    if missing := [f for f in files if not osp.isfile(osp.join(root, f))]:
+        raise InputError(
+            f"'{path}' and the pictures disagree: {len(missing):,} of the {len(files):,} listed files are not in "
+            f"'{root}', {listing(missing)}. Complete the download, or say by --root what the paths are relative to."
+        )
+    if others := [f for f in files if not is_picture(f)]:
+        raise InputError(
+            f"'{path}' lists {len(others):,} files that are no pictures, {listing(others)}: remove these lines."
+        )
+
+
+def _inspect(path: str) -> tuple[str | None, str]:
+    """Why a picture cannot be read (None if it can), and a hash of its file."""
+    try:
+        data = Path(path).read_bytes()
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+    except Exception as e:
+        return f'{type(e).__name__}: {e}', ''
+    return None, hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def inspect_pictures(pictures: Pictures, skip_unreadable: bool = False) -> None:
+    """Read every picture once; drop copies, in place.
+
+    Files with the same bytes are copies. Of copies in one class the first
+    stays, so that no picture is in training and test; the notes say how many
+    were dropped.
+
+    Args:
+        pictures (Pictures): Whose files are read.
+        skip_unreadable (bool): Leave out pictures that cannot be read, in
+            place of an error. Defaults to False.
+
+    Raises:
+        InputError: A picture cannot be read; copies stand in two classes.
+    """
+    paths = [osp.join(pictures.root, f) for f in pictures.files]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        bar = tqdm(pool.map(_inspect, paths), total=len(paths), desc='Reading pictures', mininterval=2, disable=None)
+        results = list(bar)
+    broken = [(f, error) for f, (error, _) in zip(pictures.files, results) if error]
+    if broken and not skip_unreadable:
+        raise InputError(
+            f'{len(broken):,} of the {len(paths):,} pictures cannot be read, the first is '
+            f"'{osp.join(pictures.root, broken[0][0])}' ({broken[0][1]}): download them again, or leave them out by "
+            '--skip-unreadable.'
+        )
+    first: dict[str, int] = {}
+    copies = []
+    for i, (error, digest) in enumerate(results):
+        if error:
+            continue
+        j = first.setdefault(digest, i)
+        if pictures.labels[i] != pictures.labels[j]:
+            a, b = (pictures.classes[pictures.labels[k]] for k in (j, i))
+            raise InputError(
+                f"The same picture stands in two classes: '{pictures.files[j]}' in '{a}' and '{pictures.files[i]}' in "
+                f"'{b}'. Remove one of them."
+            )
+        if i != j:
+            copies.append(pictures.files[i])
+    if broken:
+        names = [f for f, _ in broken]
+        pictures.notes.append(f'{len(broken):,} pictures cannot be read and are left out: {listing(names)}.')
+    if copies:
+        pictures.notes.append(f'{len(copies):,} copies of other pictures are left out: {listing(copies)}.')
+    pictures.keep(sorted(first.values()))
+    counts = np.bincount(pictures.labels, minlength=len(pictures.classes))
+    if not counts.all():
+        raise InputError(f"Class '{pictures.classes[int(counts.argmin())]}' has no picture that can be read.")
+
+
+def prompt_names(keys: Sequence[str], names_file: str | None = None) -> tuple[str, ...]:
+    """Class names as they stand in prompts: spaces for underscores.
+
+    Args:
+        keys (Sequence[str]): C classes as the source names them.
+        names_file (str, optional): Text file with a name a line, in the order
+            of ``keys``, in their place. Defaults to None.
+
+    Returns:
+        tuple[str, ...]: C names.
+
+    Raises:
+        InputError: Fewer than two classes, another number of names, an empty
+            name, or two of the same.
+    """
+    if len(keys) < 2:
+        raise InputError(f"There is one class only, '{keys[0]}': a classifier needs at least two.")
+    given = keys if names_file is None else read_class_names(names_file)
+    if len(given) != len(keys):
+        raise InputError(
+            f"'{names_file}' has {len(given)} names, but there are {len(keys)} classes, {listing(keys, 3)}: write one "
+            'name a line, in this order.'
+        )
+    names = tuple(' '.join(name.replace('_', ' ').split()) for name in given)
+    seen: dict[str, int] = {}
+    for i, name in enumerate(names):
+        if not name:
+            raise InputError(f"The class '{given[i]}' has no letters in its name: rename it, or give --class-names.")
+        if (j := seen.setdefault(name.casefold(), i)) != i:
+            raise InputError(
+                f"Two classes have the same name '{name}': '{keys[j]}' and '{keys[i]}'. Merge them, or give them "
+                'different names by --class-names.'
+            )
+    return names
+
+
+def default_test_size(counts: Sequence[int]) -> int:
+    """Test pictures a class: a fifth of the middle class, from 1 to 100."""
+    return int(np.clip(np.median(counts) / 5, 1, 100))
+
+
+def balanced_split(labels: np.ndarray, test: int, val: int, seed: int) -> dict[str, np.ndarray]:
+    """Split pictures at random, with equally many of every class in test and val.
+
+    At least half of the pictures of a class stay in training: a class of n
+    pictures gives at most n // 2 to the test split, and of the rest at most
+    half to the val split. A single picture is trained on and not tested.
+
+    Args:
+        labels (np.ndarray): Shape (N, ).
+        test (int): Test pictures a class.
+        val (int): Validation pictures a class.
+        seed (int): The same seed gives the same split.
+
+    Returns:
+        dict[str, np.ndarray]: Sorted indices of 'train', 'val', 'test'.
+    """
+    parts: dict[str, list[np.ndarray]] = {'train': [], 'val': [], 'test': []}
+    for c in np.unique(labels):
+        members = np.random.default_rng([seed, int(c)]).permutation(np.flatnonzero(labels == c))
+        tested = min(test, len(members) // 2)
+        validated = min(val, (len(members) - tested) // 2)
+        bounds = [tested, tested + validated]
+        for split, part in zip(('test', 'val', 'train'), np.split(members, bounds)):
+            parts[split].append(part)
+    return {split: np.sort(np.concatenate(part)) for split, part in parts.items()}
+
+
+def artificial_tail(labels: np.ndarray, num_classes: int, ratio: float, seed: int) -> np.ndarray:
+    """Cut a training split to an exponential profile, as large as its classes allow.
+
+    The larger a class is, the further in front it stands in the profile;
+    equal ones stay in their order.
+
+    Args:
+        labels (np.ndarray): Shape (N, ).
+        num_classes (int): C.
+        ratio (float): Largest over smallest class.
+        seed (int): The same seed keeps the same pictures.
+
+    Returns:
+        np.ndarray: Sorted indices of what is kept.
+
+    Raises:
+        InputError: A ratio below 1, or one that leaves a class empty.
+    """
+    sizes = np.bincount(labels, minlength=num_classes)
+    order = np.argsort(-sizes, kind='stable')
+    # The largest top whose profile, rounded down, fits below the sizes; the loop mends rounding errors of the powers.
+    limits = (sizes[order] + 1) * ratio ** (np.arange(num_classes) / max(num_classes - 1, 1))
+    top = int(np.ceil(limits.min())) - 1
+    if ratio >= 1 and top < ratio:
+        raise InputError(
+            f'A tail of ratio {ratio:g} leaves classes without pictures, since the largest class can have {top}: '
+            f'choose at most {top}.'
+        )
+    profile = exponential_profile(top, ratio, num_classes)
+    while (np.array(profile) > sizes[order]).any():
+        top -= 1
+        profile = exponential_profile(top, ratio, num_classes)
+    counts = np.empty(num_classes, dtype=np.int64)
+    counts[order] = profile
+    return np.sort(select_long_tail(labels, counts, seed))
+
+
+def write_list(path: str, files: Sequence[str], labels: np.ndarray) -> None:
+    """Write ``relative/path label`` lines.
+
+    Raises:
+        InputError: A path that such a line cannot hold.
+    """
+    for file in files:
+        if file != file.strip() or len(file.splitlines()) > 1:
+            raise InputError(f'The file name {file!r} begins or ends with a space or has a line break: rename it.')
+    lines = [f'{file} {label}\n' for file, label in zip(files, labels)]
+    Path(path).write_text(''.join(lines), encoding='utf-8')

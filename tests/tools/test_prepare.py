@@ -1,0 +1,428 @@
+"""From a folder, table or list of pictures to lists and configs that train."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import DATASETS, MODELS
+from PIL import Image
+from safetensors.torch import save_file
+
+from mmlt import InputError
+from mmlt.datasets.own_pictures import artificial_tail, balanced_split, default_test_size, prompt_names
+from mmlt.engine.stages import plan
+from mmlt.engine.starter_configs import Setup, format_value
+
+REPO = Path(__file__).parent.parent.parent
+TINY = ['--model', 'mmlt-tiny-rn', '--pretrained', 'none']
+
+
+@pytest.fixture(scope='module')
+def prepare():
+    path = REPO / 'tools/dataset_converters/prepare.py'
+    spec = importlib.util.spec_from_file_location('mmlt_prepare', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def picture(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def fruit(tmp_path, monkeypatch) -> Path:
+    """Class folders with 12, 6 and 2 pictures, one deeper than the others."""
+    monkeypatch.chdir(tmp_path)
+    folder, seed = tmp_path / 'pics', 0
+    for name, count in (('red_pear', 6), ('apple', 12), ('plum', 2)):
+        for i in range(count):
+            seed += 1
+            picture(folder / name / ('deep' if i == 0 else '') / f'{i}.png', seed)
+    return folder
+
+
+def entries(file: Path) -> dict[str, int]:
+    lines = [line.rsplit(' ', 1) for line in file.read_text().splitlines()]
+    assert len({name for name, _ in lines}) == len(lines)
+    return {name: int(label) for name, label in lines}
+
+
+def counts(file: Path) -> list[int]:
+    return np.bincount(list(entries(file).values()), minlength=3).tolist()
+
+
+def refused(prepare, capsys, *args) -> str:
+    with pytest.raises(SystemExit) as stop:
+        prepare.main([*map(str, args), '--out', 'out', *TINY])
+    assert stop.value.code.startswith('mmlt: ')
+    assert not Path('out/train.txt').exists()
+    return stop.value.code
+
+
+def test_folder_becomes_lists_and_a_report(prepare, fruit, capsys):
+    prepare.main([str(fruit), '--out', 'data/fruit', *TINY, '--test-per-class', '2', '--val-per-class', '1'])
+    out = Path('data/fruit')
+    assert (out / 'classes.txt').read_text().split('\n') == ['apple', 'plum', 'red pear', '']
+    assert (counts(out / 'train.txt'), counts(out / 'val.txt')) == ([9, 1, 3], [1, 0, 1])
+    assert counts(out / 'test.txt') == [2, 1, 2]
+    splits = [entries(out / f'{s}.txt') for s in ('train', 'val', 'test')]
+    together = {k: v for split in splits for k, v in split.items()}
+    assert len(together) == sum(map(len, splits)) == 20
+    names = ('apple', 'plum', 'red_pear')
+    assert all(file.startswith(f'{names[label]}/') for file, label in together.items())
+    assert 'apple/deep/0.png' in together
+    with Image.open(out / 'class_sizes.png') as image:
+        assert image.format == 'PNG'
+    said = capsys.readouterr().out
+    assert "1 classes have fewer test pictures, since half of a class stays in training: 'plum'." in said
+    assert 'red_pear -> red pear' in said
+    assert 'Now: python tools/train.py data/fruit/vlltr_fruit.py' in said
+
+
+def test_the_same_seed_gives_the_same_split(prepare, fruit):
+    for out, seed in (('a', 0), ('b', 0), ('c', 1)):
+        prepare.main([str(fruit), '--out', out, '--seed', str(seed), *TINY])
+    a, b, c = (Path(out, 'train.txt').read_text() for out in 'abc')
+    assert a == b != c
+
+
+def test_table_and_list_say_the_same_as_the_folder(prepare, fruit, tmp_path):
+    files = sorted(p.relative_to(fruit) for p in fruit.rglob('*.png'))
+    labels = {'apple': 0, 'plum': 1, 'red_pear': 2}
+    (tmp_path / 't.csv').write_text('﻿label, image\n' + ''.join(f'{f.parts[0]},{f}\n' for f in files))
+    (tmp_path / 'l.txt').write_text(''.join(f'pics/{f} {labels[f.parts[0]]}\n' for f in files))
+    prepare.main([str(fruit), '--out', 'a', '--name', 'x', *TINY])
+    prepare.main(['t.csv', '--root', str(fruit), '--out', 'b', '--name', 'x', *TINY])
+    a, b = ({p.name: p.read_text() for p in Path(out).glob('*.txt')} for out in 'ab')
+    assert a == b
+    # One picture lies deeper, so the folders do not tell the names of the labels.
+    prepare.main(['l.txt', '--class-names', 'a/classes.txt', '--out', 'c', '--name', 'x', *TINY])
+    assert Path('c/classes.txt').read_text() == a['classes.txt']
+    assert counts(Path('c/train.txt')) == counts(Path('a/train.txt'))
+
+
+def test_list_takes_names_from_folders_or_says_that_it_has_none(prepare, fruit, tmp_path, capsys):
+    for i in range(4):
+        picture(fruit / 'apple' / f'x{i}.png', 100 + i)
+        picture(fruit / 'plum' / f'x{i}.png', 200 + i)
+    lines = [f'pics/{n}/x{i}.png {y}' for y, n in enumerate(('plum', 'apple')) for i in range(4)]
+    (tmp_path / 'l.txt').write_text('\n'.join(lines))
+    prepare.main(['l.txt', '--out', 'a', *TINY])
+    assert Path('a/classes.txt').read_text() == 'plum\napple\n'  # labels stay as they are
+    assert 'give --class-names' not in capsys.readouterr().out
+    (tmp_path / 'l.txt').write_text('\n'.join([*lines, 'pics/apple/1.png 0']))
+    prepare.main(['l.txt', '--out', 'b', *TINY])
+    assert Path('b/classes.txt').read_text() == '0\n1\n'
+    assert 'which say nothing in a prompt: give --class-names' in capsys.readouterr().out
+
+
+def test_tail(prepare, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for c, n in enumerate((20, 22, 21)):
+        for i in range(n):
+            picture(tmp_path / 'pics' / f'class{c}' / f'{i}.png', 100 * c + i)
+    prepare.main(['pics', '--out', 'out', '--tail-ratio', '4', '--test-per-class', '4', *TINY])
+    assert counts(Path('out/test.txt')) == [4, 4, 4]
+    # 18, 17 and 16 are left: the largest class stands in front, and 18 -> 9 -> 4.
+    assert counts(Path('out/train.txt')) == [4, 18, 9]
+    assert 'The ratio is 4.5 in place of 4' in capsys.readouterr().out
+
+
+def test_tail_is_as_large_as_it_can_be():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        sizes, ratio = rng.integers(20, 60, 6), float(rng.integers(2, 12))
+        labels = rng.permutation(np.repeat(np.arange(6), sizes))
+        kept = np.bincount(labels[artificial_tail(labels, 6, ratio, 0)])
+
+        def fits(top, sizes=sizes, ratio=ratio):
+            wanted = [int(top * ratio ** (-k / 5) + 1e-9) for k in range(6)]
+            return (np.array(wanted) <= np.sort(sizes)[::-1]).all()
+
+        assert fits(kept.max()) and not fits(kept.max() + 1)
+        assert sorted(kept, reverse=True) == [int(kept.max() * ratio ** (-k / 5) + 1e-9) for k in range(6)]
+    with pytest.raises(
+        InputError, match='leaves classes without pictures, since the largest class can have 59: choose at most 59'
+    ):
+        artificial_tail(labels, 6, 1000, 0)
+
+
+def test_split_is_balanced_and_leaves_half():
+    labels = np.repeat(np.arange(5), (1, 2, 3, 9, 100))
+    splits = balanced_split(labels, 3, 2, seed=0)
+    found = {s: np.bincount(labels[i], minlength=5).tolist() for s, i in splits.items()}
+    assert found == {'test': [0, 1, 1, 3, 3], 'val': [0, 0, 1, 2, 2], 'train': [1, 1, 1, 4, 95]}
+    assert sorted(np.concatenate(list(splits.values()))) == list(range(115))
+    assert [default_test_size(n) for n in ([1, 2, 3], [10, 50, 900], [9000] * 3)] == [1, 10, 100]
+
+
+def test_names_are_made_for_prompts(tmp_path):
+    assert prompt_names(['sea__otter', ' Red_Fox']) == ('sea otter', 'Red Fox')
+    (tmp_path / 'n.txt').write_text('grey wolf\nred_fox\n')
+    assert prompt_names(['n01', 'n02'], str(tmp_path / 'n.txt')) == ('grey wolf', 'red fox')
+
+
+def test_what_is_no_picture_is_left_out_and_said(prepare, fruit, capsys):
+    (fruit / 'apple' / 'notes.txt').write_text('x')
+    (fruit / 'README.md').write_text('x')
+    (fruit / '.DS_Store').write_text('x')
+    (fruit / 'apple' / 'copy.png').write_bytes((fruit / 'apple' / '3.png').read_bytes())
+    prepare.main([str(fruit), '--out', 'out', *TINY])
+    said = capsys.readouterr().out
+    assert "2 files are no pictures and are left out: 'README.md', 'apple/notes.txt'." in said
+    assert "1 copies of other pictures are left out: 'apple/copy.png'." in said
+    assert sum(counts(Path('out/train.txt'))) + sum(counts(Path('out/test.txt'))) == 20
+
+
+def test_class_with_one_picture_is_trained_and_not_tested(prepare, fruit, capsys):
+    (fruit / 'plum' / '1.png').unlink()
+    prepare.main([str(fruit), '--out', 'out', *TINY])
+    assert "1 classes have a single picture, which is trained on and cannot be tested: 'plum'." in (
+        capsys.readouterr().out
+    )
+    assert (counts(Path('out/train.txt'))[1], counts(Path('out/test.txt'))[1]) == (1, 0)
+
+
+def test_broken_picture_stops_or_is_left_out(prepare, fruit, capsys):
+    whole = (fruit / 'apple' / '3.png').read_bytes()
+    (fruit / 'apple' / '3.png').write_bytes(whole[: len(whole) // 2])
+    said = refused(prepare, capsys, fruit)
+    assert "1 of the 20 pictures cannot be read, the first is '" in said and 'apple/3.png' in said
+    assert '--skip-unreadable' in said
+    prepare.main([str(fruit), '--out', 'out', *TINY, '--skip-unreadable'])
+    assert "1 pictures cannot be read and are left out: 'apple/3.png'." in capsys.readouterr().out
+
+
+def add_empty_class(folder):
+    (folder / 'quince').mkdir()
+    return "quince' has no pictures"
+
+
+def add_partial_download(folder):
+    (folder / 'apple' / 'more.zip.crdownload').write_text('x')
+    return "is only half downloaded: there are unfinished files, 'apple/more.zip.crdownload'"
+
+
+def add_same_name(folder):
+    picture(folder / 'Red pear' / '0.png', 99)
+    return "Two classes have the same name 'red pear': 'Red pear' and 'red_pear'"
+
+
+def add_copy_in_other_class(folder):
+    (folder / 'plum' / 'copy.png').write_bytes((folder / 'apple' / '3.png').read_bytes())
+    return "two classes: 'apple/3.png' in 'apple' and 'plum/copy.png' in 'plum'"
+
+
+def add_loose_picture(folder):
+    picture(folder / 'x.png', 99)
+    return "lie beside the class folders, 'x.png'"
+
+
+def make_splits(folder):
+    for name in [p.name for p in folder.iterdir()]:
+        (folder / 'train').mkdir(exist_ok=True)
+        (folder / name).rename(folder / 'train' / name)
+    (folder / 'Val').mkdir()
+    return "has the splits 'Val', 'train' and no classes"
+
+
+def keep_one_class(folder):
+    for file in [p for name in ('plum', 'red_pear') for p in (folder / name).rglob('*.png')]:
+        file.unlink()
+    for place in (folder / 'plum' / 'deep', folder / 'plum', folder / 'red_pear' / 'deep', folder / 'red_pear'):
+        place.rmdir()
+    return "one class only, 'apple'"
+
+
+@pytest.mark.parametrize(
+    'spoil',
+    [
+        add_empty_class,
+        add_partial_download,
+        add_same_name,
+        add_copy_in_other_class,
+        add_loose_picture,
+        make_splits,
+        keep_one_class,
+    ],
+    ids=lambda f: f.__name__,
+)
+def test_bad_folder(prepare, fruit, capsys, spoil):
+    sentence = spoil(fruit)
+    assert sentence in refused(prepare, capsys, fruit)
+
+
+@pytest.mark.parametrize(
+    'name, text, sentence',
+    [
+        ('t.csv', 'pics/apple/1.png,apple\n', 'Its first line names a picture: there is no header.'),
+        ('t.csv', 'image,class\npics/apple/1.png,apple\n', "has no column 'label': its first line must name"),
+        ('t.csv', 'image,label\npics/apple/1.png,\n', "'t.csv', line 2: the label is missing"),
+        ('t.csv', 'image,label\n', "'t.csv' has a header but no rows"),
+        ('t.csv', 'image,label\npics/apple/1.png,a\npics/no.png,b\n', "1 of the 2 listed files are not in '"),
+        ('t.tsv', 'image\tlabel\npics/apple/1.png\ta\nt.tsv\tb\n', "lists 1 files that are no pictures, 't.tsv'"),
+        ('l.txt', 'pics/apple/1.png 0\npics/plum/9.png 1\n', 'and the pictures disagree: 1 of the 2 listed files'),
+        ('l.txt', 'pics/apple/1.png 0\npics/plum/1.png 2\n', 'has 2 different labels from 0 to 2'),
+        ('l.txt', 'pics/apple/1.png\n', "line 1: 'pics/apple/1.png' is not of the form 'relative/path label'"),
+        ('l.txt', '\n', "'l.txt' lists no images"),
+    ],
+)
+def test_bad_table_or_list(prepare, fruit, capsys, name, text, sentence):
+    Path(name).write_text(text)
+    assert sentence in refused(prepare, capsys, name)
+
+
+def test_bad_arguments(prepare, fruit, tmp_path, capsys):
+    (tmp_path / 'n.txt').write_text('a\nb\n')
+    for args, sentence in (
+        (['nowhere'], "'nowhere' does not exist: give a folder"),
+        ([fruit / 'apple' / '1.png'], 'is a single picture: give the folder'),
+        ([fruit, '--class-names', 'n.txt'], "'n.txt' has 2 names, but there are 3 classes, 'apple'"),
+        ([fruit, '--texts', 'none'], 'do not exist'),
+        ([fruit, '--test-per-class', 0], '--test-per-class is 0'),
+        ([fruit, '--val-per-class', -1], '--val-per-class is -1'),
+        ([fruit, '--tail-ratio', 100], 'A tail of ratio 100 leaves classes without pictures'),
+        ([fruit, '--tail-ratio', 0.5], 'at least 1'),
+        ([fruit, '--epochs', 0], 'epochs is 0'),
+        ([fruit, '--name', '...'], 'has no letters for a name'),
+    ):
+        assert sentence in refused(prepare, capsys, *args), sentence
+    with pytest.raises(SystemExit, match='lies in the folder of the pictures'):
+        prepare.main([str(fruit), '--out', str(fruit / 'out'), *TINY])
+    with pytest.raises(SystemExit, match="weight file '.*no.pt' does not exist"):
+        prepare.main([str(fruit), '--out', 'out', '--model', 'mmlt-tiny-rn', '--pretrained', './no.pt'])
+    with pytest.raises(SystemExit, match="no pretrained tag 'openai'"):
+        prepare.main([str(fruit), '--out', 'out', '--model', 'mmlt-tiny-rn'])
+    for name in ('apple', 'plum', 'red_pear'):
+        for file in sorted((fruit / name).rglob('*.png'))[1:]:
+            file.unlink()
+    assert 'Every class has a single picture' in refused(prepare, capsys, fruit)
+
+
+def test_an_earlier_result_is_kept(prepare, fruit):
+    prepare.main([str(fruit), '--out', 'out', *TINY, '--val-per-class', '1'])
+    with pytest.raises(SystemExit, match="'out' holds a data set already"):
+        prepare.main([str(fruit), '--out', 'out', *TINY])
+    prepare.main([str(fruit), '--out', 'out', *TINY, '--overwrite'])
+    assert not Path('out/val.txt').exists()
+
+
+def test_config_text_is_the_config():
+    value = dict(a=[dict(x=1.0, y=None)] * 5, b='it\'s "x"', c={}, d=[], e=dict(f=dict(g=(1, 2), h='z' * 90)))
+    text = format_value(value)
+    assert eval(text, dict(dict=dict)) == value
+    assert max(map(len, text.splitlines())) < 120 and len(text.splitlines()) > 5
+
+
+@pytest.mark.parametrize('weights', ['none', 'file'])
+def test_configs_fit_together(prepare, fruit, weights, tmp_path):
+    """Every config builds its model and reads its data; the stages hand over."""
+    pretrained = 'none'
+    if weights == 'file':
+        pretrained = str(tmp_path / 'w.safetensors')
+        Path(pretrained).write_bytes(b'')  # read when a training starts
+    (tmp_path / 'texts').mkdir()
+    (tmp_path / 'texts' / 'plum.txt').write_text('A plum is a blue fruit with a stone.')
+    options = ['--model', 'mmlt-tiny-rn', '--pretrained', pretrained, '--image-size', '64', '--texts', 'texts']
+    prepare.main([str(fruit), '--out', 'out', '--name', 'my fruit', '--val-per-class', '1', *options])
+    files = sorted(p.name for p in Path('out').glob('*.py'))
+    methods = ['ballad_{}', 'ballad_{}_phase-a', 'ce_{}', 'dataset_{}', 'vlltr_{}', 'vlltr_{}_cvlp']
+    if weights == 'file':
+        methods.append('zeroshot_{}')  # random weights know nothing
+    assert files == sorted(f'{m.format("my-fruit")}.py' for m in methods)
+    init_default_scope('mmpretrain')
+    cfgs = {p.stem: Config.fromfile(p) for p in Path('out').glob('*_*.py') if not p.stem.startswith('dataset')}
+    for name, cfg in cfgs.items():
+        cfg.work_dir = str(tmp_path / 'w')
+        model = MODELS.build(cfg.model)
+        assert model.backbone.visual.image_size == 64, name
+        preprocessor = MODELS.build(cfg.model.data_preprocessor)
+        for split in ('train', 'val', 'test'):
+            if (loader := cfg.get(f'{split}_dataloader')) is None:
+                assert name.startswith('zeroshot')
+                continue
+            dataset = DATASETS.build(loader.dataset)
+            assert dataset.metainfo['classes'] == ('apple', 'plum', 'red pear')
+            assert dataset.metainfo['class_counts'] == [10, 1, 4]
+            assert dataset.metainfo['class_texts'] == str(tmp_path / 'texts')
+            assert Path(dataset.ann_file).name == f'{split}.txt'
+            packed = dataset[0]
+            assert packed['inputs'].shape == (3, 64, 64)
+            assert preprocessor.mean.numel() == 3
+            assert len(dataset) >= loader.batch_size or split != 'train'
+    stages = {name: [s.cfg.filename for s in plan(cfg)] for name, cfg in cfgs.items()}
+    assert [Path(f).stem for f in stages['vlltr_my-fruit']] == ['vlltr_my-fruit_cvlp', 'vlltr_my-fruit']
+    assert [Path(f).stem for f in stages['ballad_my-fruit']] == ['ballad_my-fruit_phase-a', 'ballad_my-fruit']
+    lgr, cvlp = cfgs['vlltr_my-fruit'].model, cfgs['vlltr_my-fruit_cvlp'].model
+    assert lgr.head.num_classes == 3 and lgr.backbone.pretrained is None
+    if weights == 'file':
+        assert cvlp.teacher == dict(model='mmlt-tiny-rn', pretrained=pretrained, quick_gelu=False, image_size=64)
+        assert lgr.backbone.frozen and cvlp.backbone.norm_eval and not cvlp.backbone.get('frozen')
+    else:
+        assert cvlp.teacher is None and cvlp.ratio == 1
+        assert not lgr.backbone.get('frozen') and not lgr.backbone.get('norm_eval')
+
+
+def test_defaults_suit_the_data():
+    def setup(n, **kwargs):
+        return Setup('x', 3, n, '/p', '/b', **{'model': 'mmlt-tiny-rn', 'pretrained': None, **kwargs})
+
+    assert (setup(10).batch_size, setup(10).epochs) == (10, 50)
+    assert (setup(6400).batch_size, setup(6400).epochs) == (64, 15)
+    assert setup(10**6).epochs == 5
+    assert setup(6400, epochs=3, batch_size=32).schedule(1e-3) == dict(
+        max_epochs=3,
+        train_cfg=dict(max_epochs=3, val_interval=1),
+        default_hooks=dict(checkpoint=dict(interval=1)),
+        optim_wrapper=dict(optimizer=dict(lr=1e-3)),
+    )
+    with pytest.raises(InputError, match='There are 1 training images'):
+        setup(1)
+
+
+def test_openai_weights_are_named_with_their_activation():
+    setup = Setup('x', 3, 100, '/p', '/b', model='RN50', pretrained='openai')
+    assert setup.quick_gelu and setup.has_batch_norm and setup.embed_dim == 1024 and setup.pixels == 224
+    assert setup.backbone == dict(model='RN50', pretrained='openai', quick_gelu=True, norm_eval=True)
+
+
+@pytest.mark.slow
+def test_from_digits_to_a_vlltr_result_in_two_commands(prepare, train_tool, tmp_path, monkeypatch):
+    digits = pytest.importorskip('sklearn.datasets').load_digits()
+    monkeypatch.chdir(tmp_path)
+    names = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
+    for i, (pixels, label) in enumerate(zip(digits.images, digits.target)):
+        path = tmp_path / 'pics' / f'digit_{names[label]}' / f'{i}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * 15.9).astype(np.uint8)).save(path)
+    prepare.main(['pics', '--out', 'data/digits', '--tail-ratio', '50', '--no-flip', '--epochs', '2', *TINY])
+    result = train_tool.main(['data/digits/vlltr_digits.py', '--cfg-options', 'train_dataloader.num_workers=0'])
+    assert 0 <= result['shot/all'] <= 100
+    assert {'shot/many', 'shot/medium', 'shot/few'} <= result.keys()
+    folder = Path('work_dirs/vlltr_digits')
+    assert {p.name for p in folder.glob('*')} >= {'epoch_2.pth', 'shot_report.json', 'cvlp'}
+    assert (folder / 'cvlp' / 'anchors.safetensors').is_file()
+
+
+@pytest.mark.slow
+def test_every_method_trains_from_a_weight_file(prepare, train_tool, test_tool, fruit):
+    torch.manual_seed(20)
+    clip = open_clip.create_model('mmlt-tiny-rn')
+    save_file({k: v.contiguous() for k, v in clip.state_dict().items()}, 'w.safetensors')
+    weights = ['--model', 'mmlt-tiny-rn', '--pretrained', 'w.safetensors']
+    prepare.main([str(fruit), '--out', 'out', '--name', 'x', '--epochs', '1', '--batch-size', '8', *weights])
+    lines = Path('out/dataset_x.py').read_text()
+    Path('out/dataset_x.py').write_text(re.sub(r'num_workers=\d+', 'num_workers=0', lines))
+    for method in ('vlltr', 'ballad', 'ce'):
+        assert 0 <= train_tool.main([f'out/{method}_x.py'])['shot/all'] <= 100
+    assert list(Path('work_dirs/vlltr_x/features').glob('*.safetensors'))
+    assert 0 <= test_tool.main(['out/zeroshot_x.py'])['shot/all'] <= 100

@@ -1,0 +1,170 @@
+"""Make pictures of one's own into a long-tailed data set with ready configs.
+
+    python tools/dataset_converters/prepare.py pictures/ --out data/mine
+    python tools/train.py data/mine/vlltr_mine.py
+
+The source is a folder with a folder of pictures for every class, a table (.csv, .tsv) with the columns image and
+label, or a list of `relative/path label` lines. The pictures stay where they are. Into --out go the lists of a
+seeded split, classes.txt, a picture of the class sizes, and a config for every method.
+"""
+
+import argparse
+import os
+import os.path as osp
+import re
+import shlex
+import sys
+from pathlib import Path
+
+sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
+
+import numpy as np
+
+from mmlt.datasets.class_texts import ClassTexts
+from mmlt.datasets.own_pictures import (
+    artificial_tail,
+    balanced_split,
+    default_test_size,
+    inspect_pictures,
+    listing,
+    prompt_names,
+    read_source,
+    write_list,
+)
+from mmlt.engine.starter_configs import Setup, starter_configs
+from mmlt.errors import InputError
+from mmlt.visualization import class_size_report, plot_class_sizes, print_class_sizes
+
+BASE = osp.join(osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))), 'configs', '_base_')
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('source', help='folder of class folders, .csv or .tsv table, or list')
+    parser.add_argument('--out', required=True, help='folder for lists and configs')
+    parser.add_argument('--name', help="the data set's name, a part of file names; default that of --out")
+    parser.add_argument('--root', help='what paths in a table or list are relative to; default its folder')
+    data = parser.add_argument_group('data')
+    data.add_argument('--test-per-class', type=int, help='test pictures a class; default a fifth of the middle class')
+    data.add_argument('--val-per-class', type=int, default=0, help='validation pictures a class; default 0, none')
+    data.add_argument('--tail-ratio', type=float, help='cut the training split to this ratio of largest to smallest')
+    data.add_argument('--seed', type=int, default=0, help='of split and tail; default 0')
+    data.add_argument('--class-names', help='text file: a name a line, in the order of the classes')
+    data.add_argument('--texts', help='class texts for VL-LTR: a folder, .json or .csv, see docs/datasets.md')
+    data.add_argument('--skip-unreadable', action='store_true', help='leave out pictures that cannot be read')
+    model = parser.add_argument_group('configs')
+    model.add_argument('--model', default='ViT-B-16', help='open_clip model; default ViT-B-16')
+    model.add_argument('--pretrained', default='openai', help='tag, weight file, or none; default openai')
+    model.add_argument('--image-size', type=int, help="pixels; default the model's")
+    model.add_argument('--epochs', type=int, help='of every stage; default by the number of pictures')
+    model.add_argument('--batch-size', type=int, default=64, help='default 64, or as many as there are')
+    model.add_argument('--no-flip', action='store_true', help='mirrored pictures are wrong, as of letters')
+    parser.add_argument('--overwrite', action='store_true', help='replace an earlier result in --out')
+    return parser.parse_args(argv)
+
+
+def check_args(args) -> str:
+    """Check what costs no time; return the name of the data set."""
+    out = osp.abspath(args.out)
+    if osp.isdir(args.source) and osp.commonpath([out, osp.abspath(args.source)]) == osp.abspath(args.source):
+        raise InputError(f"--out '{args.out}' lies in the folder of the pictures: choose another.")
+    if osp.exists(osp.join(out, 'train.txt')) and not args.overwrite:
+        raise InputError(f"'{args.out}' holds a data set already: choose another --out, or --overwrite it.")
+    for option in ('test_per_class', 'val_per_class'):
+        if (value := getattr(args, option)) is not None and value < (option == 'test_per_class'):
+            raise InputError(
+                f'--{option.replace("_", "-")} is {value}; there must be at least one test picture a class.'
+            )
+    name = re.sub(r'[^A-Za-z0-9-]+', '-', args.name or osp.basename(out)).strip('-')
+    if not name:
+        raise InputError(f"'{args.name or args.out}' has no letters for a name of the data set: give --name.")
+    return name
+
+
+def split_notes(counts, names, test: int, val: int) -> list[str]:
+    """What is to be said about the classes that are too small for the split."""
+    notes = [f'{test} test pictures a class' + (f', {val} for validation.' if val else '.')]
+    single = [n for n, c in zip(names, counts['test']) if c == 0]
+    fewer = [n for n, c in zip(names, counts['test']) if 0 < c < test]
+    if fewer:
+        notes.append(
+            f'{len(fewer):,} classes have fewer test pictures, since half of a class stays in training: '
+            f'{listing(fewer)}.'
+        )
+    if single:
+        notes.append(
+            f'{len(single):,} classes have a single picture, which is trained on and cannot be tested: '
+            f'{listing(single)}.'
+        )
+    return notes
+
+
+def run(args, command: str) -> None:
+    name = check_args(args)
+    pictures = read_source(args.source, args.root)
+    names = prompt_names(pictures.classes, args.class_names)
+    if args.texts is not None:
+        ClassTexts(templates='clip').read(names, osp.abspath(args.texts))  # their faults show now, not in the training
+    inspect_pictures(pictures, args.skip_unreadable)
+    labels = pictures.labels
+    test = args.test_per_class or default_test_size(np.bincount(labels))
+    splits = balanced_split(labels, test, args.val_per_class, args.seed)
+    if not len(splits['test']):
+        raise InputError('Every class has a single picture, so nothing can be split off for a test: add pictures.')
+    if args.tail_ratio is not None:
+        train = splits['train']
+        splits['train'] = train[artificial_tail(labels[train], len(names), args.tail_ratio, args.seed)]
+    counts = {split: np.bincount(labels[part], minlength=len(names)) for split, part in splits.items()}
+    setup = Setup(
+        name,
+        len(names),
+        len(splits['train']),
+        pictures.root,
+        BASE,
+        has_val=bool(len(splits['val'])),
+        class_texts=args.texts and osp.abspath(args.texts),
+        model=args.model,
+        pretrained=None if args.pretrained.lower() == 'none' else args.pretrained,
+        image_size=args.image_size,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        flip=not args.no_flip,
+        num_workers=min(4, os.cpu_count() or 1),
+    )
+    configs = starter_configs(setup, f'Written by: {command}')
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'val.txt').unlink(missing_ok=True)  # of an earlier result
+    for split, part in splits.items():
+        if len(part):
+            write_list(str(out / f'{split}.txt'), [pictures.files[i] for i in part], labels[part])
+    (out / 'classes.txt').write_text('\n'.join(names) + '\n', encoding='utf-8')
+    for file, text in configs.items():
+        (out / file).write_text(text, encoding='utf-8')
+    report = class_size_report(counts['train'], names)
+    plot_class_sizes(report, out / 'class_sizes.png', name)
+    print_class_sizes(report, name)
+    if args.tail_ratio is not None and abs(report['ratio'] / args.tail_ratio - 1) > 0.1:
+        pictures.notes.append(
+            f'The ratio is {report["ratio"]:.1f} in place of {args.tail_ratio:g}: the sizes of small classes are '
+            'rounded down to whole pictures.'
+        )
+    for note in (*pictures.notes, *split_notes(counts, names, test, args.val_per_class)):
+        print(note)
+    renamed = [f'{key} -> {n}' for key, n in zip(pictures.classes, names) if key != n]
+    if renamed:
+        print(f'Names in prompts: {", ".join(renamed[:8])}{", ..." if len(renamed) > 8 else ""}')
+    print(f'Lists, class_sizes.png and configs are in {args.out}: {", ".join(sorted(configs))}')
+    print(f'Now: python tools/train.py {shlex.quote(osp.join(args.out, f"vlltr_{name}.py"))}')
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    try:
+        run(args, f'prepare.py {shlex.join(sys.argv[1:] if argv is None else argv)}')
+    except InputError as e:
+        sys.exit(f'mmlt: {e}')
+
+
+if __name__ == '__main__':
+    main()
