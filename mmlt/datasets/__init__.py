@@ -8,6 +8,7 @@ from .mnist_lt import MNISTLT
 from .named_icons import NamedIcons
 from .printed_characters import PrintedCharacters
 from .samplers import ClassAwareSampler, ClassBalancedSampler, MixBalancedSampler, SquareRootSampler
+from .transforms import FiveCropPart, GrowingRandomResizedCrop, growing_crop_minimum
 from .twemoji_lt import TwemojiLT
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     'ClassAwareSampler',
     'ClassBalancedSampler',
     'ClassTexts',
+    'FiveCropPart',
+    'GrowingRandomResizedCrop',
     'ImageTextDataset',
     'LongTailedDataset',
     'MixBalancedSampler',
@@ -28,5 +31,6 @@ __all__ = [
     'count_classes',
     'dataset_labels',
     'exponential_profile',
+    'growing_crop_minimum',
     'select_long_tail',
 ]

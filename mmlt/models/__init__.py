@@ -1,6 +1,6 @@
-from .backbones import OpenCLIPVision
+from .backbones import AdaptFormer, OpenCLIPVision
 from .data_preprocessor import CLIPDataPreprocessor
-from .heads import AnchorKNNHead, LGRHead, LWSHead, NCMHead, TauNormClsHead, TextClsHead
+from .heads import AnchorKNNHead, CosineClsHead, LGRHead, LWSHead, NCMHead, TauNormClsHead, TextClsHead
 from .losses import (
     BalancedSoftmaxLoss,
     CCLLoss,
@@ -14,9 +14,11 @@ from .losses import (
 from .necks import BalancedLinearAdapter
 from .pretrainers import CVLP, ContrastivePretrainer
 from .text import OpenCLIPText
+from .tta import LogitTTA
 
 __all__ = [
     'CVLP',
+    'AdaptFormer',
     'AnchorKNNHead',
     'BalancedLinearAdapter',
     'BalancedSoftmaxLoss',
@@ -25,11 +27,13 @@ __all__ = [
     'ClassBalancedLoss',
     'ContrastiveLoss',
     'ContrastivePretrainer',
+    'CosineClsHead',
     'ImageTextDistillLoss',
     'LDAMLoss',
     'LGRHead',
     'LWSHead',
     'LogitAdjustedLoss',
+    'LogitTTA',
     'NCMHead',
     'OpenCLIPText',
     'OpenCLIPVision',
