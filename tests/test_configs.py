@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATA_SAMPLERS
+from mmengine.registry import DATA_SAMPLERS, DefaultScope
 from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
 from PIL import Image
@@ -28,6 +28,7 @@ CONFIGS = sorted(p for p in REPO.glob('configs/*/*.py') if p.parent.name != '_ba
 STAGED = [p for p in CONFIGS if p.with_name(f'{p.stem}_phase-a.py') in CONFIGS]
 VLLTR = [p for p in CONFIGS if p.with_name(f'{p.stem}_cvlp.py') in CONFIGS]
 NUM_CLASSES = {'imagenet-lt': 1000, 'places-lt': 365, 'inat18': 8142, 'mnist-lt': 10, 'twemoji-lt': 42}
+LIFT = [p for p in CONFIGS if p.parent.name == 'lift']
 READMES = sorted(REPO.glob('configs/*/README.md'))
 COMMANDS = list(
     dict.fromkeys(
@@ -116,7 +117,9 @@ def shrink(model):
         backbone_of(model).pop('init_cfg', None)
         return model
     (name,) = {t.model for t in towers(model)}
-    width = open_clip.get_model_config(name)['embed_dim']
+    config = open_clip.get_model_config(name)
+    projected = backbone_of(model).get('projection', True)
+    width = config['embed_dim'] if projected else config['vision_cfg']['width']
     for d in dicts(model):
         if 'in_channels' in d:
             assert d.in_channels == width
@@ -223,6 +226,42 @@ def test_pictures_come_in_the_size_of_the_tower(path, tmp_path):
         assert packed['data_samples'].gt_label.tolist() == [3]
 
 
+@pytest.mark.parametrize('path', LIFT, ids=config_id)
+def test_lift(path, test_tool, monkeypatch, tmp_path):
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    cfg = Config.fromfile(path)
+    backbone, head = cfg.model.backbone, cfg.model.head
+    size = open_clip.get_model_config(backbone.model)['vision_cfg']['image_size']
+    # The texts of the same model and weights, and one number of classes everywhere.
+    assert {k: v for k, v in head.text.items() if k != 'type'} == {
+        k: backbone[k] for k in ('model', 'pretrained', 'quick_gelu') if k in backbone
+    }
+    assert (
+        backbone.adapter.num_classes
+        == head.num_classes
+        == {'imagenet-lt': 1000, 'places-lt': 365}.get(path.stem.split('_')[2], 10)
+    )
+    assert not backbone.projection and not head.get('projected', False)
+    if 'plus' in path.stem:
+        crop = next(t for t in cfg.train_dataloader.dataset.pipeline if 'Crop' in t.type)
+        assert crop.type == 'mmlt.GrowingRandomResizedCrop' and cfg.default_hooks.epoch.type == 'mmlt.EpochHook'
+    # With --tta: five crops of an enlarged picture, and one prediction.
+    cfg = test_tool.load_config(test_tool.parse_args([str(path), __file__, '--tta']))
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
+    file = tmp_path / 'picture.jpg'
+    Image.fromarray(np.kron(pixels, np.ones((10, 14, 1), np.uint8))).save(file)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        pipeline = Compose([TRANSFORMS.build(t) for t in cfg.test_dataloader.dataset.pipeline])
+        shrink(cfg.model.module)
+        model = MODELS.build(cfg.model).eval()
+    views = pipeline(dict(img=pixels.copy(), img_path=str(file), gt_label=3))
+    assert [tuple(view.shape) for view in views['inputs']] == [(3, size, size)] * 5
+    assert len({view.float().mean().item() for view in views['inputs']}) == 5
+    data = dict(inputs=torch.randint(0, 256, (5, 2, 3, 32, 32), dtype=torch.uint8))
+    data['data_samples'] = [[DataSample().set_gt_label(y) for y in (3, 7)] for _ in range(5)]
+    assert [sample.pred_score.shape for sample in model.test_step(data)] == [(10,)] * 2
+
+
 @pytest.mark.parametrize('name', ['cifar100-lt', 'cifar10-lt'])
 def test_cifar_reaches_the_preprocessor_as_bgr(name):
     cfg = Config.fromfile(REPO / f'configs/_base_/datasets/{name}.py')
@@ -326,7 +365,9 @@ def check_command(command, train_tool, test_tool, monkeypatch):
         assert isinstance(model, CVLP)
         return model, wrapper, None
     if script == 'tools/test.py':
-        return check_runs(load(command, test_tool)) + (None,)
+        cfg = load(command, test_tool)
+        cfg.model = cfg.model.get('module', cfg.model)  # with --tta it is wrapped
+        return check_runs(cfg) + (None,)
     cfg = load(command, train_tool)
     stages = {s.name: s.cfg for s in plan(cfg)}
     for name, spec in (cfg.get('stages') or {}).items():

@@ -11,6 +11,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
     class_info=dict(type='mmlt.ClassInfoHook'),
+    epoch=dict(type='mmlt.EpochHook'),
     finite_loss=dict(type='mmlt.FiniteLossHook'),
     progress=dict(type='mmlt.ProgressBarHook'),
     shot_report=dict(type='mmlt.ShotReportHook'))

@@ -18,6 +18,7 @@ from .named_icons import NamedIcons
 from .printed_characters import PrintedCharacters
 from .restricted_pickle import load_restricted_pickle
 from .samplers import ClassAwareSampler, ClassBalancedSampler, MixBalancedSampler, SquareRootSampler
+from .transforms import FiveCropPart, GrowingRandomResizedCrop, growing_crop_minimum
 from .twemoji_lt import TwemojiLT
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     'ClassAwareSampler',
     'ClassBalancedSampler',
     'ClassTexts',
+    'FiveCropPart',
+    'GrowingRandomResizedCrop',
     'ImageTextDataset',
     'LongTailedDataset',
     'LongTailedMultiLabel',
@@ -43,5 +46,6 @@ __all__ = [
     'dataset_positives',
     'exponential_profile',
     'load_restricted_pickle',
+    'growing_crop_minimum',
     'select_long_tail',
 ]

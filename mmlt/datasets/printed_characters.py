@@ -101,9 +101,9 @@ def describe_character(character: str, font: Path, rng: np.random.Generator) -> 
 class PrintedCharacters(BaseDataset):
     """Digits and letters in matplotlib's fonts, with captions in words.
 
-    Nothing is downloaded: sample i is drawn from (seed, i). Nothing in it is
-    handwritten, so what a model trained on it knows of handwriting is
-    zero-shot.
+    Nothing is downloaded: sample i is drawn from (seed, i). A picture is drawn
+    once in a process and kept, in less than 1 KB. Nothing in it is handwritten,
+    so what a model trained on it knows of handwriting is zero-shot.
 
     Args:
         num_samples (int): Number of pictures. Defaults to 24000.
@@ -115,6 +115,7 @@ class PrintedCharacters(BaseDataset):
 
     def __init__(self, num_samples: int = 24000, seed: int = 0, **kwargs):
         self.num_samples, self.seed = num_samples, seed
+        self._pictures: dict[int, np.ndarray] = {}
         kwargs.setdefault('ann_file', '')
         super().__init__(**kwargs)
 
@@ -136,9 +137,10 @@ class PrintedCharacters(BaseDataset):
     def get_data_info(self, idx: int) -> dict:
         """Sample ``idx`` with its picture, ``img`` of shape (28, 28, 3)."""
         info = super().get_data_info(idx)
-        rng = np.random.default_rng([self.seed, idx])
-        image = render_character(CHARACTERS[info['gt_label']], Path(info['font']), rng)
-        info['img'] = np.repeat(image[..., None], 3, 2)
+        if idx not in self._pictures:
+            rng = np.random.default_rng([self.seed, idx])
+            self._pictures[idx] = render_character(CHARACTERS[info['gt_label']], Path(info['font']), rng)
+        info['img'] = np.repeat(self._pictures[idx][..., None], 3, 2)
         return info
 
     def get_gt_labels(self) -> np.ndarray:

@@ -1,6 +1,6 @@
-from .backbones import CIFARResNet, OpenCLIPVision
+from .backbones import AdaptFormer, CIFARResNet, OpenCLIPVision
 from .data_preprocessor import CLIPDataPreprocessor
-from .heads import AnchorKNNHead, LGRHead, LWSHead, NCMHead, TauNormClsHead, TextClsHead
+from .heads import AnchorKNNHead, CosineClsHead, LGRHead, LWSHead, NCMHead, TauNormClsHead, TextClsHead
 from .losses import (
     BalancedSoftmaxLoss,
     CCLLoss,
@@ -17,8 +17,10 @@ from .more import MORE
 from .necks import BalancedLinearAdapter
 from .pretrainers import CVLP, ContrastivePretrainer
 from .text import OpenCLIPText
+from .tta import LogitTTA
 
 __all__ = [
+    'AdaptFormer',
     'AnchorKNNHead',
     'BalancedLinearAdapter',
     'BalancedSoftmaxLoss',
@@ -30,12 +32,14 @@ __all__ = [
     'ClassBalancedLoss',
     'ContrastiveLoss',
     'ContrastivePretrainer',
+    'CosineClsHead',
     'DistributionBalancedLoss',
     'ImageTextDistillLoss',
     'LDAMLoss',
     'LGRHead',
     'LWSHead',
     'LogitAdjustedLoss',
+    'LogitTTA',
     'MORE',
     'NCMHead',
     'OpenCLIPText',

@@ -163,6 +163,8 @@ class OpenCLIPTowers:
         if getattr(self.clip, 'logit_bias', None) is not None:
             self.clip.logit_bias.requires_grad_(False)
         self.embed_dim = int(_model_config(model).get('embed_dim') or self.clip.visual.output_dim)
+        # (W, D) of a Vision Transformer, None elsewhere; whoever claims the image tower, its values are read in place.
+        self.visual_projection = getattr(self.clip.visual, 'proj', None)
         self.quick_gelu = quick_gelu
         self.unclaimed = {'image', 'text'}
         self.loaded = False

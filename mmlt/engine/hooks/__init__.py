@@ -1,6 +1,7 @@
 from .anchor_selection import AnchorSelectionHook
 from .checkpoint_guard import CheckpointGuardHook
 from .class_info import ClassInfoHook
+from .epoch import EpochHook
 from .export_open_clip import ExportOpenCLIPHook
 from .feature_cache import FeatureCacheHook
 from .finite_loss import FiniteLossHook
@@ -13,6 +14,7 @@ __all__ = [
     'AnchorSelectionHook',
     'CheckpointGuardHook',
     'ClassInfoHook',
+    'EpochHook',
     'ExportOpenCLIPHook',
     'FeatureCacheHook',
     'FiniteLossHook',

@@ -123,6 +123,12 @@ class FeatureCacheHook(Hook):
             return
         model = unwrap(runner.model)
         backbone = model.backbone
+        if getattr(backbone, 'adapters', None) is not None and not backbone.frozen:
+            raise InputError(
+                "The backbone's adapters are trained, so an image's features change at every step and cannot be "
+                'cached: turn the cache off with default_hooks.feature_cache.views=0, or freeze the adapters as well with '
+                'model.backbone.frozen=True.'
+            )
         if not isinstance(backbone, OpenCLIPVision) or not backbone.frozen:
             raise InputError(
                 'Cached features need a frozen OpenCLIPVision backbone: set model.backbone.frozen=True, or turn the '
@@ -175,6 +181,7 @@ class FeatureCacheHook(Hook):
         preprocessor = model.data_preprocessor
         facts = dict(
             backbone=repr(model.backbone.visual),
+            projection=model.backbone.projection,
             transform=repr(dataset.pipeline),
             mean=preprocessor.mean.flatten().tolist() if hasattr(preprocessor, 'mean') else None,
             std=preprocessor.std.flatten().tolist() if hasattr(preprocessor, 'std') else None,

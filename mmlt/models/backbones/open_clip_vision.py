@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import torch
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from mmlt.errors import InputError
+from mmlt.models.backbones.adaptformer import add_adapters
 from mmlt.models.open_clip_towers import QuickGELUGuard, open_clip_tower
 from mmlt.registry import MODELS
 
@@ -27,8 +30,9 @@ class OpenCLIPVision(BaseBackbone):
         pretrained (str, optional): An open_clip tag (``'openai'``), the path
             of a local weight file, or None for random weights.
             Defaults to None.
-        frozen (bool): Keep the tower's weights and statistics as they are: no
-            gradients, always in eval mode. Defaults to False.
+        frozen (bool): Keep the weights and statistics as they are, those of
+            adapters too: no gradients, always in eval mode.
+            Defaults to False.
         norm_eval (bool): Keep BatchNorm layers in eval mode, that is, use and
             keep their running statistics. Small batches per process ask for
             it. Under DDP a BatchNorm layer in training sees its own process's
@@ -42,11 +46,20 @@ class OpenCLIPVision(BaseBackbone):
         quick_gelu (bool, optional): Force or forbid QuickGELU. By default the
             tag or the file decides, since a wrong activation costs accuracy
             without any error. Defaults to None.
+        adapter (dict, optional): An adapter for every block of a Vision
+            Transformer, for example ``dict(type='mmlt.AdaptFormer',
+            num_classes=1000)``. The adapters are trained, the tower itself
+            stays as it is. They are not in ``visual``, whose weights and names
+            remain those of open_clip. Defaults to None.
+        projection (bool): Project the feature into the joint image-text space.
+            False gives the feature before that, of the transformer's width;
+            for a head that does not compare it with texts. Defaults to True.
         init_cfg (dict, optional): MMEngine's initialisation config, applied
             after the pretrained weights. Defaults to None.
 
     Raises:
-        InputError: No such model or tag; missing or unfit weight file.
+        InputError: No such model or tag; missing or unfit weight file; an
+            adapter, or no projection, in a tower that cannot have it.
 
     Examples:
         >>> import torch, mmlt
@@ -65,11 +78,20 @@ class OpenCLIPVision(BaseBackbone):
         grad_checkpointing: bool = False,
         image_size: int | None = None,
         quick_gelu: bool | None = None,
+        adapter: dict | None = None,
+        projection: bool = True,
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
         self.visual, self._towers = open_clip_tower('image', model, pretrained, image_size, quick_gelu)
         self.out_channels = self._towers.embed_dim
+        self.projection = projection
+        if not projection:
+            self.out_channels = self._leave_out_projection(model)
+        self.adapters = None
+        if adapter is not None:
+            self.visual.requires_grad_(False)
+            self.adapters = add_adapters(self.visual, adapter, model)
         self.activation = QuickGELUGuard(self._towers.quick_gelu)
         self.frozen, self.norm_eval = frozen, norm_eval
         if grad_checkpointing:
@@ -77,6 +99,20 @@ class OpenCLIPVision(BaseBackbone):
         if frozen:
             self.requires_grad_(False)
         self.train(self.training)
+
+    def _leave_out_projection(self, model: str) -> int:
+        if not isinstance(self.visual, VisionTransformer):
+            raise InputError(
+                f"projection=False: the image tower of '{model}' has no projection that could be left out, only the "
+                "Vision Transformers of open_clip's own have; remove it, and the head gets the projected feature."
+            )
+        self.visual.proj.requires_grad_(False)  # an unused parameter would stall DDP
+        return self.visual.proj.shape[0]
+
+    @property
+    def tower_is_fixed(self) -> bool:
+        """Whether the tower itself, without adapters, stays as it is."""
+        return self.frozen or self.adapters is not None
 
     def init_weights(self) -> None:
         """Read the pretrained weights; called once by MMEngine before training."""
@@ -88,7 +124,7 @@ class OpenCLIPVision(BaseBackbone):
     def train(self, mode: bool = True):
         """Set the mode; frozen parts stay in eval mode."""
         super().train(mode)
-        if self.frozen:
+        if self.tower_is_fixed:
             self.visual.eval()
         elif self.norm_eval:
             for module in self.visual.modules():
@@ -104,10 +140,16 @@ class OpenCLIPVision(BaseBackbone):
                 shape (N, D) that were cached before and pass unchanged.
 
         Returns:
-            tuple[Tensor]: One tensor of shape (N, D).
+            tuple[Tensor]: One tensor of shape (N, D), without projection
+            (N, W).
         """
         if x.ndim == 2:
             return (x,)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            out = self.visual(x)
+            out = self.visual(x) if self.projection else _unprojected(self.visual, x)
         return (out[0] if isinstance(out, tuple) else out,)
+
+
+def _unprojected(visual: VisionTransformer, x: Tensor) -> Tensor:
+    """The steps of open_clip's forward but the last, ``@ visual.proj``."""
+    return visual._pool(visual.transformer(visual._embeds(x)))[0]

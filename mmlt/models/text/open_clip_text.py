@@ -102,6 +102,11 @@ class OpenCLIPText(BaseModule):
         """The model's own logit scale, 1 / temperature, a scalar."""
         return bounded_scale(self.clip.logit_scale)
 
+    @property
+    def visual_projection(self) -> Tensor | None:
+        """The projection of the model's image tower, (W, D); None where it is no matrix of its own."""
+        return self._towers.visual_projection
+
     def init_weights(self) -> None:
         """Read the pretrained weights; called once by MMEngine before training."""
         self._towers.load()

@@ -1,0 +1,9 @@
+# LIFT on Places-LT with CLIP's ViT-B/16.
+_base_ = [
+    '../_base_/models/lift_clip_vit-b16.py',
+    '../_base_/datasets/places-lt_lift.py',
+    '../_base_/schedules/lift.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(backbone=dict(adapter=dict(num_classes=365)), head=dict(num_classes=365))

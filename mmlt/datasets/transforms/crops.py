@@ -1,0 +1,124 @@
+"""Crops of LIFT+: random ones that grow with the epochs, and the five of its test-time ensembling."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from mmcv.transforms import BaseTransform
+from mmpretrain.datasets.transforms import RandomResizedCrop
+
+from mmlt.errors import InputError
+from mmlt.registry import TRANSFORMS
+
+_CORNERS = {
+    'top-left': (0, 0),
+    'top-right': (0, 1),
+    'bottom-left': (1, 0),
+    'bottom-right': (1, 1),
+    'centre': (0.5, 0.5),
+}
+
+
+def growing_crop_minimum(epoch: int, max_epochs: int, start: float = 0.08) -> float:
+    """Smallest area of a crop, as a share of the image, in an epoch.
+
+    ``start + (1 - start) * (1 - sqrt(1 - (e / (E - 1)) ** 2))``: slowly at
+    first, and 1 in the last epoch.
+
+    Args:
+        epoch (int): e, the first is 0.
+        max_epochs (int): E. With a single epoch it stays at the start.
+        start (float): Defaults to 0.08.
+
+    Returns:
+        float: In [start, 1].
+    """
+    progress = min(epoch / max(max_epochs - 1, 1), 1.0)
+    return start + (1 - start) * (1 - math.sqrt(1 - progress**2))
+
+
+@TRANSFORMS.register_module()
+class GrowingRandomResizedCrop(RandomResizedCrop):
+    """MMPretrain's ``RandomResizedCrop`` whose smallest crop grows with the epochs (LIFT+).
+
+    :class:`EpochHook` tells it the epoch, through shared memory, so that worker
+    processes that live for several epochs hear of it. Without the hook it stays
+    at the first epoch. See :func:`growing_crop_minimum`.
+
+    Args:
+        scale (int | Sequence[int]): Size of the result in pixels.
+        start (float): Smallest area in the first epoch, as a share of the
+            image. Defaults to 0.08.
+        **kwargs: See ``RandomResizedCrop``, without ``crop_ratio_range``.
+
+    Raises:
+        InputError: A start outside (0, 1], or a ``crop_ratio_range``.
+    """
+
+    def __init__(self, scale, start: float = 0.08, **kwargs):
+        if 'crop_ratio_range' in kwargs:
+            raise InputError('GrowingRandomResizedCrop has no crop_ratio_range: give the first minimum as start=0.08.')
+        if not 0 < start <= 1:
+            raise InputError(f"GrowingRandomResizedCrop's start is {start}; it is a share of the image, in (0, 1].")
+        super().__init__(scale, crop_ratio_range=(start, 1.0), **kwargs)
+        self.start = start
+        self._epochs = torch.tensor([0, 1]).share_memory_()  # the epoch, and how many there are
+
+    def set_epoch(self, epoch: int, max_epochs: int) -> None:
+        """Take the epoch, for this process and for workers that it started or will start.
+
+        Args:
+            epoch (int): The first is 0.
+            max_epochs (int): How many there are.
+        """
+        self._epochs.copy_(torch.tensor([epoch, max_epochs]))
+
+    def transform(self, results: dict) -> dict:
+        """Crop; see MMPretrain's."""
+        self.crop_ratio_range = (growing_crop_minimum(*self._epochs.tolist(), self.start), 1.0)
+        return super().transform(results)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(scale={self.scale}, start={self.start})'
+
+
+@TRANSFORMS.register_module()
+class FiveCropPart(BaseTransform):
+    """One of the five crops, the corners and the centre, of an image.
+
+    Five of them in a ``TestTimeAug`` are the views of a ``tta_pipeline``.
+
+    Required and modified keys: ``img``, ``img_shape``.
+
+    Args:
+        crop_size (int): Height and width in pixels.
+        position (str): 'top-left', 'top-right', 'bottom-left', 'bottom-right'
+            or 'centre'.
+
+    Raises:
+        InputError: No such position; an image smaller than the crop.
+    """
+
+    def __init__(self, crop_size: int, position: str):
+        if position not in _CORNERS:
+            raise InputError(f"FiveCropPart's position is '{position}'; choose one of {', '.join(_CORNERS)}.")
+        self.crop_size, self.position = crop_size, position
+
+    def transform(self, results: dict) -> dict:
+        """Cut the part out."""
+        height, width = results['img'].shape[:2]
+        if min(height, width) < self.crop_size:
+            raise InputError(
+                f'FiveCropPart cannot cut {self.crop_size} px out of an image of {width} x {height}: resize it before, '
+                "for example by dict(type='ResizeEdge', scale=248)."
+            )
+        down, right = (
+            round(share * (size - self.crop_size)) for share, size in zip(_CORNERS[self.position], (height, width))
+        )
+        results['img'] = results['img'][down : down + self.crop_size, right : right + self.crop_size]
+        results['img_shape'] = results['img'].shape[:2]
+        return results
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(crop_size={self.crop_size}, position='{self.position}')"

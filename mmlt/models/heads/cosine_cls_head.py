@@ -1,0 +1,195 @@
+"""Classification by cosines with trained class vectors, which may start from texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmpretrain.models.heads import ClsHead
+from torch import Tensor, nn
+
+from mmlt.errors import InputError
+from mmlt.models.heads.text_cls_head import TextClsHead
+from mmlt.registry import MODELS
+
+
+def centred(embeddings: Tensor) -> Tensor:
+    """Normalise, subtract the mean over the classes, normalise again.
+
+    Text embeddings share a large part that tells no class from another.
+
+    Args:
+        embeddings (Tensor): Shape (C, D), at least two classes.
+
+    Returns:
+        Tensor: Shape (C, D), rows of length 1.
+    """
+    embeddings = F.normalize(embeddings, dim=-1)
+    return F.normalize(embeddings - embeddings.mean(0), dim=-1)
+
+
+def before_projection(embeddings: Tensor, projection: Tensor) -> Tensor:
+    """Map vectors of the joint space back to where image features are before their projection P.
+
+    ``w = P t``: then ``f . w = (P^T f) . t``, so a class vector w scores a
+    feature f as the text t scores the projected feature.
+
+    Args:
+        embeddings (Tensor): t, (C, D).
+        projection (Tensor): P, (W, D).
+
+    Returns:
+        Tensor: Shape (C, W), rows of length 1.
+    """
+    return F.normalize(embeddings @ projection.t(), dim=-1)
+
+
+@MODELS.register_module()
+class CosineClsHead(ClsHead):
+    """Cosine classifier, ``z_c = scale * cos(f, w_c)``, initialised from class texts (Shi et al. 2024, LIFT).
+
+    The class vectors are trained. They begin at the texts of the classes: the
+    normalised text embeddings, and for features that are not projected
+    (``OpenCLIPVision(projection=False)``) those mapped back through the visual
+    projection. The text tower serves once, before a training, and is not kept.
+
+    Class names come from the dataset through :class:`ClassInfoHook`.
+
+    Args:
+        num_classes (int): C.
+        in_channels (int): Width of the features.
+        scale (float): Defaults to 25, as in LIFT.
+        init (str): Where the class vectors begin, 'text' or 'random'.
+            Defaults to 'text'.
+        text (dict, optional): Text tower for ``init='text'``, for example
+            ``dict(type='mmlt.OpenCLIPText', model='ViT-B-16',
+            pretrained='openai')``, of the same model and weights as the
+            backbone. Defaults to None.
+        templates (str | Sequence[str]): Prompts, see :func:`get_templates`.
+            Defaults to 'clip'.
+        projected (bool): Whether the features are in the joint space, that is,
+            the backbone has ``projection=True``. Defaults to False.
+        centre (bool): Centre the text embeddings, see :func:`centred`.
+            Defaults to False.
+        **kwargs: See MMPretrain's ``ClsHead`` (loss, topk, cal_acc, init_cfg).
+
+    Raises:
+        InputError: No text tower; no class names, or not C of them; features
+            of another width than the head or the tower.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        scale: float = 25.0,
+        init: str = 'text',
+        text: dict | None = None,
+        templates: str | Sequence[str] = 'clip',
+        projected: bool = False,
+        centre: bool = False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if init not in ('text', 'random'):
+            raise InputError(f"CosineClsHead's init is '{init}'; choose 'text' or 'random'.")
+        if init == 'text' and text is None:
+            raise InputError(
+                "CosineClsHead starts from class texts and has no text tower: give model.head.text=dict(type='mmlt."
+                "OpenCLIPText', ...), or init='random'."
+            )
+        if not scale > 0:
+            raise InputError(f"CosineClsHead's scale is {scale}; it must be positive (LIFT: 25).")
+        self.num_classes, self.in_channels, self.scale = num_classes, in_channels, scale
+        self.text, self.templates, self.projected, self.centre = text, templates, projected, centre
+        self.classes: tuple[str, ...] | None = None
+        self._waits_for_classes = False
+        self.from_text = init == 'text'
+        self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, in_channels), dim=-1))
+
+    def set_class_info(self, classes: Sequence[str], class_counts=None, class_texts=None) -> None:
+        """Take the class names; :class:`ClassInfoHook` calls it.
+
+        Args:
+            classes (Sequence[str]): C class names.
+            class_counts (Sequence[int], optional): Not used here.
+                Defaults to None.
+            class_texts (str | Sequence, optional): Not used here.
+                Defaults to None.
+        """
+        if len(classes) != self.num_classes:
+            raise InputError(
+                f'The head has num_classes={self.num_classes}, but the dataset has {len(classes)} classes: set '
+                f'model.head.num_classes={len(classes)}.'
+            )
+        self.classes = tuple(str(c) for c in classes)
+        if self._waits_for_classes:
+            self._start_from_texts()
+
+    def init_weights(self) -> None:
+        """Start the class vectors from the texts, or as soon as the classes are known; called before a training."""
+        super().init_weights()
+        if self.from_text and self.classes is None:
+            self._waits_for_classes = True
+        elif self.from_text:
+            self._start_from_texts()
+
+    @torch.no_grad()
+    def _start_from_texts(self) -> None:
+        texts = TextClsHead(text=self.text, templates=self.templates, classes=self.classes)
+        projection = None if self.projected else self._projection(texts.text)
+        texts.init_weights()
+        embeddings = texts.to(self.weight.device).eval().class_embeddings()
+        if self.centre:
+            embeddings = centred(embeddings)
+        if projection is not None:
+            embeddings = before_projection(embeddings, projection.to(embeddings))
+        if embeddings.shape[1] != self.in_channels:
+            raise InputError(
+                f"The class vectors from texts are {embeddings.shape[1]} wide and the head's in_channels is "
+                f'{self.in_channels}: set model.head.in_channels={embeddings.shape[1]}, and model.head.projected to '
+                "the backbone's projection."
+            )
+        self.weight.copy_(embeddings)
+        self._waits_for_classes = False
+
+    def _projection(self, text: nn.Module) -> Tensor:
+        if text.visual_projection is None:
+            raise InputError(
+                f"The image tower of '{text.model_name}' has no projection of its own through which texts could be "
+                'mapped back: set model.head.projected=True, with the projected features of the backbone.'
+            )
+        return text.visual_projection
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if prefix + 'weight' in state_dict:
+            self._waits_for_classes = False
+
+    def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """Normalised feature, (N, D), in single precision at least."""
+        return F.normalize(feats[-1].to(torch.promote_types(feats[-1].dtype, torch.float32)), dim=-1)
+
+    def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """Logits.
+
+        Args:
+            feats (tuple[Tensor]): The last is the image feature, (N, D).
+
+        Returns:
+            Tensor: Shape (N, C), in [-scale, scale].
+        """
+        image = self.pre_logits(feats)
+        if image.shape[-1] != self.in_channels:
+            raise InputError(
+                f'The image features are {image.shape[-1]} wide and the head expects {self.in_channels}: set '
+                f'model.head.in_channels={image.shape[-1]}.'
+            )
+        if self._waits_for_classes:
+            raise InputError(
+                "CosineClsHead starts from class texts and does not know the classes: add dict(type='mmlt."
+                "ClassInfoHook') to custom_hooks, or set init='random'."
+            )
+        with torch.autocast(image.device.type, enabled=False):
+            return self.scale * image @ F.normalize(self.weight, dim=-1).to(image.dtype).t()
