@@ -38,7 +38,7 @@ def parse_args(argv=None):
 
 def result_table(result: dict) -> Table:
     """Classes with their probabilities and, below, the sentences that decided."""
-    table = Table(title=escape(result['image']), title_justify='left', title_style='bold')
+    table = Table()
     table.add_column('class')
     table.add_column('probability', justify='right')
     for name, probability in result['top']:
@@ -57,6 +57,7 @@ def run(args) -> None:
     model = get_model(args.config, args.checkpoint, args.device, classes, args.cfg_options)
     console = Console()
     for result in inference(model, args.images, args.top, args.explain):
+        console.print(result['image'], style='bold', markup=False, highlight=False, soft_wrap=True)
         console.print(result_table(result))
 
 

@@ -104,8 +104,8 @@ def test_graph_is_the_trained_model(tmp_path, kind, name):
     graph = DeployedClassifier(get_model(config, weights))
     logits, probabilities = graph(pictures())
     expected = reference(config, weights, pictures())
-    assert expected.std(0).max() > 1e-3  # pictures are told apart
-    assert (probabilities - expected).abs().max() <= 1e-5
+    assert expected.std(0).max() > 1e-4  # pictures are told apart
+    assert (probabilities - expected).abs().max() <= 5e-6
     assert (logits.softmax(-1) - probabilities).abs().max() == 0
     assert not any('clip' in key or 'text' in key for key in graph.state_dict())
 
