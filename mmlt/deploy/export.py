@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import logging
 import statistics
 import time
 import warnings
@@ -34,15 +35,16 @@ def export(model: nn.Module, path: str, form: str, image_size: tuple[int, int], 
             number.
 
     Raises:
-        InputError: A package is missing, torch is too old, or the model has a
-            part that the format cannot express.
+        InputError: A package is missing, torch is too old, the file has another
+            ending, or the model has a part that the format cannot express.
     """
-    _check(form)
+    _check(form, path)
     example = torch.rand(batch or 2, 3, *image_size, device=next(model.parameters()).device) * 255
     shapes = None if batch else ({0: torch.export.Dim('batch')},) if form != 'torchscript' else None
     try:
         with warnings.catch_warnings(), redirect_stdout(StringIO()):  # exporters talk about themselves
             warnings.simplefilter('ignore')
+            logging.getLogger('onnxscript').setLevel(logging.ERROR)
             if form == 'torchscript':
                 torch.jit.save(torch.jit.trace(model, example, check_trace=False), path)
             elif form == 'torch-export':
@@ -66,9 +68,11 @@ def export(model: nn.Module, path: str, form: str, image_size: tuple[int, int], 
         ) from e
 
 
-def _check(form: str) -> None:
+def _check(form: str, path: str) -> None:
     if form not in FORMATS:
         raise InputError(f"There is no export format '{form}'; choose one of {', '.join(FORMATS)}.")
+    if not path.endswith(FORMATS[form]):
+        raise InputError(f"A file of the format {form} ends in {FORMATS[form]}; '{path}' does not.")
     if form == 'onnx':
         if missing := [p for p in ('onnx', 'onnxscript', 'onnxruntime') if importlib.util.find_spec(p) is None]:
             raise InputError(f"ONNX export needs {', '.join(missing)}: run pip install 'mmlt[deploy]'.")

@@ -11,7 +11,7 @@ from torch import nn
 
 from mmlt import InputError
 from mmlt.apis import get_model
-from mmlt.deploy import DeployedClassifier, export, load_exported, median_times, plain_classifier
+from mmlt.deploy import FORMATS, DeployedClassifier, export, load_exported, median_times, plain_classifier
 from mmlt.models.text.anchors import Anchors
 
 REPO = Path(__file__).parent.parent.parent
@@ -115,7 +115,7 @@ def test_graph_is_the_trained_model(tmp_path, kind, name):
 )
 def test_export_in_any_batch(tmp_path, export_tool, capsys, kind, form):
     config, weights = trained(tmp_path, kind, RN if form == 'torchscript' else VIT)
-    out = str(tmp_path / 'out' / 'model')
+    out = str(tmp_path / 'out' / f'model{FORMATS[form]}')
     result = export_tool.main([config, weights, '--format', form, '--out', out, '--time-batch', '3'])
     assert result['difference'] <= 1e-4
     assert form in capsys.readouterr().out
@@ -218,6 +218,8 @@ def test_what_cannot_be_exported(tmp_path, export_tool):
         DeployedClassifier(model)
     with pytest.raises(InputError, match="no export format 'caffe'; choose one of torchscript"):
         export(nn.Linear(1, 1), 'm', 'caffe', (32, 32))
+    with pytest.raises(InputError, match=r"onnx ends in \.onnx; 'm\.pt' does not"):
+        export(nn.Linear(1, 1), 'm.pt', 'onnx', (32, 32))
     config, weights = trained(tmp_path, 'linear')
     out = ['--format', 'torchscript', '--out', str(tmp_path / 'm.pt')]
     for arguments, sentence in (
@@ -242,7 +244,7 @@ def test_missing_packages_are_named(monkeypatch, tmp_path):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda p, *a: None if p.startswith('onnx') else find(p, *a))
     with pytest.raises(InputError, match=r"needs onnx, onnxscript, onnxruntime: run pip install 'mmlt\[deploy\]'"):
-        export(nn.Linear(1, 1), str(tmp_path / 'm'), 'onnx', (32, 32))
+        export(nn.Linear(1, 1), str(tmp_path / 'm.onnx'), 'onnx', (32, 32))
 
 
 def test_times_are_taken_in_turns():
