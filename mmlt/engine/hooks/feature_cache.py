@@ -126,8 +126,8 @@ class FeatureCacheHook(Hook):
         if getattr(backbone, 'adapters', None) is not None and not backbone.frozen:
             raise InputError(
                 "The backbone's adapters are trained, so an image's features change at every step and cannot be "
-                'cached: turn the cache off with default_hooks.feature_cache.views=0, or freeze the adapters as well with '
-                'model.backbone.frozen=True.'
+                'cached: turn the cache off with default_hooks.feature_cache.views=0, or freeze the adapters as well '
+                'with model.backbone.frozen=True.'
             )
         if not isinstance(backbone, OpenCLIPVision) or not backbone.frozen:
             raise InputError(

@@ -63,10 +63,25 @@ class AnchorTable:
             )
 
 
-def _similarity(queries, values, inv_std, gram, padding):
-    """Cosines of one group and what their derivative needs; see :class:`_TextSimilarity`."""
-    size = len(queries) // 2
-    both = (queries @ values.flatten(0, 1).t()).view(len(queries), *values.shape[:2])
+def group_similarity(
+    queries: Tensor, values: Tensor, inv_std: Tensor, gram: Tensor, padding: Tensor | None
+) -> tuple[Tensor, ...]:
+    """Cosines of one group of classes, and what their derivative needs.
+
+    Args:
+        queries (Tensor): u of :func:`fold_query` above the normalised image
+            embeddings, (2 B, D).
+        values (Tensor): See :meth:`AnchorTable.chunks`; so for the rest.
+        inv_std (Tensor): Shape (c, m).
+        gram (Tensor): Shape (c, m, m).
+        padding (Tensor, optional): Shape (c, m).
+
+    Returns:
+        tuple[Tensor]: The cosines, (B, c); then attention (B, c, m), ``e . V``,
+        attention times Gram, 1 / ``|G|`` and ``e . G``.
+    """
+    size = queries.shape[0] // 2  # not len(), which an export would take for a constant
+    both = (queries @ values.flatten(0, 1).t()).view(queries.shape[0], *values.shape[:2])
     scores = both[:size].mul_(inv_std)
     if padding is not None:
         scores.masked_fill_(padding, -torch.inf)
@@ -90,7 +105,7 @@ class _TextSimilarity(torch.autograd.Function):
         # One block for all groups: small pieces would leave holes in the memory.
         free = image.new_empty(2 * size * table.num_slots) if needed else None
         for part, values, inv_std, gram, padding in table.chunks():
-            out, weights, along, spread, inv_norm, dot = _similarity(queries, values, inv_std, gram, padding)
+            out, weights, along, spread, inv_norm, dot = group_similarity(queries, values, inv_std, gram, padding)
             cosine[:, part] = out
             if needed:
                 factor = 0 if detach_norm else (dot * inv_norm.square()).unsqueeze(-1)
@@ -145,6 +160,9 @@ def text_similarity(folded: Tensor, image: Tensor, table: AnchorTable, detach_no
     Returns:
         Tensor: Shape (B, C).
     """
+    if not torch.is_grad_enabled():  # plain operations, which can be exported
+        queries = torch.cat([folded, image])
+        return torch.cat([group_similarity(queries, *group)[0] for _, *group in table.chunks()], 1)
     return _TextSimilarity.apply(folded, image, table, detach_norm)
 
 

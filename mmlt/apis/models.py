@@ -1,0 +1,220 @@
+"""Models by name, by config and with their weights."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import os.path as osp
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.runner import CheckpointLoader
+from mmpretrain.apis import ModelHub
+from mmpretrain.registry import MODELS
+from modelindex.load_model_index import load as load_model_index
+from torch import nn
+
+from mmlt.datasets.class_names import config_classes
+from mmlt.engine.stages import resolve_placeholders
+from mmlt.errors import InputError
+
+INDEX = Path(__file__).parents[2] / 'model-index.yml'
+
+
+def register_models() -> list[str]:
+    """Put mmlt's models into MMPretrain's ``ModelHub``; a second call changes nothing.
+
+    From then on ``mmpretrain.get_model`` and its inferencers know them by name.
+
+    Returns:
+        list[str]: Their names.
+
+    Raises:
+        InputError: The configs are not there (mmlt was installed without its
+            repository), or another project has a model of the same name.
+    """
+    if not INDEX.is_file():
+        raise InputError(
+            f"The list of models '{INDEX}' does not exist: it lies in mmlt's repository, install mmlt from there with "
+            'pip install -e .'
+        )
+    index = load_model_index(str(INDEX))
+    index.build_models_with_collections()
+    own = {model.name.lower(): osp.abspath(INDEX.parent / model.config) for model in index.models}
+    known = {name: ModelHub._models_dict[name].config for name in own if ModelHub.has(name)}
+    for name, config in known.items():
+        if config != own[name]:
+            raise InputError(f"MMPretrain's hub has another model named '{name}' ({config}): rename one of them.")
+    if not known:
+        ModelHub.register_model_index(INDEX, config_prefix=INDEX.parent)
+    return sorted(own)
+
+
+def list_models(pattern: str = '*') -> list[str]:
+    """Names of mmlt's models.
+
+    Args:
+        pattern (str): Beginning of the names, with ``*`` and ``?`` as
+            wildcards. Defaults to '*', all.
+
+    Returns:
+        list[str]: Sorted names, for :func:`get_model`.
+
+    Raises:
+        InputError: See :func:`register_models`.
+    """
+    return fnmatch.filter(register_models(), f'{pattern.lower()}*')
+
+
+def get_model(
+    model: str | Config,
+    checkpoint: str | None = None,
+    device: str | torch.device | None = None,
+    classes: Sequence[str] | None = None,
+    cfg_options: dict | None = None,
+) -> nn.Module:
+    """Build a model with its weights, ready to predict.
+
+    A model is never left with random weights: without a checkpoint it must be
+    an image-text classifier whose pretrained weights the config names, and is
+    then CLIP's zero-shot classifier.
+
+    Args:
+        model (str | Config): A name of :func:`list_models`, the path of a
+            config, or a config.
+        checkpoint (str, optional): A file, or an address. Defaults to None.
+        device (str | torch.device, optional): Defaults to None, the CPU.
+        classes (Sequence[str], optional): Class names. An image-text
+            classifier takes any, other models those that they were trained
+            on. Defaults to None, those in the checkpoint or of the config's
+            test set.
+        cfg_options (dict, optional): Changes to the config, as by
+            ``--cfg-options``. Defaults to None.
+
+    Returns:
+        nn.Module: In eval mode, also for MMPretrain's inferencers.
+
+    Raises:
+        InputError: No such model or file; a checkpoint of another model; no
+            checkpoint where one is needed; class names that are missing, or
+            whose number is not the model's.
+    """
+    cfg = _config(model)
+    if cfg_options:
+        cfg.merge_from_dict(cfg_options)
+    resolve_placeholders(cfg)
+    if checkpoint is None:
+        _check_zero_shot(cfg)
+    MMLogger.get_current_instance().setLevel('WARNING')  # initialisation is told tensor by tensor
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        built = MODELS.build({'data_preprocessor': cfg.get('data_preprocessor'), **cfg.model})
+    asked = None if classes is None else tuple(classes)
+    if checkpoint is None:
+        classes = asked or config_classes(cfg)
+        if classes is None:
+            raise InputError("The config's test set does not tell its classes here: give classes=[...].")
+        _tell(built, classes)
+        built.init_weights()
+    else:
+        if asked is not None:
+            _tell(built, asked)
+        meta = load_weights(built, checkpoint)
+        classes = asked or (meta.get('dataset_meta') or {}).get('classes') or config_classes(cfg)
+        tokens = getattr(built.head, 'class_tokens', None)
+        if classes is not None and tokens is not None and not tokens.numel():
+            _tell(built, classes)
+    if classes is None:
+        raise InputError(f"'{checkpoint}' does not tell its class names: give classes=[...].")
+    built._dataset_meta = dict(classes=list(classes))
+    built._config, built._metainfo = cfg, None
+    return built.to(device or 'cpu').eval()
+
+
+def load_weights(model: nn.Module, checkpoint: str) -> dict:
+    """Load a checkpoint into the model that it belongs to, all of it into all of it.
+
+    Args:
+        model (nn.Module): The model.
+        checkpoint (str): A file, or an address.
+
+    Returns:
+        dict: What the checkpoint says of itself, its ``meta``.
+
+    Raises:
+        InputError: It cannot be read, or belongs to another model.
+    """
+    if '://' not in checkpoint and not osp.isfile(checkpoint):
+        raise InputError(f"The checkpoint '{checkpoint}' does not exist.")
+    try:
+        content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
+    except Exception as e:
+        raise InputError(
+            f"'{checkpoint}' could not be read as a checkpoint ({type(e).__name__}: {' '.join(str(e).split())[:160]})."
+        ) from e
+    state = content.get('state_dict', content) if isinstance(content, dict) else None
+    if not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise InputError(
+            f"'{checkpoint}' holds no state dict of this project's kind: a published checkpoint is converted first, "
+            'see tools/model_converters/.'
+        )
+    state = {k.removeprefix('module.'): v for k, v in state.items()}
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        if name in state and state[name].shape != parameter.shape:
+            raise InputError(
+                f"'{checkpoint}' has {name} of shape {tuple(state[name].shape)}, but this config's model has "
+                f'{tuple(parameter.shape)}: it was trained with another backbone, width or class list.'
+            )
+    result = model.load_state_dict(state, strict=False)
+    missing = [name for name in result.missing_keys if name in parameters]
+    for names, problem in ((missing, 'lacks {} weights of'), (result.unexpected_keys, 'has {} weights more than')):
+        if names:
+            raise InputError(
+                f"'{checkpoint}' {problem.format(len(names))} this config's model, the first is '{names[0]}': give the "
+                'config that it was trained with.'
+            )
+    return content.get('meta') or {}
+
+
+def _config(model: str | Config) -> Config:
+    if isinstance(model, Config):
+        cfg = copy.deepcopy(model)
+    elif osp.isfile(model):
+        cfg = Config.fromfile(model)
+    elif model.endswith('.py'):
+        raise InputError(f"The config '{model}' does not exist; those of mmlt are under configs/.")
+    elif model.lower() not in (names := register_models()):
+        near = [name for name in names if name.startswith(model.lower()[:6])][:5]
+        raise InputError(
+            f"There is no model '{model}'." + (f' Near it: {", ".join(near)}.' if near else '') + ' All: list_models().'
+        )
+    else:
+        cfg = ModelHub.get(model).config
+    name = osp.splitext(osp.basename(cfg.filename or 'model'))[0]
+    cfg.setdefault('work_dir', osp.join('work_dirs', name))
+    return cfg
+
+
+def _check_zero_shot(cfg: Config) -> None:
+    """Whether a config without a checkpoint is a pretrained image-text classifier."""
+    head, backbone = cfg.model.get('head') or {}, cfg.model.get('backbone') or {}
+    texts = (head.get('text') or {}).get('pretrained') or head.get('class_embeddings')
+    plain = head.get('type') == 'mmlt.TextClsHead' and not cfg.model.get('neck') and not head.get('text_adapter')
+    if not (plain and texts and backbone.get('pretrained')):
+        raise InputError(
+            f"'{cfg.filename or 'The config'}' needs a checkpoint: it has parts that are trained, and they would be "
+            'random. Give the last of its work directory.'
+        )
+
+
+def _tell(model: nn.Module, classes: Sequence[str]) -> None:
+    """Tell the head the class names, after a check of their number."""
+    number = getattr(model.head, 'num_classes', None)
+    if number is not None and number != len(classes):
+        raise InputError(f'The model has {number} classes, but {len(classes)} class names are given.')
+    if hasattr(model.head, 'set_class_info'):
+        model.head.set_class_info(classes)

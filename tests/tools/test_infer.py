@@ -1,0 +1,112 @@
+"""tools/infer.py: top classes of files and folders, the sentences that decided, and what cannot be read."""
+
+import importlib.util
+import json
+
+import mmcv
+import numpy as np
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+
+from mmlt import InputError
+from mmlt.apis import find_pictures, get_model, inference
+from mmlt.models.text.anchors import text_to_tensor
+
+CLASSES = ['apple', 'pear', 'plum']
+
+
+@pytest.fixture
+def infer_tool(repo):
+    spec = importlib.util.spec_from_file_location('mmlt_infer', repo / 'tools/infer.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def lgr(tmp_path):
+    """Config and checkpoint of a model with the LGR head."""
+    model = dict(
+        type='ImageClassifier',
+        backbone=dict(type='mmlt.OpenCLIPVision', model='mmlt-tiny-vit'),
+        head=dict(type='mmlt.LGRHead', num_classes=3, in_channels=64),
+        data_preprocessor=dict(type='mmlt.CLIPDataPreprocessor'),
+    )
+    pipeline = [
+        dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+        dict(type='Resize', scale=(32, 32)),
+        dict(type='PackInputs'),
+    ]
+    dataset = dict(type='mmlt.LongTailedDataset', ann_file='t.txt', pipeline=pipeline)
+    (tmp_path / 'lgr.py').write_text(f'model = {model!r}\ntest_dataloader = dict(dataset={dataset!r})\n')
+    state = MODELS.build(model).state_dict()
+    state['head.anchor_features'] = torch.randn(3, 4, 64)
+    state['head.anchor_counts'] = torch.tensor([4, 4, 4])
+    texts = [[f'The {c} has [{i}] seeds.' for i in range(4)] for c in CLASSES]
+    state['head.anchor_texts'] = text_to_tensor(json.dumps(texts))
+    torch.save(dict(meta=dict(dataset_meta=dict(classes=CLASSES)), state_dict=state), tmp_path / 'lgr.pth')
+    return str(tmp_path / 'lgr.py'), str(tmp_path / 'lgr.pth')
+
+
+def test_inference_is_the_models_prediction(lgr, picture_folder):
+    model = get_model(*lgr)
+    path = str(picture_folder / 'images/plum/0.png')
+    (result,) = inference(model, path, top=2, explain=3)
+    image = mmcv.imresize(mmcv.imread(path, backend='pillow'), (32, 32))
+    data = model.data_preprocessor(dict(inputs=torch.from_numpy(image.transpose(2, 0, 1).copy())[None]))
+    (expected,) = model.head.predict(model.extract_feat(data['inputs']), explain=3)
+    assert result['image'] == path
+    assert result['top'][0] == (CLASSES[int(expected.pred_label)], pytest.approx(float(expected.pred_score.max())))
+    assert len(result['top']) == 2 and result['top'][0][1] >= result['top'][1][1]
+    (weights, sentences), (own, texts) = zip(*result['anchor_sentences']), zip(*expected.anchor_sentences)
+    assert sentences == texts and len(texts) == 3 and weights == pytest.approx(own, abs=1e-5)
+    assert model.head.explain == 0  # as it was
+    from_array = inference(model, [mmcv.imread(path, backend='pillow')])[0]
+    assert from_array['image'] is None and from_array['top'][0][0] == result['top'][0][0]
+    assert len(from_array['top']) == 3  # there are no more classes
+
+
+def test_command(lgr, picture_folder, infer_tool, capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '200')
+    config, weights = lgr
+    folder = picture_folder / 'images/pear'
+    infer_tool.main([str(folder), '--config', config, '--checkpoint', weights, '--explain', '2', '--top', '2'])
+    printed = capsys.readouterr().out
+    assert printed.count('attention') == 2 * len(list(folder.glob('*.png')))
+    assert f'{folder / "0.png"}' in printed and '] seeds.' in printed  # brackets are no markup
+    assert any(c in printed for c in CLASSES) and '%' in printed
+
+
+def test_pictures_of_folders(picture_folder, tmp_path):
+    (picture_folder / 'images' / 'notes.txt').write_text('no picture')
+    (picture_folder / 'images' / 'big.JPG').write_bytes(b'')
+    found = find_pictures([str(picture_folder / 'images')])
+    assert len(found) == 17 and found == sorted(found)
+    empty = tmp_path / 'empty'
+    empty.mkdir()
+    with pytest.raises(InputError, match="folder '.*empty' has no pictures"):
+        find_pictures([str(empty)])
+    with pytest.raises(InputError, match="picture 'nowhere.png' does not exist"):
+        find_pictures(['nowhere.png'])
+
+
+@pytest.mark.parametrize('content', [b'', b'no picture', b'\x89PNG\r\n\x1a\nhalf'])
+@pytest.mark.parametrize('backend', ['pillow', 'cv2'])
+def test_unreadable_picture_is_named(lgr, tmp_path, content, backend):
+    (tmp_path / 'bad.png').write_bytes(content)
+    options = {'test_dataloader.dataset.pipeline.0.imdecode_backend': backend}
+    with pytest.raises(InputError, match=r"The picture '.*bad\.png' cannot be read"):
+        inference(get_model(*lgr, cfg_options=options), str(tmp_path / 'bad.png'))
+
+
+def test_explanation_needs_anchor_sentences(lgr, tmp_path, infer_tool):
+    config, weights = lgr
+    model = get_model(*lgr)
+    model.head = torch.nn.Identity()
+    with pytest.raises(InputError, match='Only a model with LGRHead .* this one has Identity'):
+        inference(model, [np.zeros((32, 32, 3), np.uint8)], explain=1)
+    with pytest.raises(SystemExit, match='--top is 0'):
+        infer_tool.main(['x.png', '--config', config, '--checkpoint', weights, '--top', '0'])
+    with pytest.raises(SystemExit, match="picture 'x.png' does not exist"):
+        infer_tool.main(['x.png', '--config', config, '--checkpoint', weights])

@@ -1,0 +1,73 @@
+"""Classify pictures with a trained model, or with a pretrained one (zero-shot).
+
+    python tools/infer.py cat.jpg photos/ --config configs/vlltr/vlltr_rn50_imagenet-lt.py \\
+        --checkpoint epoch_50.pth --explain 3
+
+A folder stands for all pictures in it. With --explain, a model with the LGR head tells which anchor sentences of the
+predicted class it attended to most.
+"""
+
+import argparse
+import os.path as osp
+import sys
+
+sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mmlt.apis import get_model, inference
+from mmlt.datasets.class_names import class_list
+from mmlt.engine.options import CfgOptions
+from mmlt.errors import InputError
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('images', nargs='+', help='pictures, or folders of pictures')
+    parser.add_argument('--config', required=True, help='config file, or the name of a model')
+    parser.add_argument('--checkpoint', help='its checkpoint; without one, the pretrained model (zero-shot)')
+    parser.add_argument('--classes', help="class list: a text file, or 'imagenet'; default that of the checkpoint")
+    parser.add_argument('--top', type=int, default=5, help='classes to tell; default 5')
+    parser.add_argument('--explain', type=int, default=0, help='anchor sentences to tell; default none')
+    parser.add_argument('--device', default='cpu', help='for example cuda; default cpu')
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='settings to override, key=value')
+    return parser.parse_args(argv)
+
+
+def result_table(result: dict) -> Table:
+    """Classes with their probabilities and, below, the sentences that decided."""
+    table = Table()
+    table.add_column('class')
+    table.add_column('probability', justify='right')
+    for name, probability in result['top']:
+        table.add_row(escape(name), f'{probability:.1%}')
+    if 'anchor_sentences' in result:
+        table.add_section()
+        for weight, sentence in result['anchor_sentences']:
+            table.add_row(escape(sentence), f'attention {weight:.1%}', style='dim')
+    return table
+
+
+def run(args) -> None:
+    if args.top < 1:
+        raise InputError(f'--top is {args.top}; it must be at least 1.')
+    classes = class_list(args.classes) if args.classes else None
+    model = get_model(args.config, args.checkpoint, args.device, classes, args.cfg_options)
+    console = Console()
+    for result in inference(model, args.images, args.top, args.explain):
+        console.print(result['image'], style='bold', markup=False, highlight=False, soft_wrap=True)
+        console.print(result_table(result))
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    try:
+        run(args)
+    except InputError as e:
+        sys.exit(f'mmlt: {e}')
+
+
+if __name__ == '__main__':
+    main()
