@@ -35,7 +35,7 @@ COMMANDS = list(
         (readme.parent.name, line)
         for readme in READMES
         for line in readme.read_text().splitlines()
-        if line.startswith(('python tools/train.py', 'python tools/test.py'))
+        if re.match(r'python tools/(train|test|select_anchors)\.py ', line)
     )
 )
 TINY_CLIP = 'work_dirs/clip_tiny_printed-characters/open_clip.safetensors'
