@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ import open_clip
 from torch import nn
 
 from mmlt.errors import InputError
-from mmlt.models.open_clip_towers import OpenCLIPTowers, is_tag, looks_like_path
+from mmlt.models.backbones.adaptformer import add_adapters
+from mmlt.models.open_clip_towers import OpenCLIPTowers, carries_weights, is_tag, looks_like_path
 
 # A default schedule: about so many steps, within these bounds on epochs.
 _STEPS, _EPOCHS = 1500, (5, 50)
@@ -31,8 +33,9 @@ class Setup:
             is validated on. Defaults to False.
         class_texts (str, optional): See :class:`ClassTexts`. Defaults to None.
         model (str): An open_clip model. Defaults to 'ViT-B-16'.
-        pretrained (str, optional): Tag, or path of a weight file; None trains
-            from random weights. Defaults to 'openai'.
+        pretrained (str, optional): Tag, or path of a weight file. None for
+            ``hf-hub:`` and ``local-dir:`` models, which bring their weights;
+            others are then trained from random ones. Defaults to 'openai'.
         image_size (int, optional): Pixels. Defaults to None, the model's own.
         epochs (int, optional): Of every stage. Defaults to None, by the number
             of images.
@@ -66,6 +69,8 @@ class Setup:
         for name in ('epochs', 'image_size', 'batch_size'):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f'{name} is {getattr(self, name)}; it must be positive.')
+        if self.model.startswith('local-dir:'):
+            self.model = f'local-dir:{Path(self.model.removeprefix("local-dir:")).resolve()}'
         towers = OpenCLIPTowers(self.model, self.pretrained, self.image_size, None)
         if self.pretrained is not None and not is_tag(self.model, self.pretrained):
             if looks_like_path(self.pretrained) and not Path(self.pretrained).is_file():
@@ -73,11 +78,20 @@ class Setup:
             self.pretrained = str(Path(self.pretrained).resolve())
         self.embed_dim, self.quick_gelu = towers.embed_dim, towers.quick_gelu
         self.pixels = int(np.ravel(towers.clip.visual.image_size)[0])
+        self.mean_std = _mean_std(towers)
+        self.adaptable = _takes_adapters(towers)
+        # Of the feature before the projection, where the tower has one of its own.
+        self.width = None if towers.visual_projection is None else len(towers.visual_projection)
         self.has_batch_norm = any(isinstance(m, nn.modules.batchnorm._NormBase) for m in towers.clip.visual.modules())
         # Incomplete batches are dropped, so a batch must not be larger than the data.
         self.batch_size = min(self.batch_size, self.num_train)
         if self.epochs is None:
             self.epochs = int(np.clip(round(_STEPS / (self.num_train // self.batch_size)), *_EPOCHS))
+
+    @property
+    def scratch(self) -> bool:
+        """Whether the towers begin at random weights."""
+        return self.pretrained is None and not carries_weights(self.model)
 
     @property
     def text(self) -> dict:
@@ -88,24 +102,20 @@ class Setup:
     def backbone(self) -> dict:
         """Arguments of the image tower. Small batches ask for BatchNorm's statistics as they were pretrained."""
         sizes = {} if self.image_size is None else dict(image_size=self.image_size)
-        norm = dict(norm_eval=True) if self.has_batch_norm and self.pretrained else {}
+        norm = dict(norm_eval=True) if self.has_batch_norm and not self.scratch else {}
         return {**self.text, **sizes, **norm}
 
     @property
     def teacher(self) -> dict | None:
         """Arguments of CVLP's teacher: the pretrained model, where there is one."""
-        if self.pretrained is None:
+        if self.scratch:
             return None
         return {k: v for k, v in self.backbone.items() if k != 'norm_eval'}
 
     @property
     def preprocessor(self) -> dict:
         """What pretrained weights say of mean and deviation where it is not CLIP's."""
-        facts = {}
-        if self.pretrained is not None and is_tag(self.model, self.pretrained):
-            facts = open_clip.get_pretrained_cfg(self.model, self.pretrained)
-        scaled = {k: [round(255 * x, 4) for x in facts[k]] for k in ('mean', 'std') if facts.get(k)}
-        return dict(data_preprocessor=scaled) if scaled else {}
+        return dict(data_preprocessor=self.mean_std) if self.mean_std else {}
 
     def bases(self, model: str, schedule: str | None) -> list[str]:
         """The config's bases: model and schedule by their names in ``_base_``, data, runtime."""
@@ -128,6 +138,24 @@ class Setup:
     def cache(self) -> dict:
         """A frozen image tower sees each image in so many random views, once."""
         return dict(feature_cache=dict(type='mmlt.FeatureCacheHook', views=min(10, self.epochs)))
+
+
+def _mean_std(towers: OpenCLIPTowers) -> dict:
+    """Mean and deviation of the pretraining in 0..255 by the tag or the model's folder; empty where they don't tell."""
+    facts = {}
+    if towers.pretrained is not None and is_tag(towers.model, towers.pretrained):
+        facts = open_clip.get_pretrained_cfg(towers.model, towers.pretrained)
+    elif carries_weights(towers.model):
+        facts = towers.clip.visual.preprocess_cfg
+    return {k: [round(255 * x, 4) for x in facts[k]] for k in ('mean', 'std') if facts.get(k)}
+
+
+def _takes_adapters(towers: OpenCLIPTowers) -> bool:
+    try:
+        add_adapters(copy.deepcopy(towers.clip.visual), dict(type='mmlt.AdaptFormer', bottleneck=1), towers.model)
+    except InputError:
+        return False
+    return True
 
 
 def dataset_config(setup: Setup) -> dict:
@@ -163,6 +191,10 @@ def dataset_config(setup: Setup) -> dict:
             **(dict(drop_last=True) if train else {}),
         )
 
+    # --tta: five crops, LIFT's sizes in proportion.
+    larger = dict(edge, scale=round(pixels * 248 / 224))
+    corners = ('top-left', 'top-right', 'bottom-left', 'bottom-right', 'centre')
+    crops = [dict(type='mmlt.FiveCropPart', crop_size=pixels, position=p) for p in corners]
     metric = [dict(type='mmlt.ShotAccuracy')]
     return dict(
         train_dataloader=loader('train'),
@@ -170,6 +202,8 @@ def dataset_config(setup: Setup) -> dict:
         test_dataloader=loader('test'),
         val_evaluator=metric,
         test_evaluator=metric,
+        tta_model=dict(type='mmlt.LogitTTA'),
+        tta_pipeline=[load, larger, dict(type='TestTimeAug', transforms=[crops, [pack]])],
     )
 
 
@@ -183,7 +217,7 @@ def vlltr_configs(setup: Setup) -> dict[str, tuple[str, dict]]:
     A pretrained image tower is frozen in stage 2, as in the published code:
     its paper's learning rate is for batches of 1,024.
     """
-    scratch = setup.pretrained is None
+    scratch = setup.scratch
     model = dict(backbone=setup.backbone, text=setup.text, teacher=setup.teacher, **setup.preprocessor)
     first = dict(
         _base_=setup.bases('cvlp_clip_rn50', 'vlltr_cvlp'),
@@ -214,7 +248,7 @@ def vlltr_configs(setup: Setup) -> dict[str, tuple[str, dict]]:
 
 def ballad_configs(setup: Setup) -> dict[str, tuple[str, dict]]:
     """BALLAD: both towers fine-tuned, then a class-balanced adapter on them."""
-    scratch = setup.pretrained is None
+    scratch = setup.scratch
     first = dict(
         _base_=setup.bases('clip_rn50', 'tiny' if scratch else 'ballad_phase-a'),
         model=dict(backbone=setup.backbone, head=dict(text=setup.text), **setup.preprocessor),
@@ -241,7 +275,7 @@ def ballad_configs(setup: Setup) -> dict[str, tuple[str, dict]]:
 
 def ce_configs(setup: Setup) -> dict[str, tuple[str, dict]]:
     """Cross entropy: a linear classifier on the image tower, both trained."""
-    scratch = setup.pretrained is None
+    scratch = setup.scratch
     head = dict(_delete_=True, type='LinearClsHead', num_classes=setup.num_classes, in_channels=setup.embed_dim)
     slow_tower = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.01))))
     config = dict(
@@ -254,7 +288,7 @@ def ce_configs(setup: Setup) -> dict[str, tuple[str, dict]]:
 
 def zeroshot_configs(setup: Setup) -> dict[str, tuple[str, dict]]:
     """The pretrained model as it is; nothing for random weights, which know nothing."""
-    if setup.pretrained is None:
+    if setup.scratch:
         return {}
     config = dict(
         _base_=setup.bases('clip_rn50', None),
@@ -267,13 +301,41 @@ def zeroshot_configs(setup: Setup) -> dict[str, tuple[str, dict]]:
     return {f'zeroshot_{setup.name}': ('The pretrained model as it is; nothing is trained.', config)}
 
 
+def lift_configs(setup: Setup) -> dict[str, tuple[str, dict]]:
+    """LIFT: adapters in the frozen tower; nothing for random weights, or for a tower without transformer blocks."""
+    if setup.scratch or not setup.adaptable:
+        return {}
+    adapter = dict(type='mmlt.AdaptFormer', num_classes=setup.num_classes)
+    backbone, head = {**setup.backbone, 'adapter': adapter}, dict(num_classes=setup.num_classes, text=setup.text)
+    if setup.width is None:
+        backbone['projection'] = head['projected'] = True
+    config = dict(
+        _base_=setup.bases('lift_clip_vit-b16', 'lift'),
+        model=dict(
+            backbone=backbone, head=dict(in_channels=setup.width or setup.embed_dim, **head), **setup.preprocessor
+        ),
+        **setup.schedule(None),
+    )
+    return {f'lift_{setup.name}': ('LIFT: adapters in the frozen image tower, a cosine head from class texts.', config)}
+
+
 # A further method is a function more: setup in, configs with their comments out.
 METHODS: dict[str, Callable[[Setup], dict[str, tuple[str, dict]]]] = {
     'vlltr': vlltr_configs,
     'ballad': ballad_configs,
+    'lift': lift_configs,
     'ce': ce_configs,
     'zeroshot': zeroshot_configs,
 }
+
+
+def left_out(setup: Setup) -> list[str]:
+    """Which methods have no config, and why, a sentence each."""
+    if setup.scratch:
+        return ['No configs for LIFT and zero-shot: they need pretrained weights, see --pretrained.']
+    if not setup.adaptable:
+        return [f"No config for LIFT: its adapters need a Vision Transformer, and '{setup.model}' has none."]
+    return []
 
 
 def format_value(value, indent: int = 0, width: int = 100) -> str:

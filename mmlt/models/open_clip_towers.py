@@ -26,7 +26,7 @@ _SCHEMAS = ('hf-hub:', 'local-dir:')
 
 
 def _check_names(model: str, pretrained: str | None) -> None:
-    if not model.startswith(_SCHEMAS) and model not in open_clip.list_models():
+    if not carries_weights(model) and model not in open_clip.list_models():
         near = [m for m in open_clip.list_models() if m.lower().startswith(model.lower()[:5])][:6]
         hint = f' Near it: {", ".join(near)}.' if near else ''
         raise InputError(
@@ -40,6 +40,11 @@ def _check_names(model: str, pretrained: str | None) -> None:
         f'{", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"}. A local weight file is given by its '
         'path.'
     )
+
+
+def carries_weights(model: str) -> bool:
+    """Whether the model's name brings its weights, as ``hf-hub:`` and ``local-dir:`` do."""
+    return model.startswith(_SCHEMAS)
 
 
 def is_tag(model: str, pretrained: str) -> bool:
@@ -183,7 +188,7 @@ class OpenCLIPTowers:
         """
         if self.loaded:
             return
-        if self.pretrained is not None or self.model.startswith(_SCHEMAS):
+        if self.pretrained is not None or carries_weights(self.model):
             self._load_file()
         self.loaded = True
         self.clip = None  # the towers live on in the modules that claimed them

@@ -5,7 +5,7 @@ from mmpretrain.registry import MODELS
 from safetensors.torch import load_file
 
 from mmlt import InputError
-from mmlt.engine.hooks.export_open_clip import open_clip_state_dict
+from mmlt.engine.hooks.export_open_clip import open_clip_config, open_clip_state_dict
 
 
 def build(clip_file):
@@ -53,3 +53,25 @@ def test_pretraining_config_exports_and_classifies(tmp_path, monkeypatch, repo, 
     assert 0 <= metrics['shot/all'] <= 100
     clip = open_clip.create_model('mmlt-tiny-rn', pretrained='w/open_clip.safetensors')
     assert clip.logit_scale.exp().item() != pytest.approx(1 / 0.07, abs=1e-6)  # it was trained
+    # The folder is a model by itself, with the mean and the deviation of its pretraining.
+    folder, _, transform = open_clip.create_model_and_transforms('local-dir:w')
+    weights = folder.state_dict()
+    assert all(torch.equal(weights[k], v) for k, v in clip.state_dict().items())
+    assert transform.transforms[-1].mean == pytest.approx([33.3 / 255] * 3)
+    assert transform.transforms[-1].std == pytest.approx([78.6 / 255] * 3)
+
+
+def test_config_of_the_export():
+    model = MODELS.build(
+        dict(
+            type='mmlt.ContrastivePretrainer',
+            backbone=dict(type='mmlt.OpenCLIPVision', model='mmlt-tiny-vit', image_size=48, quick_gelu=True),
+            text=dict(type='mmlt.OpenCLIPText', model='mmlt-tiny-vit', quick_gelu=True),
+        )
+    )
+    config = open_clip_config(model)
+    assert config['model_cfg']['vision_cfg']['image_size'] == 48
+    assert config['model_cfg']['quick_gelu'] is True
+    assert 'quick_gelu' not in open_clip.get_model_config('mmlt-tiny-vit')  # open_clip's own is left alone
+    assert config['preprocess_cfg']['mean'] == pytest.approx(open_clip.OPENAI_DATASET_MEAN, abs=1e-6)
+    assert config['preprocess_cfg']['std'] == pytest.approx(open_clip.OPENAI_DATASET_STD, abs=1e-6)

@@ -1,6 +1,7 @@
 """From a folder, table or list of pictures to lists and configs that train."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -323,8 +324,10 @@ def test_config_text_is_the_config():
     assert max(map(len, text.splitlines())) < 120 and len(text.splitlines()) > 5
 
 
-@pytest.mark.parametrize('weights', ['none', 'file'])
-def test_configs_fit_together(prepare, fruit, weights, tmp_path):
+@pytest.mark.parametrize(
+    'weights, model', [('none', 'mmlt-tiny-rn'), ('file', 'mmlt-tiny-rn'), ('file', 'mmlt-tiny-vit')]
+)
+def test_configs_fit_together(prepare, fruit, weights, model, tmp_path, capsys):
     """Every config builds its model and reads its data; the stages hand over."""
     pretrained = 'none'
     if weights == 'file':
@@ -332,19 +335,26 @@ def test_configs_fit_together(prepare, fruit, weights, tmp_path):
         Path(pretrained).write_bytes(b'')  # read when a training starts
     (tmp_path / 'texts').mkdir()
     (tmp_path / 'texts' / 'plum.txt').write_text('A plum is a blue fruit with a stone.')
-    options = ['--model', 'mmlt-tiny-rn', '--pretrained', pretrained, '--image-size', '64', '--texts', 'texts']
+    options = ['--model', model, '--pretrained', pretrained, '--image-size', '64', '--texts', 'texts']
     prepare.main([str(fruit), '--out', 'out', '--name', 'my fruit', '--val-per-class', '1', *options])
     files = sorted(p.name for p in Path('out').glob('*.py'))
     methods = ['ballad_{}', 'ballad_{}_phase-a', 'ce_{}', 'dataset_{}', 'vlltr_{}', 'vlltr_{}_cvlp']
     if weights == 'file':
         methods.append('zeroshot_{}')  # random weights know nothing
+    if model == 'mmlt-tiny-vit':
+        methods.append('lift_{}')
+    said = capsys.readouterr().out
+    assert ('No configs for LIFT and zero-shot: they need pretrained weights' in said) == (weights == 'none')
+    assert ("No config for LIFT: its adapters need a Vision Transformer, and 'mmlt-tiny-rn' has none." in said) == (
+        weights == 'file' and model == 'mmlt-tiny-rn'
+    )
     assert files == sorted(f'{m.format("my-fruit")}.py' for m in methods)
     init_default_scope('mmpretrain')
     cfgs = {p.stem: Config.fromfile(p) for p in Path('out').glob('*_*.py') if not p.stem.startswith('dataset')}
     for name, cfg in cfgs.items():
         cfg.work_dir = str(tmp_path / 'w')
-        model = MODELS.build(cfg.model)
-        assert model.backbone.visual.image_size == 64, name
+        built = MODELS.build(cfg.model)
+        assert np.ravel(built.backbone.visual.image_size).tolist() in ([64], [64, 64]), name
         preprocessor = MODELS.build(cfg.model.data_preprocessor)
         for split in ('train', 'val', 'test'):
             if (loader := cfg.get(f'{split}_dataloader')) is None:
@@ -365,11 +375,40 @@ def test_configs_fit_together(prepare, fruit, weights, tmp_path):
     lgr, cvlp = cfgs['vlltr_my-fruit'].model, cfgs['vlltr_my-fruit_cvlp'].model
     assert lgr.head.num_classes == 3 and lgr.backbone.pretrained is None
     if weights == 'file':
-        assert cvlp.teacher == dict(model='mmlt-tiny-rn', pretrained=pretrained, quick_gelu=False, image_size=64)
-        assert lgr.backbone.frozen and cvlp.backbone.norm_eval and not cvlp.backbone.get('frozen')
+        assert cvlp.teacher == dict(model=model, pretrained=pretrained, quick_gelu=False, image_size=64)
+        assert lgr.backbone.frozen and not cvlp.backbone.get('frozen')
+        assert cvlp.backbone.get('norm_eval', False) == (model == 'mmlt-tiny-rn')
     else:
         assert cvlp.teacher is None and cvlp.ratio == 1
         assert not lgr.backbone.get('frozen') and not lgr.backbone.get('norm_eval')
+    if model == 'mmlt-tiny-vit':
+        lift = cfgs['lift_my-fruit']
+        assert lift.model.backbone.adapter == dict(type='mmlt.AdaptFormer', num_classes=3)
+        assert (lift.model.head.in_channels, lift.model.head.num_classes) == (64, 3)
+        assert lift.tta_pipeline[1].scale == 71 and lift.tta_model.type == 'mmlt.LogitTTA'
+
+
+def test_folder_of_open_clip_brings_weights_and_statistics(prepare, fruit, tmp_path):
+    config = dict(
+        model_cfg=open_clip.get_model_config('mmlt-tiny-vit'),
+        preprocess_cfg=dict(mean=[0.5, 0.4, 0.3], std=[0.2, 0.2, 0.1]),
+    )
+    (tmp_path / 'clip').mkdir()
+    (tmp_path / 'clip/open_clip_config.json').write_text(json.dumps(config))
+    clip = open_clip.create_model('mmlt-tiny-vit')
+    save_file({k: v.contiguous() for k, v in clip.state_dict().items()}, 'clip/open_clip_model.safetensors')
+    prepare.main([str(fruit), '--out', 'out', '--model', 'local-dir:clip'])
+    init_default_scope('mmpretrain')
+    for name in ('lift_out', 'vlltr_out_cvlp', 'zeroshot_out'):
+        cfg = Config.fromfile(f'out/{name}.py')
+        assert cfg.model.data_preprocessor.mean == [127.5, 102.0, 76.5]
+        assert cfg.model.data_preprocessor.std == [51.0, 51.0, 25.5]
+        assert cfg.model.backbone.model == f'local-dir:{tmp_path / "clip"}'  # found from any folder
+        built = MODELS.build(cfg.model)
+        built.backbone.init_weights()
+        assert torch.equal(built.backbone.visual.conv1.weight, clip.visual.conv1.weight)
+    with pytest.raises(SystemExit, match="local-dir:clip brings its weights: leave out --pretrained 'openai'"):
+        prepare.main([str(fruit), '--out', 'x', '--model', 'local-dir:clip', '--pretrained', 'openai'])
 
 
 def test_defaults_suit_the_data():
@@ -416,13 +455,14 @@ def test_from_digits_to_a_vlltr_result_in_two_commands(prepare, train_tool, tmp_
 @pytest.mark.slow
 def test_every_method_trains_from_a_weight_file(prepare, train_tool, test_tool, fruit):
     torch.manual_seed(20)
-    clip = open_clip.create_model('mmlt-tiny-rn')
+    clip = open_clip.create_model('mmlt-tiny-vit')
     save_file({k: v.contiguous() for k, v in clip.state_dict().items()}, 'w.safetensors')
-    weights = ['--model', 'mmlt-tiny-rn', '--pretrained', 'w.safetensors']
+    weights = ['--model', 'mmlt-tiny-vit', '--pretrained', 'w.safetensors']
     prepare.main([str(fruit), '--out', 'out', '--name', 'x', '--epochs', '1', '--batch-size', '8', *weights])
     lines = Path('out/dataset_x.py').read_text()
     Path('out/dataset_x.py').write_text(re.sub(r'num_workers=\d+', 'num_workers=0', lines))
-    for method in ('vlltr', 'ballad', 'ce'):
+    for method in ('vlltr', 'ballad', 'ce', 'lift'):
         assert 0 <= train_tool.main([f'out/{method}_x.py'])['shot/all'] <= 100
     assert list(Path('work_dirs/vlltr_x/features').glob('*.safetensors'))
     assert 0 <= test_tool.main(['out/zeroshot_x.py'])['shot/all'] <= 100
+    assert 0 <= test_tool.main(['out/lift_x.py', 'work_dirs/lift_x/epoch_1.pth', '--tta'])['shot/all'] <= 100

@@ -31,8 +31,9 @@ from mmlt.datasets.own_pictures import (
     read_source,
     write_list,
 )
-from mmlt.engine.starter_configs import Setup, starter_configs
+from mmlt.engine.starter_configs import Setup, left_out, starter_configs
 from mmlt.errors import InputError
+from mmlt.models.open_clip_towers import carries_weights
 from mmlt.visualization import class_size_report, plot_class_sizes, print_class_sizes
 
 BASE = osp.join(osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))), 'configs', '_base_')
@@ -54,7 +55,7 @@ def parse_args(argv=None):
     data.add_argument('--skip-unreadable', action='store_true', help='leave out pictures that cannot be read')
     model = parser.add_argument_group('configs')
     model.add_argument('--model', default='ViT-B-16', help='open_clip model; default ViT-B-16')
-    model.add_argument('--pretrained', default='openai', help='tag, weight file, or none; default openai')
+    model.add_argument('--pretrained', help='tag, weight file, or none; default openai, or what --model brings')
     model.add_argument('--image-size', type=int, help="pixels; default the model's")
     model.add_argument('--epochs', type=int, help='of every stage; default by the number of pictures')
     model.add_argument('--batch-size', type=int, default=64, help='default 64, or as many as there are')
@@ -79,6 +80,17 @@ def check_args(args) -> str:
     if not name:
         raise InputError(f"'{args.name or args.out}' has no letters for a name of the data set: give --name.")
     return name
+
+
+def pretrained_of(args) -> str | None:
+    """What the towers start from besides what ``--model`` brings."""
+    if args.pretrained is None:
+        return None if carries_weights(args.model) else 'openai'
+    if args.pretrained.lower() == 'none':
+        return None
+    if carries_weights(args.model):
+        raise InputError(f"--model {args.model} brings its weights: leave out --pretrained '{args.pretrained}'.")
+    return args.pretrained
 
 
 def split_notes(counts, names, test: int, val: int) -> list[str]:
@@ -124,7 +136,7 @@ def run(args, command: str) -> None:
         has_val=bool(len(splits['val'])),
         class_texts=args.texts and osp.abspath(args.texts),
         model=args.model,
-        pretrained=None if args.pretrained.lower() == 'none' else args.pretrained,
+        pretrained=pretrained_of(args),
         image_size=args.image_size,
         epochs=args.epochs,
         batch_size=args.batch_size,
@@ -149,7 +161,7 @@ def run(args, command: str) -> None:
             f'The ratio is {report["ratio"]:.1f} in place of {args.tail_ratio:g}: the sizes of small classes are '
             'rounded down to whole pictures.'
         )
-    for note in (*pictures.notes, *split_notes(counts, names, test, args.val_per_class)):
+    for note in (*pictures.notes, *split_notes(counts, names, test, args.val_per_class), *left_out(setup)):
         print(note)
     renamed = [f'{key} -> {n}' for key, n in zip(pictures.classes, names) if key != n]
     if renamed:

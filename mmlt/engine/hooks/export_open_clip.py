@@ -1,9 +1,13 @@
-"""From a trained mm model back to an open_clip weight file."""
+"""From a trained mm model back to open_clip."""
 
 from __future__ import annotations
 
+import copy
+import json
 import os.path as osp
 
+import numpy as np
+import open_clip
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from safetensors.torch import save_file
@@ -42,12 +46,36 @@ def open_clip_state_dict(model: nn.Module) -> dict[str, Tensor]:
     return {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
 
 
+def open_clip_config(model: nn.Module) -> dict:
+    """What open_clip needs beside the weights, in the form of its ``open_clip_config.json``.
+
+    Args:
+        model (nn.Module): Holds an :class:`OpenCLIPVision`, and a data
+            preprocessor with mean and deviation.
+
+    Returns:
+        dict: ``model_cfg`` (architecture, input size, activation) and
+        ``preprocess_cfg`` (mean and deviation of R, G, B in 0..1).
+    """
+    vision = next(m for m in model.modules() if isinstance(m, OpenCLIPVision))
+    config = copy.deepcopy(open_clip.get_model_config(vision.model_name))
+    sizes = np.ravel(vision.visual.image_size).tolist()  # one number or two, by the kind of tower
+    config['vision_cfg']['image_size'] = sizes[0] if len(set(sizes)) == 1 else sizes
+    if vision.activation.quick_gelu:
+        config['quick_gelu'] = True
+    scaled = {k: np.ravel(getattr(model.data_preprocessor, k).cpu()) / 255 for k in ('mean', 'std')}
+    return dict(model_cfg=config, preprocess_cfg={k: [round(float(x), 8) for x in v] for k, v in scaled.items()})
+
+
 @HOOKS.register_module()
 class ExportOpenCLIPHook(Hook):
-    """After training, write both towers as an open_clip weight file.
+    """After training, write both towers in open_clip's own form.
 
-    Its path can be given as ``pretrained`` to :class:`OpenCLIPVision`,
-    :class:`OpenCLIPText` and to open_clip itself.
+    The path of the weight file can be given as ``pretrained`` to
+    :class:`OpenCLIPVision`, :class:`OpenCLIPText` and to open_clip itself.
+    Beside it lies ``open_clip_config.json`` with the architecture, mean and
+    deviation, so that the work directory is a model to them, too:
+    ``model='local-dir:<work_dir>'``.
 
     Args:
         filename (str): Name in the work directory.
@@ -71,4 +99,6 @@ class ExportOpenCLIPHook(Hook):
         model = unwrap(runner.model)
         path = osp.join(runner.work_dir, self.filename)
         save_file(open_clip_state_dict(model), path)
+        with open(osp.join(runner.work_dir, 'open_clip_config.json'), 'w') as file:
+            json.dump(open_clip_config(model), file, indent=2)
         runner.logger.info(f'The open_clip weights are in {path}')

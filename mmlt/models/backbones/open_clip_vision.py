@@ -84,6 +84,7 @@ class OpenCLIPVision(BaseBackbone):
     ):
         super().__init__(init_cfg)
         self.visual, self._towers = open_clip_tower('image', model, pretrained, image_size, quick_gelu)
+        self.model_name = model
         self.out_channels = self._towers.embed_dim
         self.projection = projection
         if not projection:
