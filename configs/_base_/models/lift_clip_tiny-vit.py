@@ -1,4 +1,5 @@
 # LIFT with the tiny ViT, whose weights come from configs/clip/clip_tiny-vit_printed-characters.py.
+# LIFT's rule for the width of the adapters gives 1 for ten classes and three blocks.
 stages = dict(
     clip=dict(
         config='../clip/clip_tiny-vit_printed-characters.py',
@@ -11,7 +12,7 @@ model = dict(
         model='mmlt-tiny-vit-p4',
         pretrained='{stage:clip}/open_clip.safetensors',
         projection=False,
-        adapter=dict(type='mmlt.AdaptFormer', num_classes=10)),
+        adapter=dict(type='mmlt.AdaptFormer', bottleneck=16)),
     head=dict(
         type='mmlt.CosineClsHead',
         num_classes=10,
