@@ -1,7 +1,4 @@
-"""The benchmark checker on VOC-LT and COCO-LT in their published layout.
-
-Skipped as long as mmlt.datasets.multi_label, which reads them, is not there.
-"""
+"""The benchmark checker on VOC-LT and COCO-LT in their published layout."""
 
 import importlib.util
 import json
@@ -13,8 +10,6 @@ import numpy as np
 import pytest
 from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 from PIL import Image
-
-pytest.importorskip('mmlt.datasets.multi_label')
 
 from mmlt.datasets import LongTailedMultiLabel
 from mmlt.datasets.benchmarks import BENCHMARKS, check_benchmark

@@ -7,18 +7,15 @@ annotation as `relative/path label` lines, for tools that read nothing else; the
 """
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import mmlt.datasets.multi_label_benchmarks  # noqa: F401  adds VOC-LT and COCO-LT
 from mmlt.datasets.benchmarks import BENCHMARKS, check_benchmark, write_annotation
 from mmlt.errors import InputError
 from mmlt.visualization import class_size_report, plot_class_sizes, print_class_sizes
-
-if importlib.util.find_spec('mmlt.datasets.multi_label'):
-    import mmlt.datasets.multi_label_benchmarks  # noqa: F401  adds VOC-LT and COCO-LT
 
 
 def parse_args(argv=None):

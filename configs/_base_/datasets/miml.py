@@ -1,47 +1,17 @@
 # MIML: 2,000 images of five scenes (desert, mountains, sea, sunset, trees).
 # The published data are a Matlab file; make lists of it: `path label label ...` a line, labels from 0.
-dataset_type = 'mmlt.LongTailedMultiLabel'
+_base_ = './multi-label_pictures.py'
+
 data_root = 'data/miml/'
 classes = 'classes.txt'
 
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.64, 1.0)),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4),
-    dict(type='PackInputs'),
-]
-# Squeezed, not cropped: at the border there may be an object that is a label.
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(224, 224)),
-    dict(type='PackInputs'),
-]
-
 train_dataloader = dict(
-    batch_size=32,
-    num_workers=4,
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file='train.txt',
-        classes=classes,
-        data_prefix='images',
-        pipeline=train_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    drop_last=True)
+    dataset=dict(data_root=data_root, ann_file='train.txt', classes=classes, data_prefix='images'))
 val_dataloader = dict(
-    batch_size=128,
-    num_workers=4,
     dataset=dict(
-        type=dataset_type,
         data_root=data_root,
         ann_file='test.txt',
         train_ann_file='train.txt',
         classes=classes,
-        data_prefix='images',
-        pipeline=test_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False))
-val_evaluator = [dict(type='mmlt.ShotMAP')]
+        data_prefix='images'))
 test_dataloader = val_dataloader
-test_evaluator = val_evaluator

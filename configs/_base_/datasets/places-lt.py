@@ -1,60 +1,20 @@
 # Places-LT: 62,500 training images, 4,980 down to 5 a class; 36,500 to test.
 # The three lists and Places365's categories_places365.txt lie in data_root.
-dataset_type = 'mmlt.LongTailedDataset'
+_base_ = './clip_pictures.py'
+
 data_root = 'data/places/'
 classes = 'categories_places365.txt'
 
-train_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
-    dict(
-        type='RandomResizedCrop',
-        scale=224,
-        crop_ratio_range=(0.5, 1.0),
-        backend='pillow',
-        interpolation='bicubic'),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4),
-    dict(type='PackInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
-    dict(type='ResizeEdge', scale=224, edge='short', backend='pillow', interpolation='bicubic'),
-    dict(type='CenterCrop', crop_size=224),
-    dict(type='PackInputs'),
-]
-
-train_dataloader = dict(
-    batch_size=64,
-    num_workers=8,
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file='Places_LT_train.txt',
-        classes=classes,
-        pipeline=train_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    drop_last=True)
+train_dataloader = dict(dataset=dict(data_root=data_root, ann_file='Places_LT_train.txt', classes=classes))
 val_dataloader = dict(
-    batch_size=128,
-    num_workers=8,
     dataset=dict(
-        type=dataset_type,
         data_root=data_root,
         ann_file='Places_LT_val.txt',
         train_ann_file='Places_LT_train.txt',
-        classes=classes,
-        pipeline=test_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False))
+        classes=classes))
 test_dataloader = dict(
-    batch_size=128,
-    num_workers=8,
     dataset=dict(
-        type=dataset_type,
         data_root=data_root,
         ann_file='Places_LT_test.txt',
         train_ann_file='Places_LT_train.txt',
-        classes=classes,
-        pipeline=test_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False))
-val_evaluator = [dict(type='mmlt.ShotAccuracy')]
-test_evaluator = val_evaluator
+        classes=classes))
