@@ -236,10 +236,10 @@ def test_lift(path, test_tool, monkeypatch, tmp_path):
     assert {k: v for k, v in head.text.items() if k != 'type'} == {
         k: backbone[k] for k in ('model', 'pretrained', 'quick_gelu') if k in backbone
     }
-    assert (
-        backbone.adapter.num_classes
-        == head.num_classes
-        == {'imagenet-lt': 1000, 'places-lt': 365}.get(path.stem.split('_')[2], 10)
+    classes = {'imagenet-lt': 1000, 'places-lt': 365, 'mnist-lt': 10}[path.stem.split('_')[2]]
+    assert head.num_classes == classes
+    assert backbone.adapter == dict(
+        type='mmlt.AdaptFormer', **(dict(bottleneck=16) if classes == 10 else dict(num_classes=classes))
     )
     assert not backbone.projection and not head.get('projected', False)
     if 'plus' in path.stem:
@@ -478,6 +478,13 @@ def test_metafile_names_configs_that_exist(path):
         assert model['In Collection'] in collections
         assert REPO / model['Config'] in CONFIGS
         assert Path(model['Config']).stem == model['Name']
+
+
+def test_metafiles_name_every_config_that_is_no_first_stage():
+    named = [REPO / m['Config'] for path in REPO.glob('configs/*/metafile.yml') for m in mmengine.load(path)['Models']]
+    assert len(set(named)) == len(named)
+    stages = {p for p in CONFIGS if p.stem.endswith(('_phase-a', '_cvlp'))}
+    assert set(named) | stages == set(CONFIGS)
 
 
 @pytest.mark.slow
