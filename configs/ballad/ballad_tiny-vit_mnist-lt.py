@@ -2,4 +2,7 @@
 _base_ = './ballad_tiny_mnist-lt.py'
 
 stages = dict(phase_a=dict(config='ballad_tiny-vit_mnist-lt_phase-a.py'))
-model = dict(backbone=dict(model='mmlt-tiny-vit-p4'), neck=dict(in_channels=64), head=dict(text=dict(model='mmlt-tiny-vit-p4')))
+model = dict(
+    backbone=dict(model='mmlt-tiny-vit-p4'),
+    neck=dict(in_channels=64),
+    head=dict(text=dict(model='mmlt-tiny-vit-p4')))
