@@ -28,3 +28,19 @@ val_dataloader = dict(
 val_evaluator = [dict(type='mmlt.ShotAccuracy')]
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
+
+# --tta: mean logits of five crops (LIFT) of the picture enlarged as there, 248 px for 224.
+tta_model = dict(type='mmlt.LogitTTA')
+tta_pipeline = [
+    dict(type='Pad', size=(32, 32)),
+    dict(type='Resize', scale=(36, 36), interpolation='bicubic'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [
+                dict(type='mmlt.FiveCropPart', crop_size=32, position=position)
+                for position in ('top-left', 'top-right', 'bottom-left', 'bottom-right', 'centre')
+            ],
+            [dict(type='PackInputs')],
+        ]),
+]
