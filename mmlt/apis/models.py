@@ -148,7 +148,9 @@ def load_weights(model: nn.Module, checkpoint: str) -> dict:
         InputError: It cannot be read, or belongs to another model.
     """
     if '://' not in checkpoint and not osp.isfile(checkpoint):
-        raise InputError(f"The checkpoint '{checkpoint}' does not exist.")
+        raise InputError(
+            f"The checkpoint '{checkpoint}' does not exist: give a file, for example the last of a work directory."
+        )
     try:
         content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
     except Exception as e:
@@ -169,7 +171,14 @@ def load_weights(model: nn.Module, checkpoint: str) -> dict:
                 f"'{checkpoint}' has {name} of shape {tuple(state[name].shape)}, but this config's model has "
                 f'{tuple(parameter.shape)}: it was trained with another backbone, width or class list.'
             )
-    result = model.load_state_dict(state, strict=False)
+    try:
+        result = model.load_state_dict(state, strict=False)
+    except RuntimeError as e:  # of a buffer, such as class means
+        problem = str(e).splitlines()[-1].strip().rstrip('.')
+        raise InputError(
+            f"'{checkpoint}' does not fit this config's model ({problem}): it was trained with another backbone, width "
+            'or class list.'
+        ) from e
     missing = [name for name in result.missing_keys if name in parameters]
     for names, problem in ((missing, 'lacks {} weights of'), (result.unexpected_keys, 'has {} weights more than')):
         if names:

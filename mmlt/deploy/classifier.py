@@ -11,7 +11,8 @@ from mmpretrain.models.heads import MultiLabelClsHead
 from torch import Tensor, nn
 
 from mmlt.errors import InputError
-from mmlt.models import LGRHead, NCMHead, TextClsHead
+from mmlt.models import AnchorKNNHead, LGRHead, NCMHead, TextClsHead
+from mmlt.models.heads.anchor_heads import log_votes
 from mmlt.models.heads.lgr_functional import AnchorTable, fold_query, group_similarity
 
 
@@ -60,6 +61,27 @@ class LGRLogits(nn.Module):
         return fused.clamp(min=torch.finfo(fused.dtype).tiny).log()
 
 
+class NeighbourLogits(nn.Module):
+    """:class:`AnchorKNNHead` with its anchors as constants.
+
+    Args:
+        head (AnchorKNNHead): With anchors.
+    """
+
+    def __init__(self, head: AnchorKNNHead):
+        super().__init__()
+        self.num_classes, self.num_neighbours = head.num_classes, head.num_neighbours
+        keys, classes = head.keys()
+        scale = torch.as_tensor(head.scale or head.anchor_scale)
+        for name, tensor in dict(keys=keys, classes=classes, scale=scale).items():
+            self.register_buffer(name, tensor.detach().clone())
+
+    def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """Logarithms of the votes (N, C) for features (N, D), the last of ``feats``."""
+        similarity = self.scale * F.normalize(feats[-1], dim=-1) @ self.keys.t()
+        return log_votes(similarity, self.classes, self.num_classes, self.num_neighbours)
+
+
 @singledispatch
 def graph_head(head: nn.Module) -> nn.Module:
     """A head without what only a training needs; most heads are used as they are.
@@ -80,13 +102,20 @@ def _(head: TextClsHead) -> nn.Module:
 
 @graph_head.register
 def _(head: NCMHead) -> nn.Module:
+    head((head.means.new_zeros(1, head.in_channels),))  # says that the means are missing
     return CosineLogits(F.normalize(head.means, dim=1))
 
 
 @graph_head.register
 def _(head: LGRHead) -> nn.Module:
-    head._image((head.anchor_features.new_zeros(1, head.in_channels),))  # says that the anchors are missing
+    head.check_anchors()
     return LGRLogits(head)
+
+
+@graph_head.register
+def _(head: AnchorKNNHead) -> nn.Module:
+    head.check_anchors()
+    return NeighbourLogits(head)
 
 
 def plain_classifier(model: nn.Module) -> ImageClassifier:

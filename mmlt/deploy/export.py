@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import logging
+import os.path as osp
 import statistics
 import time
 import warnings
@@ -35,10 +36,10 @@ def export(model: nn.Module, path: str, form: str, image_size: tuple[int, int], 
             number.
 
     Raises:
-        InputError: A package is missing, torch is too old, the file has another
-            ending, or the model has a part that the format cannot express.
+        InputError: See :func:`check_target`; or the model has a part that the
+            format cannot express.
     """
-    _check(form, path)
+    check_target(path, form)
     example = torch.rand(batch or 2, 3, *image_size, device=next(model.parameters()).device) * 255
     shapes = None if batch else ({0: torch.export.Dim('batch')},) if form != 'torchscript' else None
     try:
@@ -62,17 +63,33 @@ def export(model: nn.Module, path: str, form: str, image_size: tuple[int, int], 
                     external_data=size > _SINGLE_FILE,
                     verbose=False,
                 )
+    except InputError:
+        raise
     except Exception as e:
         raise InputError(
             f'The model could not be exported as {form} ({type(e).__name__}: {" ".join(str(e).split())[:200]}).'
         ) from e
 
 
-def _check(form: str, path: str) -> None:
+def check_target(path: str, form: str) -> None:
+    """Whether a file of a format can be written here.
+
+    Args:
+        path (str): The file.
+        form (str): One of :data:`FORMATS`.
+
+    Raises:
+        InputError: No such format; another ending; a folder that does not
+            exist; a package is missing, or torch is too old.
+    """
     if form not in FORMATS:
         raise InputError(f"There is no export format '{form}'; choose one of {', '.join(FORMATS)}.")
     if not path.endswith(FORMATS[form]):
         raise InputError(f"A file of the format {form} ends in {FORMATS[form]}; '{path}' does not.")
+    if not osp.isdir(folder := osp.dirname(osp.abspath(path))):
+        raise InputError(f"The folder '{folder}' does not exist: make it, or write to another one.")
+    if osp.isdir(path):
+        raise InputError(f"'{path}' is a folder: give the name of a file.")
     if form == 'onnx':
         if missing := [p for p in ('onnx', 'onnxscript', 'onnxruntime') if importlib.util.find_spec(p) is None]:
             raise InputError(f"ONNX export needs {', '.join(missing)}: run pip install 'mmlt[deploy]'.")

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from mmlt.apis import get_model
 from mmlt.datasets.class_names import class_list
-from mmlt.deploy import FORMATS, DeployedClassifier, compare, export, load_exported, median_times
+from mmlt.deploy import FORMATS, DeployedClassifier, check_target, compare, export, load_exported, median_times
 from mmlt.engine.checkpoint import plain
 from mmlt.engine.options import CfgOptions
 from mmlt.errors import InputError
@@ -69,6 +69,13 @@ def batch_size(args) -> int | None:
     return int(args.batch)
 
 
+def make_folder(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as e:
+        raise InputError(f"The folder '{folder}' cannot be made ({e.strerror}): give another --out.") from e
+
+
 def training_time(model):
     """The trained model as it is tested, from RGB pictures to logits."""
 
@@ -97,6 +104,10 @@ def megabytes(number: float) -> str:
 
 def run(args) -> dict:
     batch = batch_size(args)
+    if args.time_batch < 1:
+        raise InputError(f'--time-batch is {args.time_batch}; give a positive number.')
+    make_folder(osp.dirname(osp.abspath(args.out)))
+    check_target(args.out, args.format)
     classes = class_list(args.classes) if args.classes else None
     model = get_model(args.config, args.checkpoint, classes=classes, cfg_options=args.cfg_options)
     size = image_size(args, model)
@@ -106,7 +117,6 @@ def run(args) -> dict:
     pictures = {n: torch.randint(0, 256, (n, 3, *size)).float() for n in sizes}
     with torch.no_grad():
         expected = {n: reference(images) for n, images in pictures.items()}  # before low-rank weights are merged
-    os.makedirs(osp.dirname(osp.abspath(args.out)), exist_ok=True)
     export(DeployedClassifier(model), args.out, args.format, size, batch)
     exported = load_exported(args.out, args.format)
     difference = max(compare(lambda _, n=n: expected[n], exported, images) for n, images in pictures.items())

@@ -175,12 +175,16 @@ class AnchorHead(ClsHead):
                 f'The image features are {image.shape[-1]} wide and the head expects {self.in_channels}: set '
                 f'model.head.in_channels={image.shape[-1]}.'
             )
+        self.check_anchors()
+        return image
+
+    def check_anchors(self) -> None:
+        """Raise an :class:`InputError` if there are no anchors yet."""
         if not self.anchor_features.shape[1]:
             raise InputError(
                 f'{type(self).__name__} has no anchor sentences yet: train it with model.head.anchors=<file>, or load '
                 'a trained checkpoint.'
             )
-        return image
 
 
 @MODELS.register_module()
@@ -417,6 +421,17 @@ class AnchorKNNHead(AnchorHead):
         """The image embedding, (N, D)."""
         return feats[-1]
 
+    def keys(self) -> tuple[Tensor, Tensor]:
+        """The anchor sentences without padding.
+
+        Returns:
+            tuple[Tensor]: Their normalised embeddings, (T, D), and their
+            classes, (T, ).
+        """
+        number = self.anchor_features.shape[1]
+        real = torch.arange(number, device=self.anchor_counts.device) < self.anchor_counts[:, None]
+        return F.normalize(self.anchor_features[real], dim=-1), real.nonzero()[:, 0]
+
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Logarithms of the votes.
 
@@ -427,12 +442,26 @@ class AnchorKNNHead(AnchorHead):
             Tensor: Shape (N, C).
         """
         image = F.normalize(self._image(feats), dim=-1)
-        number = self.anchor_features.shape[1]
-        real = (torch.arange(number, device=image.device) < self.anchor_counts[:, None]).flatten().nonzero()[:, 0]
-        keys = F.normalize(self.anchor_features.flatten(0, 1)[real], dim=-1)
+        keys, classes = self.keys()
         with torch.autocast(image.device.type, enabled=False):
             similarity = (self.scale or self.anchor_scale) * image @ keys.t()
-        nearest, which = similarity.topk(min(self.num_neighbours, len(keys)))
-        votes = image.new_zeros(len(image), self.num_classes)
-        votes.scatter_add_(1, real[which] // number, (nearest - nearest[:, :1]).exp())
-        return votes.clamp(min=torch.finfo(votes.dtype).tiny).log()
+        return log_votes(similarity, classes, self.num_classes, self.num_neighbours)
+
+
+def log_votes(similarity: Tensor, classes: Tensor, num_classes: int, num_neighbours: int) -> Tensor:
+    """Logarithms of the classes' votes, up to a constant for every image.
+
+    Args:
+        similarity (Tensor): Logarithm of the vote of every sentence, (N, T).
+        classes (Tensor): Classes of the sentences, (T, ).
+        num_classes (int): C.
+        num_neighbours (int): How many sentences vote, if there are so many.
+
+    Returns:
+        Tensor: Shape (N, C), of classes without votes the logarithm of the
+        smallest number.
+    """
+    nearest, which = similarity.topk(min(num_neighbours, classes.shape[0]))
+    votes = similarity.new_zeros(similarity.shape[0], num_classes)  # not len(), which an export takes for a constant
+    votes = votes.scatter_add(1, classes[which], (nearest - nearest[:, :1]).exp())
+    return votes.clamp(min=torch.finfo(votes.dtype).tiny).log()
