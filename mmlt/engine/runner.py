@@ -7,12 +7,13 @@ import copy
 import inspect
 import io
 import logging
+import os.path as osp
 
 import torch
 from mmengine.dist import barrier, is_distributed, is_main_process
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner as MMEngineRunner
-from mmengine.runner import find_latest_checkpoint
+from mmengine.runner import find_latest_checkpoint, get_state_dict, save_checkpoint, weights_to_cpu
 from torch.nn.parallel import DistributedDataParallel
 
 from mmlt.engine.stages import (
@@ -24,6 +25,7 @@ from mmlt.engine.stages import (
     starting_checkpoint,
 )
 from mmlt.registry import RUNNERS
+from mmlt.utils import unwrap
 
 # Long dumps that belong into the log file, where they stay.
 _FILE_ONLY = (
@@ -59,6 +61,8 @@ class Runner(MMEngineRunner):
     - checkpoints of another model are refused (:class:`CheckpointGuardHook`);
     - ``--launcher pytorch`` and ``--amp`` work without a GPU (gloo, bfloat16);
     - a test without checkpoint evaluates the pretrained model (zero-shot);
+    - where nothing is trained but a head is fitted on an earlier stage, the
+      test leaves the whole model as ``model.pth``;
     - the console shows progress, the log file everything.
     """
 
@@ -172,6 +176,21 @@ class Runner(MMEngineRunner):
                 self._has_loaded = True
             elif self.starts_from_stage and not self._has_loaded:
                 self._init_model_weights()  # what the stage's checkpoint does not hold, such as anchor sentences
-            return super().test()
+            metrics = super().test()
+            if self.cfg.get('train_cfg') is None and is_main_process():
+                self._save_tested()
+            return metrics
         finally:
             self.testing = False
+
+    def _save_tested(self) -> None:
+        """What an earlier stage and the test made together, such as class means, is a model to keep."""
+        model = unwrap(self.model)
+        fitted = self._load_from is None and hasattr(getattr(model, 'head', None), 'fit')
+        if isinstance(model, BaseTTAModel) or not (self.starts_from_stage or fitted):
+            return
+        dataset = self.test_dataloader.dataset
+        meta = dict(cfg=self.cfg.pretty_text, dataset_meta=getattr(dataset, 'metainfo', None))
+        path = osp.join(self.work_dir, 'model.pth')
+        save_checkpoint(dict(meta=meta, state_dict=weights_to_cpu(get_state_dict(model))), path)
+        self.logger.info(f'The tested model is in {path}')

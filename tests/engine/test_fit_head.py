@@ -13,6 +13,7 @@ from mmengine.dataset import default_collate
 from mmpretrain.registry import DATASETS, MODELS
 from torch.utils.data import Subset
 
+from mmlt.apis import get_model
 from mmlt.datasets.long_tail import dataset_labels
 from mmlt.engine import compute_features
 from mmlt.models import NCMHead
@@ -194,6 +195,18 @@ def test_own_pipeline_and_batch_size(ncm, clip_file, test_tool, means_in_test, m
     assert (expected - class_means(clip_file, ncm)).abs().max() > 1e-3
     # with test-time augmentation the test's own pipeline would not do
     assert 0 <= test_tool.main(['ncm.py', '--tta'])['shot/all'] <= 100
+
+
+def test_the_fitted_model_is_kept(ncm, clip_file, test_tool, means_in_test):
+    metrics = test_tool.main(['ncm.py'])
+    checkpoint = torch.load('work_dirs/ncm/model.pth', weights_only=True)
+    assert checkpoint['meta']['dataset_meta']['classes'] == ('apple', 'pear', 'plum')
+    assert torch.equal(checkpoint['state_dict']['head.means'], means_in_test[0])
+    written = Path('work_dirs/ncm/model.pth').stat().st_mtime_ns
+    model = get_model('ncm.py', 'work_dirs/ncm/model.pth')
+    assert torch.equal(model.head.means, means_in_test[0])
+    assert test_tool.main(['ncm.py', 'work_dirs/ncm/model.pth']) == metrics
+    assert Path('work_dirs/ncm/model.pth').stat().st_mtime_ns == written  # a checkpoint that was given is there already
 
 
 def test_fitted_head_stays_as_it_is(ncm, clip_file, test_tool, means_in_test):
