@@ -1,10 +1,12 @@
 """Two gloo processes against one, on the same global batch."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 # One step of plain SGD, so that the change of the weights is the gradient.
@@ -30,6 +32,19 @@ def train(repo, config, processes, work_dir, *options, port=29611):
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=env)
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
     return done.stdout + done.stderr
+
+
+def evaluate(repo, config, checkpoint, processes, *options):
+    """The report of a test."""
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PORT': '29612', 'PYTHON': sys.executable}
+    if processes == 1:
+        command = [sys.executable, repo / 'tools/test.py', config, checkpoint]
+    else:
+        command = ['bash', repo / 'tools/dist_test.sh', config, checkpoint, str(processes)]
+    command += ['--work-dir', f'tested-{processes}', *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
+    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
+    return json.loads(Path(f'tested-{processes}/shot_report.json').read_text())
 
 
 def weights(path):
@@ -69,6 +84,38 @@ def test_gradient_of_phase_a_is_that_of_one_process(two_stages, repo, clip_file)
     assert sum(a.norm() > 1e-3 * scale for a, _ in gradients.values()) > 10
 
 
+def test_lift_trains_as_one_process_and_is_tested_on_five_crops(two_stages, repo, clip_file):
+    Path('lift.py').write_text(
+        f"""
+_base_ = ['./a.py']
+clip = dict(model='mmlt-tiny-vit', pretrained='{clip_file}')
+model = dict(
+    backbone=dict(projection=False, adapter=dict(type='mmlt.AdaptFormer', bottleneck=4), **clip),
+    head=dict(_delete_=True, type='mmlt.CosineClsHead', num_classes=3, in_channels=64,
+              text=dict(type='mmlt.OpenCLIPText', **clip), loss=dict(type='mmlt.LogitAdjustedLoss')))
+crops = [dict(type='mmlt.FiveCropPart', crop_size=32, position=p) for p in ('top-left', 'centre')]
+tta_model = dict(type='mmlt.LogitTTA')
+tta_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(36, 36)),
+                dict(type='TestTimeAug', transforms=[crops, [dict(type='PackInputs')]])]
+del clip, crops
+"""
+    )
+    # The adapters' first layers have a gradient as soon as the second ones have left zero.
+    options = [*ONE_STEP, 'train_cfg.max_epochs=2', 'optim_wrapper.optimizer.lr=0.1']
+    train(repo, 'lift.py', 1, 'one', *options, 'train_dataloader.batch_size=8')
+    train(repo, 'lift.py', 2, 'two', *options, 'train_dataloader.batch_size=4')
+    begin, one, two = weights('one/epoch_1.pth'), weights('one/epoch_2.pth'), weights('two/epoch_2.pth')
+    trained = [k for k in one if k.startswith(('backbone.adapters.', 'head.'))]
+    assert sum('down.weight' in k for k in trained) == 2 and 'head.weight' in trained
+    for name in one:
+        a, b, start = (state[name].double() for state in (one, two, begin))
+        assert ((a - start).norm() > 0) == (name in trained), name
+        assert (a - b).norm() <= 1e-4 * (a - start).norm(), name
+    out = [evaluate(repo, 'lift.py', 'one/epoch_2.pth', processes, '--tta') for processes in (1, 2)]
+    assert out[0]['num_samples'] == 6 and out[0]['per_class'] == out[1]['per_class']
+    assert out[0]['metrics'] == pytest.approx(out[1]['metrics'], abs=1e-4)
+
+
 def test_staged_training_and_test_in_two_processes(two_stages, repo):
     out = train(repo, 'b.py', 2, 'w', 'train_dataloader.batch_size=2', 'stages.phase_a.options.train_cfg.max_epochs=1')
     assert 'Stage 2/2' in out and 'few (3)' in out
@@ -76,11 +123,7 @@ def test_staged_training_and_test_in_two_processes(two_stages, repo):
     assert 'already finished' in train(
         repo, 'b.py', 2, 'w', 'train_dataloader.batch_size=2', 'stages.phase_a.options.train_cfg.max_epochs=1'
     )
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PORT': '29612', 'PYTHON': sys.executable}
-    command = ['bash', repo / 'tools/dist_test.sh', 'b.py', 'w/epoch_3.pth', '2', '--work-dir', 'w']
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert '6 test images' in done.stdout  # padding is dropped: 6 images on 2 x 4
+    assert evaluate(repo, 'b.py', 'w/epoch_3.pth', 2)['num_samples'] == 6  # padding is dropped: 6 images on 2 x 4
 
 
 def test_launchers_say_how_to_be_used(repo):
