@@ -115,6 +115,16 @@ def _quick_gelu_setting(model: str) -> str:
     return 'quick_gelu=True on both towers' + (f", or model='{twin}'" if twin in open_clip.list_models() else '')
 
 
+def _assumption(model: str, pretrained: str | None) -> str | None:
+    tags = [] if pretrained is None else quick_gelu_tags(model)
+    if not tags:
+        return None
+    return (
+        f"'{pretrained}' does not tell whether '{model}' was trained with QuickGELU: GELU is assumed. If its weights "
+        f'are those of {", ".join(tags)}, set {_quick_gelu_setting(model)}; quick_gelu=False confirms GELU.'
+    )
+
+
 def _resolve_file(model: str, pretrained: str) -> str:
     if not is_tag(model, pretrained):
         if os.path.isdir(pretrained):
@@ -178,7 +188,8 @@ class OpenCLIPTowers:
         _check_names(model, pretrained)
         self.model, self.pretrained, self.image_size = model, pretrained, image_size
         wanted = _wants_quick_gelu(model, pretrained)
-        self._assumed = quick_gelu is None and wanted is None
+        # Where neither the caller nor the weights tell the activation: what is assumed, and how to change it.
+        self.assumption = _assumption(model, pretrained) if quick_gelu is None and wanted is None else None
         if quick_gelu is None:
             quick_gelu = bool(wanted)
         elif wanted is not None and wanted != quick_gelu:
@@ -248,14 +259,8 @@ class OpenCLIPTowers:
             return
         path = _resolve_file(self.model, self.pretrained)
         print_log(f'Loading {self.model} weights from {path}', logger='current')
-        if self._assumed and (tags := quick_gelu_tags(self.model)):
-            print_log(
-                f"'{path}' does not tell whether '{self.model}' was trained with QuickGELU: GELU is assumed. If its "
-                f'weights are those of {", ".join(tags)}, set {_quick_gelu_setting(self.model)}; quick_gelu=False '
-                'confirms GELU.',
-                logger='current',
-                level=logging.WARNING,
-            )
+        if self.assumption is not None:
+            print_log(self.assumption, logger='current', level=logging.WARNING)
         try:
             if _is_torchscript(path):
                 state = torch.jit.load(path, map_location='cpu').float().state_dict()
