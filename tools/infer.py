@@ -1,10 +1,10 @@
 """Classify pictures with a trained model, or with a pretrained one (zero-shot).
 
     python tools/infer.py cat.jpg photos/ --config configs/vlltr/vlltr_rn50_imagenet-lt.py \\
-        --checkpoint epoch_50.pth --explain 3
+        --checkpoint epoch_50.pth
 
-A folder stands for all pictures in it. With --explain, a model with the LGR head tells which anchor sentences of the
-predicted class it attended to most.
+A folder stands for all pictures in it. A model with the LGR head also tells which anchor sentences of the predicted
+class it attended to most.
 """
 
 import argparse
@@ -18,9 +18,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmlt.apis import get_model, inference
+from mmlt.apis.inference import check_numbers
 from mmlt.datasets.class_names import class_list
 from mmlt.engine.options import CfgOptions
 from mmlt.errors import InputError
+from mmlt.models import LGRHead
 
 
 def parse_args(argv=None):
@@ -30,7 +32,7 @@ def parse_args(argv=None):
     parser.add_argument('--checkpoint', help='its checkpoint; without one, the pretrained model (zero-shot)')
     parser.add_argument('--classes', help="class list: a text file, or 'imagenet'; default that of the checkpoint")
     parser.add_argument('--top', type=int, default=5, help='classes to tell; default 5')
-    parser.add_argument('--explain', type=int, default=0, help='anchor sentences to tell; default none')
+    parser.add_argument('--explain', type=int, help='anchor sentences to tell; default 3 with the LGR head')
     parser.add_argument('--device', default='cpu', help='for example cuda; default cpu')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='settings to override, key=value')
     return parser.parse_args(argv)
@@ -51,12 +53,14 @@ def result_table(result: dict) -> Table:
 
 
 def run(args) -> None:
-    if args.top < 1:
-        raise InputError(f'--top is {args.top}; it must be at least 1.')
+    check_numbers(args.top, args.explain)
     classes = class_list(args.classes) if args.classes else None
     model = get_model(args.config, args.checkpoint, args.device, classes, args.cfg_options)
+    explain = args.explain
+    if explain is None:
+        explain = 3 if isinstance(model.head, LGRHead) else 0
     console = Console()
-    for result in inference(model, args.images, args.top, args.explain):
+    for result in inference(model, args.images, args.top, explain):
         console.print(result['image'], style='bold', markup=False, highlight=False, soft_wrap=True)
         console.print(result_table(result))
 

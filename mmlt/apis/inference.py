@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import numpy as np
 import torch
 from mmengine.dataset import default_collate
 from mmpretrain.apis import ImageClassificationInferencer
-from PIL import Image
 from torch import nn
 
 from mmlt.errors import InputError
@@ -45,6 +45,18 @@ def find_pictures(paths: Sequence[str]) -> list[str]:
     return found
 
 
+def check_numbers(top: int, explain: int | None) -> None:
+    """Whether as many classes and sentences can be told.
+
+    Raises:
+        InputError: They cannot.
+    """
+    if top < 1:
+        raise InputError(f'top is {top}; it must be at least 1.')
+    if explain is not None and explain < 0:
+        raise InputError(f'explain is {explain}; give a number of sentences, or 0 for none.')
+
+
 class Inferencer(ImageClassificationInferencer):
     """MMPretrain's inferencer, which reads pictures as the config's test does and names what it cannot read.
 
@@ -66,26 +78,36 @@ class Inferencer(ImageClassificationInferencer):
         if isinstance(source, str):
             try:
                 image = mmcv.imread(source, backend=self._backend)
-                if image is None:
-                    Image.open(source)  # says what is wrong with it
-                    raise ValueError('not a picture')
-            except Exception as e:
-                raise InputError(f"The picture '{source}' cannot be read ({type(e).__name__}: {e}).") from e
+            except Exception as e:  # decoders fail in many ways, and speak of buffers, not of files
+                raise InputError(f"The picture '{source}' cannot be read: {self._problem(source, e)}.") from e
+            if image is None:  # so cv2 says it
+                raise InputError(f"The picture '{source}' cannot be read: {self._problem(source)}.")
         else:
             image = source
         return dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
 
+    def _problem(self, source: str, error: Exception | None = None) -> str:
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
+        if not os.path.getsize(source):
+            return 'the file is empty'
+        return f'it is damaged, or of a format that {self._backend} does not know'
+
 
 @torch.no_grad()
 def inference(
-    model: nn.Module, images: str | Sequence[str | np.ndarray], top: int = 5, explain: int = 0, batch_size: int = 32
+    model: nn.Module,
+    images: str | os.PathLike | Sequence[str | os.PathLike | np.ndarray],
+    top: int = 5,
+    explain: int = 0,
+    batch_size: int = 32,
 ) -> list[dict]:
     """Classify pictures.
 
     Args:
         model (nn.Module): From :func:`get_model`.
-        images (str | Sequence[str | np.ndarray]): A file or folder, several,
-            or pictures as arrays (H, W, 3) in BGR, as ``mmcv.imread`` gives.
+        images (str | os.PathLike | Sequence): A file or folder, several, or
+            pictures as arrays (H, W, 3) in BGR, as ``mmcv.imread`` gives.
         top (int): How many classes to tell. Defaults to 5.
         explain (int): How many anchor sentences to tell for the predicted
             class, for models with :class:`LGRHead`. Defaults to 0.
@@ -98,7 +120,8 @@ def inference(
 
     Raises:
         InputError: A picture cannot be read; an explanation of a model that
-            has no anchor sentences.
+            has no anchor sentences; less than one class, or less than no
+            sentence to tell.
 
     Examples:
         >>> from mmlt.apis import get_model, inference
@@ -106,12 +129,13 @@ def inference(
         >>> inference(model, 'fox.jpg', explain=3)[0]['top'][0]  # doctest: +SKIP
         ('red fox', 0.93)
     """
+    check_numbers(top, explain)
     if explain and not isinstance(model.head, LGRHead):
         raise InputError(
             f'Only a model with LGRHead has anchor sentences to explain by; this one has {type(model.head).__name__}.'
         )
-    images = [images] if isinstance(images, str) else list(images)
-    sources = [i for image in images for i in (find_pictures([image]) if isinstance(image, str) else [image])]
+    images = [images] if isinstance(images, (str, os.PathLike)) else list(images)
+    sources = [i for image in images for i in ([image] if isinstance(image, np.ndarray) else find_pictures([image]))]
     inferencer, results = Inferencer(model), []
     before = getattr(model.head, 'explain', None)
     if explain:

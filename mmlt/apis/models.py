@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import fnmatch
+import os
 import os.path as osp
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +16,14 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 from mmpretrain.apis import ModelHub
-from mmpretrain.registry import MODELS
 from modelindex.load_model_index import load as load_model_index
 from torch import nn
 
 from mmlt.datasets.class_names import config_classes
+from mmlt.engine.configs import build_model, change_config, read_config
 from mmlt.engine.stages import resolve_placeholders
 from mmlt.errors import InputError
+from mmlt.utils import why_unreadable
 
 INDEX = Path(__file__).parents[2] / 'model-index.yml'
 
@@ -71,8 +74,8 @@ def list_models(pattern: str = '*') -> list[str]:
 
 
 def get_model(
-    model: str | Config,
-    checkpoint: str | None = None,
+    model: str | os.PathLike | Config,
+    checkpoint: str | os.PathLike | None = None,
     device: str | torch.device | None = None,
     classes: Sequence[str] | None = None,
     cfg_options: dict | None = None,
@@ -84,9 +87,9 @@ def get_model(
     then CLIP's zero-shot classifier.
 
     Args:
-        model (str | Config): A name of :func:`list_models`, the path of a
+        model (str | os.PathLike | Config): A name of :func:`list_models`, the path of a
             config, or a config.
-        checkpoint (str, optional): A file, or an address. Defaults to None.
+        checkpoint (str | os.PathLike, optional): A file, or an address. Defaults to None.
         device (str | torch.device, optional): Defaults to None, the CPU.
         classes (Sequence[str], optional): Class names. An image-text
             classifier takes any, other models those that they were trained
@@ -101,17 +104,17 @@ def get_model(
     Raises:
         InputError: No such model or file; a checkpoint of another model; no
             checkpoint where one is needed; class names that are missing, or
-            whose number is not the model's.
+            whose number is not the model's; a device that is not there.
     """
+    device = _usable(device or 'cpu')
     cfg = _config(model)
-    if cfg_options:
-        cfg.merge_from_dict(cfg_options)
+    change_config(cfg, cfg_options)
     resolve_placeholders(cfg)
     if checkpoint is None:
         _check_zero_shot(cfg)
     MMLogger.get_current_instance().setLevel('WARNING')  # initialisation is told tensor by tensor
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        built = MODELS.build({'data_preprocessor': cfg.get('data_preprocessor'), **cfg.model})
+        built = build_model({'data_preprocessor': cfg.get('data_preprocessor'), **cfg.model})
     asked = None if classes is None else tuple(classes)
     if checkpoint is None:
         classes = asked or config_classes(cfg)
@@ -131,15 +134,15 @@ def get_model(
         raise InputError(f"'{checkpoint}' does not tell its class names: give classes=[...].")
     built._dataset_meta = dict(classes=list(classes))
     built._config, built._metainfo = cfg, None
-    return built.to(device or 'cpu').eval()
+    return built.to(device).eval()
 
 
-def load_weights(model: nn.Module, checkpoint: str) -> dict:
+def load_weights(model: nn.Module, checkpoint: str | os.PathLike) -> dict:
     """Load a checkpoint into the model that it belongs to, all of it into all of it.
 
     Args:
         model (nn.Module): The model.
-        checkpoint (str): A file, or an address.
+        checkpoint (str | os.PathLike): A file, or an address.
 
     Returns:
         dict: What the checkpoint says of itself, its ``meta``.
@@ -147,6 +150,7 @@ def load_weights(model: nn.Module, checkpoint: str) -> dict:
     Raises:
         InputError: It cannot be read, or belongs to another model.
     """
+    checkpoint = os.fspath(checkpoint)
     if '://' not in checkpoint and not osp.isfile(checkpoint):
         raise InputError(
             f"The checkpoint '{checkpoint}' does not exist: give a file, for example the last of a work directory."
@@ -154,9 +158,7 @@ def load_weights(model: nn.Module, checkpoint: str) -> dict:
     try:
         content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
     except Exception as e:
-        raise InputError(
-            f"'{checkpoint}' could not be read as a checkpoint ({type(e).__name__}: {' '.join(str(e).split())[:160]})."
-        ) from e
+        raise InputError(f"The checkpoint '{checkpoint}' could not be read: {why_unreadable(e, checkpoint)}.") from e
     state = content.get('state_dict', content) if isinstance(content, dict) else None
     if not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise InputError(
@@ -189,15 +191,24 @@ def load_weights(model: nn.Module, checkpoint: str) -> dict:
     return content.get('meta') or {}
 
 
-def _config(model: str | Config) -> Config:
+def _usable(device: str | torch.device) -> torch.device:
+    """A device by its name, if tensors can be put there."""
+    try:
+        return torch.empty(0, device=device).device
+    except (AssertionError, RuntimeError) as e:  # torch without CUDA asserts
+        gpus = torch.cuda.device_count()
+        here = f"'cpu' or 'cuda:0' to 'cuda:{gpus - 1}'" if gpus else "'cpu', torch finds no GPU here"
+        raise InputError(f"The device '{device}' cannot be used: give {here}.") from e
+
+
+def _config(model: str | os.PathLike | Config) -> Config:
+    model = model if isinstance(model, Config) else os.fspath(model)
     if isinstance(model, Config):
         cfg = copy.deepcopy(model)
-    elif osp.isfile(model):
-        cfg = Config.fromfile(model)
-    elif model.endswith('.py'):
-        raise InputError(f"The config '{model}' does not exist; those of mmlt are under configs/.")
+    elif osp.isfile(model) or model.endswith('.py'):
+        cfg = read_config(model)
     elif model.lower() not in (names := register_models()):
-        near = [name for name in names if name.startswith(model.lower()[:6])][:5]
+        near = difflib.get_close_matches(model.lower(), names, 5)
         raise InputError(
             f"There is no model '{model}'." + (f' Near it: {", ".join(near)}.' if near else '') + ' All: list_models().'
         )

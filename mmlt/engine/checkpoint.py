@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -18,17 +20,18 @@ def _history_getattr(obj, name):
 
 
 def allow_mmengine_checkpoints() -> None:
-    """Let ``torch.load(weights_only=True)`` read the checkpoints that MMEngine writes.
+    """Let ``torch.load(weights_only=True)`` read the checkpoints that MMEngine and VL-LTR write.
 
     From torch 2.6 on ``weights_only=True`` is the default, and MMEngine (up to
     0.10.7) stores its log buffers beside the weights: HistoryBuffer, numpy
     arrays, and ``builtins.getattr`` for the buffer's methods. Exactly these are
-    allowed, ``getattr`` only through a stand-in that serves HistoryBuffer.
+    allowed, ``getattr`` only through a stand-in that serves HistoryBuffer, and
+    ``argparse.Namespace``, in which VL-LTR keeps its arguments.
     """
     if not hasattr(torch.serialization, 'add_safe_globals'):
         return  # torch < 2.4: MMEngine's own loading still works
     multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
-    allowed = [HistoryBuffer, np.ndarray, np.dtype, (_history_getattr, 'builtins.getattr')]
+    allowed = [HistoryBuffer, argparse.Namespace, np.ndarray, np.dtype, (_history_getattr, 'builtins.getattr')]
     for prefix in ('numpy._core.multiarray', 'numpy.core.multiarray'):
         allowed += [
             (multiarray._reconstruct, f'{prefix}._reconstruct'),

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmpretrain.registry import MODELS
 from torch import nn
 
 from mmlt.datasets.class_names import class_list, config_classes
+from mmlt.engine.configs import build_model, read_config
 from mmlt.errors import InputError
 from mmlt.version import __version__
 
@@ -32,13 +32,9 @@ def build_to_fill(path: str, options: dict | None = None) -> tuple[Config, nn.Mo
         tuple: The config, and its model.
 
     Raises:
-        InputError: There is no such config.
+        InputError: See :func:`read_config` and :func:`build_model`.
     """
-    if not osp.isfile(path):
-        raise InputError(f"The config '{path}' does not exist; those of mmlt are under configs/.")
-    cfg = Config.fromfile(path)
-    if options:
-        cfg.merge_from_dict(options)
+    cfg = read_config(path, options)
     built = cfg.copy()
     for part in _dicts(built.model):
         if str(part.get('type')).startswith('mmlt.OpenCLIP'):
@@ -46,7 +42,7 @@ def build_to_fill(path: str, options: dict | None = None) -> tuple[Config, nn.Mo
     if built.model.get('teacher'):
         built.model.teacher, built.model.ratio = None, 1.0
     MMLogger.get_current_instance().setLevel('WARNING')
-    return cfg, MODELS.build(built.model)
+    return cfg, build_model(built.model)
 
 
 def tell_classes(cfg: Config, model: nn.Module, classes: str | None) -> tuple[str, ...] | None:
@@ -60,18 +56,48 @@ def tell_classes(cfg: Config, model: nn.Module, classes: str | None) -> tuple[st
 
     Returns:
         tuple[str, ...] | None: Class names, if they are known.
+
+    Raises:
+        InputError: The list has not as many names as the config has classes.
     """
-    names = class_list(classes) if classes else config_classes(cfg)
+    known = config_classes(cfg)
+    names = class_list(classes) if classes else known
+    if known is not None and len(names) != len(known):
+        raise InputError(
+            f"The class list '{classes}' has {len(names)} names, but the config's test set has {len(known)} classes: "
+            'give the list of the data set that the checkpoint was trained on.'
+        )
     if names is not None and hasattr(model.head, 'set_class_info'):
         model.head.set_class_info(names)
     return names
+
+
+def check_out(path: str) -> None:
+    """Whether a file can be written there, before anything is computed for it.
+
+    Args:
+        path (str): The file; folders above it may be missing.
+
+    Raises:
+        InputError: It is a folder, or nothing can be written where it lies.
+    """
+    if osp.isdir(path):
+        raise InputError(
+            f"--out '{path}' is a folder: give the name of a file in it, for example "
+            f"'{osp.join(path, 'converted.pth')}'."
+        )
+    above = osp.dirname(osp.abspath(path))
+    while not osp.exists(above):
+        above = osp.dirname(above)
+    if not osp.isdir(above) or not os.access(above, os.W_OK):
+        raise InputError(f"--out '{path}' cannot be written: '{above}' is no folder that you may write in.")
 
 
 def write_imported(path: str, cfg: Config, model: nn.Module, classes: Sequence[str] | None, source: str) -> None:
     """Write a checkpoint as a training would.
 
     Args:
-        path (str): The file.
+        path (str): The file, see :func:`check_out`.
         cfg (Config): The model's config.
         model (nn.Module): The filled model.
         classes (Sequence[str], optional): Class names, if they are known.
@@ -81,8 +107,13 @@ def write_imported(path: str, cfg: Config, model: nn.Module, classes: Sequence[s
     if classes is not None:
         meta['dataset_meta'] = dict(classes=list(classes))
     os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
-    torch.save(dict(meta=meta, state_dict=model.state_dict()), f'{path}.part')
-    os.replace(f'{path}.part', path)
+    part = f'{path}.part'
+    try:
+        torch.save(dict(meta=meta, state_dict=model.state_dict()), part)
+        os.replace(part, path)
+    finally:
+        if osp.exists(part):  # the disk is full, or the user stopped it
+            os.remove(part)
 
 
 def _dicts(value):

@@ -6,8 +6,6 @@ where each tensor went. A tensor without a place is an error, never a warning.
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import json
 import math
 import os.path as osp
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 
 from mmlt.errors import InputError
 from mmlt.models.text.anchors import text_to_tensor
+from mmlt.utils import why_unreadable
 
 # What OpenAI's archives hold beside weights.
 _NO_WEIGHTS = ('input_resolution', 'context_length', 'vocab_size')
@@ -27,6 +26,13 @@ _NO_WEIGHTS = ('input_resolution', 'context_length', 'vocab_size')
 _TEXT_TOWER = ('transformer.', 'token_embedding.', 'positional_embedding', 'ln_final.', 'text_projection')
 
 _TO_OPEN_CLIP = {'backbone.visual.': 'visual.', 'head.text.clip.': ''}
+
+# What published checkpoints hold beside the model, and what is not needed.
+_BESIDE = {
+    'BALLAD': ('epoch', 'best_epoch', 'best_acc', 'centroids', 'state_dict', 'state_dict_best'),
+    'VL-LTR stage 1': ('epoch', 'optimizer', 'lr_scheduler', 'scaler', 'args'),
+    'VL-LTR stage 2': ('epoch', 'optimizer', 'lr_scheduler', 'scaler', 'args'),
+}
 
 _OUR_OWN = ('quick_gelu', 'steps', 'class_tokens')  # last parts of names; no weights of a tower
 
@@ -56,8 +62,8 @@ class Renamed:
 def read_checkpoint(path: str) -> dict:
     """Read a ``.pth`` file without running any code of it.
 
-    Beside tensors and plain values only ``argparse.Namespace`` is allowed,
-    which published checkpoints hold for their arguments.
+    Beside tensors and plain values only what
+    :func:`allow_mmengine_checkpoints` lists is allowed.
 
     Args:
         path (str): The file.
@@ -70,15 +76,10 @@ def read_checkpoint(path: str) -> dict:
     """
     if not osp.isfile(path):
         raise InputError(f"The checkpoint '{path}' does not exist.")
-    allowed = getattr(torch.serialization, 'safe_globals', lambda _: contextlib.nullcontext())
     try:
-        with allowed([argparse.Namespace]):
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e:
-        raise InputError(
-            f"'{path}' could not be read as a checkpoint of tensors and plain values ({type(e).__name__}: "
-            f'{" ".join(str(e).split())[:160]}).'
-        ) from e
+        raise InputError(f"The checkpoint '{path}' could not be read: {why_unreadable(e, path)}.") from e
     if not isinstance(checkpoint, dict):
         raise InputError(f"'{path}' holds a {type(checkpoint).__name__}, no checkpoint.")
     return checkpoint
@@ -95,8 +96,8 @@ def read_array(path: str, ndim: int) -> Tensor:
         Tensor: In single precision.
 
     Raises:
-        InputError: It is missing, damaged, holds objects, or has other
-            dimensions.
+        InputError: It is missing, damaged, holds objects, has other
+            dimensions, or a number that is not finite.
     """
     try:
         array = np.load(path, allow_pickle=False)
@@ -105,7 +106,13 @@ def read_array(path: str, ndim: int) -> Tensor:
     if not isinstance(array, np.ndarray) or array.ndim != ndim or array.dtype.kind != 'f':
         what = f'{array.dtype} of shape {array.shape}' if isinstance(array, np.ndarray) else 'several arrays'
         raise InputError(f"'{path}' holds {what}, not floating-point numbers in {ndim} dimensions.")
-    return torch.from_numpy(array).float()
+    tensor = torch.from_numpy(array).float()
+    if wrong := int((~tensor.isfinite()).sum()):
+        raise InputError(
+            f"'{path}' holds {wrong} numbers that are not finite (NaN or infinite): no sentence can be chosen by them, "
+            'compute the file again.'
+        )
+    return tensor
 
 
 def checkpoint_kind(checkpoint: Mapping) -> str:
@@ -151,6 +158,30 @@ def expect_kind(checkpoint: Mapping, wanted: Sequence[str], source: str) -> str:
     raise InputError(f"'{source}' is no checkpoint of {' or '.join(wanted)}; it is {whose}{tool}.")
 
 
+def left_out(checkpoint: Mapping, kind: str, taken: str, source: str) -> list[str]:
+    """Tell what of a published checkpoint, beside its model, is not converted.
+
+    Args:
+        checkpoint (Mapping): The checkpoint.
+        kind (str): See :func:`checkpoint_kind`.
+        taken (str): The key that is converted.
+        source (str): Its name, for errors.
+
+    Returns:
+        list[str]: One note, or none.
+
+    Raises:
+        InputError: A key that checkpoints of this kind do not have.
+    """
+    others = [str(k) for k in checkpoint if k != taken]
+    if (unknown := next((k for k in others if k not in _BESIDE[kind]), None)) is not None:
+        raise InputError(
+            f"'{source}' holds '{unknown}' beside '{taken}', for which there is no place: it was not converted. "
+            f'A checkpoint of {kind} has no such part.'
+        )
+    return [f'left out: {", ".join(others)}'] if others else []
+
+
 def rename(state: Mapping[str, Tensor], rules: Mapping[str, str], source: str) -> Renamed:
     """Rename all tensors of a state dict.
 
@@ -194,14 +225,21 @@ def from_ballad(checkpoint: Mapping, source: str) -> Renamed:
         InputError: See :func:`expect_kind` and :func:`rename`.
     """
     expect_kind(checkpoint, ['BALLAD'], source)
-    best = checkpoint.get('state_dict_best') or checkpoint['state_dict']
+    taken = 'state_dict_best' if checkpoint.get('state_dict_best') else 'state_dict'
+    notes = left_out(checkpoint, 'BALLAD', taken, source)
+    best = {part: own for part, own in checkpoint[taken].items() if own is not None}
+    if (other := next((part for part, own in best.items() if not isinstance(own, Mapping)), None)) is not None:
+        raise InputError(
+            f"'{source}' has as '{other}' a {type(best[other]).__name__}, no state dict: it is no checkpoint of "
+            'BALLAD as it was published.'
+        )
     flat = {f'{part}.{k.removeprefix("module.")}': v for part, own in best.items() for k, v in own.items()}
     rules = {'visual_model.': 'backbone.visual.', 'text_model.': 'head.text.clip.'}
     if best.get('classifier'):
         rules['classifier.weight'] = 'neck.linear.weight'
     renamed = rename(flat, rules, source)
     renamed.state.setdefault('head.text.clip.logit_scale', torch.tensor(math.log(100.0)))
-    renamed.notes.append('The logit scale is 100, which the published code has as a constant.')
+    renamed.notes += ['The logit scale is 100, which the published code has as a constant.', *notes]
     return renamed
 
 
@@ -222,7 +260,9 @@ def from_vlltr_pretraining(checkpoint: Mapping, source: str) -> Renamed:
     state = {k: v for k, v in _weights(checkpoint).items() if k not in _NO_WEIGHTS}
     rules = {'visual.': 'backbone.visual.', 'logit_scale': 'head.text.clip.logit_scale'}
     rules.update({name: f'head.text.clip.{name}' for name in _TEXT_TOWER})
-    return rename(state, rules, source)
+    renamed = rename(state, rules, source)
+    renamed.notes += left_out(checkpoint, 'VL-LTR stage 1', 'model', source)
+    return renamed
 
 
 def from_vlltr_recognition(checkpoint: Mapping, source: str, counts: Sequence[int] | None = None) -> Renamed:
@@ -268,6 +308,7 @@ def from_vlltr_recognition(checkpoint: Mapping, source: str, counts: Sequence[in
     number, total = int(own['head.anchor_counts'].sum()), own['head.anchor_features'].shape[:2].numel()
     told = 'by the given counts' if counts is not None else 'by their embeddings, which are not zero'
     renamed.notes.append(f'{number} of {total} anchor places hold a sentence, {told}.')
+    renamed.notes += left_out(checkpoint, 'VL-LTR stage 2', 'model', source)
     return renamed
 
 

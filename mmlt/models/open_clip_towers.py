@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import logging
 import os
 import weakref
@@ -19,6 +20,7 @@ from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed,
 from torch import nn
 
 from mmlt.errors import InputError
+from mmlt.utils import damage, why_unreadable
 
 open_clip.add_model_config(Path(__file__).parent / 'open_clip_configs')
 
@@ -27,7 +29,8 @@ _SCHEMAS = ('hf-hub:', 'local-dir:')
 
 def _check_names(model: str, pretrained: str | None) -> None:
     if not carries_weights(model) and model not in open_clip.list_models():
-        near = [m for m in open_clip.list_models() if m.lower().startswith(model.lower()[:5])][:6]
+        names = {name.lower(): name for name in open_clip.list_models()}
+        near = [names[name] for name in difflib.get_close_matches(model.lower(), names, 6)]
         hint = f' Near it: {", ".join(near)}.' if near else ''
         raise InputError(
             f"open_clip has no model '{model}'.{hint} See open_clip.list_models() for all, or register your own "
@@ -66,11 +69,25 @@ def _is_torchscript(path: str) -> bool:
 
 
 def _model_config(model: str) -> dict:
+    folder = Path(model.removeprefix('local-dir:'))
+    if model.startswith('local-dir:') and folder.is_dir() and not (folder / 'open_clip_config.json').is_file():
+        kind = "a folder in transformers' format" if (folder / 'config.json').is_file() else 'no folder of open_clip'
+        raise InputError(
+            f"'{folder}' is {kind}: it has no open_clip_config.json. Give a folder that has, as timm/* and laion/* on "
+            "the Hugging Face hub, or the model's name in open_clip (ViT-B-16) with the path of an open_clip weight "
+            'file as pretrained.'
+        )
     try:
         return open_clip.get_model_config(model) or {}
     except Exception as e:
+        hint = ''
+        if model.startswith('hf-hub:'):
+            hint = (
+                " It must have an open_clip_config.json, which repositories in transformers' format (openai/clip-*) "
+                "have not; without a network, give model='local-dir:<folder>'."
+            )
         raise InputError(
-            f"The config of the open_clip model '{model}' could not be read ({type(e).__name__}: {_one_line(e)})."
+            f"The config of the open_clip model '{model}' could not be read ({type(e).__name__}: {_one_line(e)}).{hint}"
         ) from e
 
 
@@ -85,8 +102,36 @@ def _wants_quick_gelu(model: str, pretrained: str | None) -> bool | None:
     return bool(open_clip.get_pretrained_cfg(model, pretrained).get('quick_gelu', False))
 
 
+def quick_gelu_tags(model: str) -> list[str]:
+    """Those of a model's tags whose weights were trained with QuickGELU while the model's config says GELU."""
+    if carries_weights(model) or _model_config(model).get('quick_gelu'):
+        return []
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    return [tag for tag in tags if open_clip.get_pretrained_cfg(model, tag).get('quick_gelu')]
+
+
+def _quick_gelu_setting(model: str) -> str:
+    twin = f'{model}-quickgelu'
+    return 'quick_gelu=True on both towers' + (f", or model='{twin}'" if twin in open_clip.list_models() else '')
+
+
+def _assumption(model: str, pretrained: str | None) -> str | None:
+    tags = [] if pretrained is None else quick_gelu_tags(model)
+    if not tags:
+        return None
+    return (
+        f"'{pretrained}' does not tell whether '{model}' was trained with QuickGELU: GELU is assumed. If its weights "
+        f'are those of {", ".join(tags)}, set {_quick_gelu_setting(model)}; quick_gelu=False confirms GELU.'
+    )
+
+
 def _resolve_file(model: str, pretrained: str) -> str:
     if not is_tag(model, pretrained):
+        if os.path.isdir(pretrained):
+            raise InputError(
+                f"pretrained='{pretrained}' of the open_clip model '{model}' is a folder, no weight file: use "
+                f"model='local-dir:{pretrained}' without pretrained, or give the path of the file in it."
+            )
         if not os.path.isfile(pretrained):
             raise InputError(
                 f"The weight file '{pretrained}' for open_clip model '{model}' does not exist. Give the path of a "
@@ -96,9 +141,12 @@ def _resolve_file(model: str, pretrained: str) -> str:
     try:
         return open_clip.download_pretrained(open_clip.get_pretrained_cfg(model, pretrained))
     except Exception as e:
+        setting = ''
+        if pretrained in quick_gelu_tags(model):
+            setting = f', with {_quick_gelu_setting(model)}, which these weights need and most files do not tell'
         raise InputError(
             f"The weights '{pretrained}' of open_clip model '{model}' could not be fetched ({type(e).__name__}: "
-            f'{_one_line(e)}). Without a network, fetch the file elsewhere and give its path as pretrained.'
+            f'{_one_line(e)}). Without a network, fetch the file elsewhere and give its path as pretrained{setting}.'
         ) from e
 
 
@@ -131,13 +179,17 @@ class OpenCLIPTowers:
         image_size (int, optional): Input size in pixels if it differs from the
             model's own; position embeddings are resized at loading.
         quick_gelu (bool, optional): Force or forbid QuickGELU. None decides by
-            the tag or the file.
+            the tag or the file. Of files only OpenAI's TorchScript archives
+            tell; with others GELU is assumed, with a warning where the model
+            has tags that were trained with QuickGELU.
     """
 
     def __init__(self, model: str, pretrained: str | None, image_size: int | None, quick_gelu: bool | None):
         _check_names(model, pretrained)
-        self.model, self.pretrained = model, pretrained
+        self.model, self.pretrained, self.image_size = model, pretrained, image_size
         wanted = _wants_quick_gelu(model, pretrained)
+        # Where neither the caller nor the weights tell the activation: what is assumed, and how to change it.
+        self.assumption = _assumption(model, pretrained) if quick_gelu is None and wanted is None else None
         if quick_gelu is None:
             quick_gelu = bool(wanted)
         elif wanted is not None and wanted != quick_gelu:
@@ -196,13 +248,19 @@ class OpenCLIPTowers:
     def _load_file(self) -> None:
         if self.pretrained is None:
             try:
-                source = open_clip.create_model(self.model)
+                source = open_clip.create_model(
+                    self.model, pretrained_text=False, force_image_size=self.image_size, require_pretrained=True
+                )
+                self.clip.load_state_dict(source.state_dict())
             except Exception as e:
-                raise InputError(f"The open_clip model '{self.model}' could not be loaded: {e}") from e
-            self.clip.load_state_dict(source.state_dict())
+                raise InputError(
+                    f"The weights of the open_clip model '{self.model}' could not be loaded: {why_unreadable(e)}."
+                ) from e
             return
         path = _resolve_file(self.model, self.pretrained)
         print_log(f'Loading {self.model} weights from {path}', logger='current')
+        if self.assumption is not None:
+            print_log(self.assumption, logger='current', level=logging.WARNING)
         try:
             if _is_torchscript(path):
                 state = torch.jit.load(path, map_location='cpu').float().state_dict()
@@ -216,11 +274,24 @@ class OpenCLIPTowers:
             else:
                 open_clip_load_checkpoint(self.clip, path)
         except Exception as e:
-            lines = [line.strip() for line in str(e).splitlines() if line.strip()]
-            raise InputError(
-                f"The weights in '{path}' do not fit the open_clip model '{self.model}': {' '.join(lines[:2])[:300]} "
-                '(give the model name that the weights were trained with).'
-            ) from e
+            raise InputError(_why_not(self.model, path, e)) from e
+
+
+def _why_not(model: str, path: str, error: Exception) -> str:
+    """The sentence for a weight file that could not be loaded into a model."""
+    if damage(error, path) is not None:
+        return f"The weight file '{path}' of open_clip model '{model}' cannot be read: {why_unreadable(error, path)}."
+    text = str(error) or type(error).__name__
+    if '"backbone.' in text:
+        return (
+            f"'{path}' is a checkpoint of a training, no weight file of open_clip: convert it with "
+            'tools/model_converters/to_open_clip.py, or load it as a checkpoint of its config (load_from).'
+        )
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return (
+        f"The weights in '{path}' do not fit the open_clip model '{model}': {' '.join(lines[:2])[:300]} "
+        '(give the model name that the weights were trained with).'
+    )
 
 
 _last: weakref.ref | None = None

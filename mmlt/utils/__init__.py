@@ -1,5 +1,14 @@
 from .dist import gather, gather_with_grad
 from .fingerprint import tensors_fingerprint, texts_fingerprint
 from .model import unwrap
+from .unreadable import damage, why_unreadable
 
-__all__ = ['gather', 'gather_with_grad', 'tensors_fingerprint', 'texts_fingerprint', 'unwrap']
+__all__ = [
+    'damage',
+    'gather',
+    'gather_with_grad',
+    'tensors_fingerprint',
+    'texts_fingerprint',
+    'unwrap',
+    'why_unreadable',
+]

@@ -81,13 +81,17 @@ def test_installed_without_the_repository(monkeypatch, tmp_path):
 def test_unknown_model():
     with pytest.raises(InputError, match="no model 'ballad_rn51'. Near it: ballad_"):
         get_model('ballad_rn51')
+    with pytest.raises(InputError, match="no model 'rn50_ballad_imagenet-lt'. Near it: .*ballad_rn50_imagenet-lt"):
+        get_model('rn50_ballad_imagenet-lt')  # not by its first letters
+    with pytest.raises(InputError, match="device 'gpu' cannot be used"):
+        get_model('ballad_rn50_imagenet-lt', device='gpu')
     with pytest.raises(InputError, match="config 'nowhere.py' does not exist"):
         get_model('nowhere.py')
 
 
 def test_without_checkpoint_the_pretrained_weights(config, clip_file):
     model = get_model(config)
-    expected = models.MODELS.build(Config.fromfile(config).model)
+    expected = MODELS.build(Config.fromfile(config).model)
     expected.head.set_class_info(CLASSES)
     expected.init_weights()
     images = torch.randn(2, 3, 32, 32)
@@ -154,7 +158,7 @@ def test_files_that_are_no_checkpoints(linear, tmp_path):
     with pytest.raises(InputError, match='does not exist'):
         load_weights(model, str(tmp_path / 'none.pth'))
     (tmp_path / 'text.pth').write_text('no weights')
-    with pytest.raises(InputError, match='could not be read as a checkpoint'):
+    with pytest.raises(InputError, match="text.pth' could not be read: it is no file of weights"):
         load_weights(model, str(tmp_path / 'text.pth'))
     torch.save(dict(model={'w': torch.zeros(1)}), tmp_path / 'published.pth')
     with pytest.raises(InputError, match='a published checkpoint is converted first'):

@@ -257,6 +257,49 @@ def test_features_of_trained_adapters_are_not_cached():
         FeatureCacheHook(views=1).before_train(FakeRunner(model))
 
 
+# In MORE
+
+
+def test_more_around_a_classifier_with_adapters():
+    """LIFT's classifier in MORE: the adapters are split; the tower is not, nor are the class vectors (no layer's)."""
+    plain = dict(
+        type='ImageClassifier',
+        backbone=dict(type='mmlt.OpenCLIPVision', model=VIT, adapter=ADAPTER, projection=False),
+        head=dict(type='mmlt.CosineClsHead', num_classes=3, in_channels=WIDTH, init='random'),
+    )
+    torch.manual_seed(2)
+    expected = MODELS.build(copy.deepcopy(plain))
+    torch.manual_seed(2)
+    model = MODELS.build(dict(type='mmlt.MORE', classifier=copy.deepcopy(plain)))
+    assert model.split.names == [
+        f'backbone.adapters.{block}.{layer}.weight' for block in range(BLOCKS) for layer in ('down', 'up')
+    ]
+    inputs, samples = torch.randn(3, 3, 32, 32), [DataSample().set_gt_label(y) for y in (0, 2, 1)]
+    with torch.no_grad():
+        assert (model.eval()(inputs) - expected.eval()(inputs)).abs().max() <= 1e-6
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:  # as after a training: no zeros left
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    model.set_class_info(['a', 'b', 'c'], [30, 9, 1])
+    model.set_progress(3, 10)
+    losses = model.train()(inputs, samples, mode='loss')
+    assert losses['loss_more'] > 1e-4
+    sum(losses.values()).backward()
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert not any('visual' in name for name in trained)
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in trained.values())
+    assert all(p.grad is None for p in model.backbone.visual.parameters())
+
+    with torch.no_grad():
+        split = model.eval()(inputs)
+        merged = copy.deepcopy(model).merge().eval()
+        assert (merged(inputs) - split).abs().max() <= 1e-5 * split.abs().max().clamp(min=1)
+        assert (expected(inputs) - split).abs().max() > 1e-2
+    assert merged.state_dict().keys() == expected.state_dict().keys()
+
+
 # With the LGR head
 
 

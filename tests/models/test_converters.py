@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from safetensors.torch import load_file
 
 from mmlt import InputError
 from mmlt.apis import get_model
+from mmlt.engine.importing import write_imported
 from mmlt.models.converters import (
     anchor_counts,
     checkpoint_kind,
@@ -379,6 +382,59 @@ def test_ballad_of_another_backbone(tmp_path):
         tool('import_ballad').main([str(tmp_path / 'a.pth'), config, '--out', str(tmp_path / 'out.pth')])
 
 
+def test_ballad_with_a_class_list_of_another_length(tmp_path):
+    ballad_checkpoint(tmp_path / 'a.pth', 'vit')
+    (tmp_path / 'classes.txt').write_text('cat\ndog\n')
+    arguments = [str(tmp_path / 'a.pth'), write_config(tmp_path, ballad_model('vit')), '--out', str(tmp_path / 'o.pth')]
+    with pytest.raises(SystemExit, match=r"classes.txt' has 2 names, but the config's test set has 3 classes"):
+        tool('import_ballad').main([*arguments, '--classes', str(tmp_path / 'classes.txt')])
+    assert not (tmp_path / 'o.pth').exists()
+
+
+# What cannot be read or written
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'sentence'),
+    [
+        ('a.txt', 'x', r"a.txt' could not be read \(OSError"),
+        ('a.py', 'model = dict(', r"a.py' could not be read \(SyntaxError"),
+        ('a.py', 'model = foo', r"a.py' could not be read \(NameError"),
+        ('a.py', "_base_ = ['none.py']", r"a.py' could not be read \(FileNotFoundError"),
+        ('a.py', 'a = 1', "a.py' has no model"),
+        ('a.py', "model = dict(type='Nope')", "config's model cannot be built: .*Nope is not in"),
+    ],
+)
+def test_config_that_is_none(tmp_path, name, content, sentence):
+    ballad_checkpoint(tmp_path / 'b.pth', 'vit')
+    (tmp_path / name).write_text(content)
+    with pytest.raises(SystemExit, match=sentence):
+        tool('import_ballad').main([str(tmp_path / 'b.pth'), str(tmp_path / name), '--out', str(tmp_path / 'o.pth')])
+
+
+def test_out_is_looked_at_first(tmp_path):
+    (tmp_path / 'file').touch()
+    for name in ('import_ballad', 'import_vlltr'):
+        with pytest.raises(SystemExit, match=f"--out '{tmp_path}' is a folder: give the name of a file"):
+            tool(name).main(['no.pth', 'no.py', '--out', str(tmp_path)])
+        with pytest.raises(SystemExit, match="'.*file' is no folder that you may write in"):
+            tool(name).main(['no.pth', 'no.py', '--out', str(tmp_path / 'file/o.pth')])
+    with pytest.raises(SystemExit, match='is a folder'):
+        tool('to_open_clip').main(['no.pth', str(tmp_path)])
+    assert [p.name for p in tmp_path.iterdir()] == ['file']
+
+
+def test_nothing_half_written_is_left(tmp_path, monkeypatch):
+    def fail(content, path):
+        Path(path).write_bytes(b'half')
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(torch, 'save', fail)
+    with pytest.raises(OSError, match='No space'):
+        write_imported(str(tmp_path / 'o.pth'), Config(dict(a=1)), torch.nn.Linear(1, 1), None, 'x')
+    assert not list(tmp_path.iterdir())
+
+
 # VL-LTR, stage 1
 
 
@@ -450,6 +506,9 @@ def test_vlltr_anchors_with_their_sentences(tmp_path):
     assert anchors.sentences[1] == ['The dog is number 1.', 'The dog is number 0.']
     with pytest.raises(SystemExit, match='give --texts or --counts'):
         tool('import_vlltr').main(arguments)
+    with pytest.raises(SystemExit, match='converted with --counts, .*: leave out --templates'):
+        tool('import_vlltr').main([*arguments, '--counts', 'counts.txt'])
+    arguments = [word for word in arguments if word not in ('--templates', 'a {}')]
     (tmp_path / 'counts.txt').write_text('3\n3\n3\n')
     with pytest.raises(SystemExit, match='has 12 sentences.* 12, and the classes have 9 together'):
         tool('import_vlltr').main([*arguments, '--counts', str(tmp_path / 'counts.txt')])
@@ -521,6 +580,34 @@ def test_stage_2_takes_no_embeddings(tmp_path):
         tool('import_vlltr').main(arguments)
 
 
+@pytest.mark.parametrize(
+    'option', [('--num-anchors', '3'), ('--templates', 'a {}'), ('--scores', 's', '--embeddings', 'e')]
+)
+def test_stage_2_takes_no_options_of_stage_1(tmp_path, option):
+    recognition_checkpoint(tmp_path / 'checkpoint.pth', 'vit')
+    config = write_config(tmp_path, lgr_model('vit'))
+    with pytest.raises(SystemExit, match=f'is of stage 2 and has its anchor .*: leave out .*{option[0]}'):
+        tool('import_vlltr').main([str(tmp_path / 'checkpoint.pth'), config, '--out', 'o.pth', *option])
+
+
+@pytest.mark.parametrize('option', [('--counts', 'c.txt'), ('--texts', 'wiki'), ('--num-anchors', '3')])
+def test_stage_1_without_embeddings_selects_nothing(tmp_path, option):
+    pretraining_checkpoint(tmp_path / 'checkpoint.pth', 'vit')
+    config = write_config(tmp_path, cvlp_model('vit'))
+    with pytest.raises(SystemExit, match=f'without --embeddings and --scores no anchor .* leave out {option[0]}'):
+        tool('import_vlltr').main([str(tmp_path / 'checkpoint.pth'), config, '--out', 'o.pth', *option])
+
+
+def test_hint_is_a_whole_command(tmp_path):
+    (tmp_path / 'm y').mkdir()
+    (tmp_path / 'm y' / 'lgr.py').touch()
+    command = tool('import_vlltr').training_command
+    words = shlex.split(command(str(tmp_path / 'm y/lgr_cvlp.py'), 'o.pth', 'a b'))
+    assert words[:4] == ['python', 'tools/train.py', str(tmp_path / 'm y/lgr.py'), '--cfg-options']
+    assert words[4:] == ['stages=None', 'load_from=o.pth', 'model.head.anchors=a b']
+    assert 'tools/train.py CONFIG_OF_STAGE_2 --cfg' in command(str(tmp_path / 'other_cvlp.py'), 'o.pth', 'a')
+
+
 def test_stage_2_of_another_number_of_classes(tmp_path):
     recognition_checkpoint(tmp_path / 'checkpoint.pth', 'vit', [2, 1])
     config = write_config(tmp_path, lgr_model('vit'))
@@ -540,6 +627,35 @@ def test_nothing_is_left_over(tmp_path):
     del checkpoint['model']['text_block.gate'], checkpoint['model']['text_block.attn.wk.weight']
     with pytest.raises(InputError, match="has no 'text_block.attn.wk.weight': it is incomplete"):
         from_vlltr_recognition(checkpoint, 'x')
+
+
+@pytest.mark.parametrize('kind', ['ballad', 'pretraining', 'recognition'])
+def test_what_lies_beside_the_model_is_told_or_refused(tmp_path, capsys, kind):
+    path, out = tmp_path / 'published.pth', str(tmp_path / 'o.pth')
+    write, model, name, told = {
+        'ballad': (ballad_checkpoint, ballad_model, 'import_ballad', 'epoch, best_epoch, best_acc, centroids'),
+        'pretraining': (pretraining_checkpoint, cvlp_model, 'import_vlltr', 'optimizer, lr_scheduler, epoch, scaler'),
+        'recognition': (recognition_checkpoint, lgr_model, 'import_vlltr', 'args'),
+    }[kind]
+    write(path, 'vit')
+    config = write_config(tmp_path, model('vit'))
+    tool(name).main([str(path), config, '--out', out])
+    assert f'left out: {told}' in capsys.readouterr().out
+    torch.save({**read_checkpoint(str(path)), 'junk': torch.zeros(2)}, path)
+    with pytest.raises(SystemExit, match="holds 'junk' beside '(model|state_dict_best)', for which there is no place"):
+        tool(name).main([str(path), config, '--out', str(tmp_path / 'none.pth')])
+    assert not (tmp_path / 'none.pth').exists()
+
+
+def test_parts_of_ballad_that_are_none_or_no_weights(tmp_path):
+    ballad_checkpoint(tmp_path / 'a.pth', 'vit', adapter=False)
+    checkpoint = read_checkpoint(str(tmp_path / 'a.pth'))
+    expected = from_ballad(checkpoint, 'x').state
+    checkpoint['state_dict_best']['classifier'] = None
+    assert from_ballad(checkpoint, 'x').state.keys() == expected.keys()
+    checkpoint['state_dict_best']['classifier'] = torch.zeros(3)
+    with pytest.raises(InputError, match="'x' has as 'classifier' a Tensor, no state dict"):
+        from_ballad(checkpoint, 'x')
 
 
 def test_the_longest_rule_holds():
@@ -572,8 +688,14 @@ class Foreign:
 
 def test_files_run_no_code(tmp_path):
     torch.save(dict(model=Foreign()), tmp_path / 'a.pth')
-    with pytest.raises(InputError, match='could not be read as a checkpoint of tensors and plain values'):
+    with pytest.raises(
+        InputError, match="a.pth' could not be read: it asks for other objects than tensors, which"
+    ) as error:
         read_checkpoint(str(tmp_path / 'a.pth'))
+    assert 'weights_only' not in str(error.value)
+    (tmp_path / 'empty.pth').touch()
+    with pytest.raises(InputError, match="empty.pth' could not be read: it is empty"):
+        read_checkpoint(str(tmp_path / 'empty.pth'))
     with pytest.raises(InputError, match='does not exist'):
         read_checkpoint(str(tmp_path / 'b.pth'))
     torch.save([1], tmp_path / 'c.pth')
@@ -585,6 +707,13 @@ def test_files_run_no_code(tmp_path):
     np.save(tmp_path / 'flat.npy', np.zeros(3))
     with pytest.raises(InputError, match=r'float64 of shape \(3,\), not floating-point numbers in 2 dimensions'):
         read_array(str(tmp_path / 'flat.npy'), 2)
+
+
+@pytest.mark.parametrize('number', [np.nan, np.inf, 1e300])
+def test_numbers_that_are_not_finite(tmp_path, number):
+    np.save(tmp_path / 'scores.npy', np.array([0.5, number, 0.25]))
+    with pytest.raises(InputError, match=r"scores.npy' holds 1 numbers that are not finite"):
+        read_array(str(tmp_path / 'scores.npy'), 1)
 
 
 # Back to open_clip

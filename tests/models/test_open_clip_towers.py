@@ -3,6 +3,8 @@
 import copy
 import json
 import logging
+import os
+import pickle
 import re
 import shutil
 import weakref
@@ -338,6 +340,47 @@ def test_a_contradiction_without_weights_does_not_name_weights(monkeypatch):
     assert "'None'" not in str(error.value)
 
 
+@pytest.fixture
+def warnings_of(monkeypatch):
+    """What is logged as a warning while a tower is loaded."""
+    told = []
+    monkeypatch.setattr(
+        open_clip_towers,
+        'print_log',
+        lambda text, logger, level=logging.INFO: told.append(text) if level >= logging.WARNING else None,
+    )
+
+    def load(tower):
+        told.clear()
+        tower.init_weights()
+        return list(told)
+
+    return load
+
+
+def test_assumed_activation_is_told_once(tag, archive_file, clip_file, warnings_of):
+    """A plain file of the same weights as the tag cannot say that they need QuickGELU."""
+    vision, text = OpenCLIPVision(MODEL, clip_file), OpenCLIPText(MODEL, clip_file)
+    assert activations(vision) == {nn.GELU}
+    (line,) = warnings_of(vision)
+    assert f"'{clip_file}' does not tell whether '{MODEL}' was trained with QuickGELU: GELU is assumed" in line
+    assert f'those of {tag}, set quick_gelu=True on both towers; quick_gelu=False confirms' in line
+    assert not warnings_of(text)
+    for pretrained, quick_gelu in ((clip_file, True), (clip_file, False), (tag, None), (archive_file, None)):
+        assert not warnings_of(OpenCLIPVision(MODEL, pretrained, quick_gelu=quick_gelu))
+
+
+def test_no_activation_is_assumed_where_no_tag_has_the_other(clip_file, warnings_of):
+    assert not warnings_of(OpenCLIPVision(MODEL, clip_file))
+
+
+def test_tags_with_quick_gelu():
+    assert 'openai' in open_clip_towers.quick_gelu_tags('ViT-B-16')
+    assert 'laion2b_s34b_b88k' not in open_clip_towers.quick_gelu_tags('ViT-B-16')
+    assert not open_clip_towers.quick_gelu_tags('ViT-B-16-quickgelu')
+    assert open_clip_towers._quick_gelu_setting('RN50') == ("quick_gelu=True on both towers, or model='RN50-quickgelu'")
+
+
 # Kinds of files
 
 
@@ -398,11 +441,56 @@ def test_local_dir(tmp_path, clip_file):
     assert_weights_are_those_of(clip_file, vision, text)
 
 
+def test_local_dir_at_another_image_size(tmp_path, clip_file):
+    vision = OpenCLIPVision(local_dir(tmp_path, clip_file), image_size=48)
+    vision.init_weights()
+    expected = OpenCLIPVision(MODEL, clip_file, image_size=48)
+    expected.init_weights()
+    assert vision.visual.positional_embedding.shape == (37, 64)
+    assert all(torch.equal(v, expected.state_dict()[k]) for k, v in vision.state_dict().items())
+
+
+def test_local_dir_without_or_with_other_weights(tmp_path, clip_file):
+    name = local_dir(tmp_path, clip_file)
+    state = load_file(clip_file)
+    state['text_projection'] = torch.zeros(64, 32)
+    save_file(state, str(tmp_path / 'open_clip_model.safetensors'))
+    with pytest.raises(InputError, match=re.escape(f"'{name}' could not be loaded: RuntimeError: Error(s) in")):
+        OpenCLIPVision(name).init_weights()
+    (tmp_path / 'open_clip_model.safetensors').unlink()
+    with pytest.raises(InputError, match=re.escape(f"'{name}' could not be loaded")):
+        OpenCLIPVision(name).init_weights()
+
+
+def test_folder_in_another_format(tmp_path, clip_file):
+    """As openai/clip-vit-base-patch16 lies on the hub."""
+    shutil.copy(clip_file, tmp_path / 'model.safetensors')
+    with pytest.raises(InputError, match=f"'{tmp_path}' is no folder of open_clip: it has no open_clip_config.json"):
+        OpenCLIPVision(f'local-dir:{tmp_path}')
+    (tmp_path / 'config.json').write_text('{"model_type": "clip"}')
+    with pytest.raises(InputError, match=f"'{tmp_path}' is a folder in transformers' format: .*weight file as pretr"):
+        OpenCLIPVision(f'local-dir:{tmp_path}')
+    vision = OpenCLIPVision(MODEL, str(tmp_path))
+    with pytest.raises(InputError, match=f"is a folder, no weight file: use model='local-dir:{tmp_path}' without"):
+        vision.init_weights()
+
+
+def test_repository_in_another_format(monkeypatch):
+    def missing(*args, **kwargs):
+        raise FileNotFoundError('Failed to download file (open_clip_config.json)')
+
+    monkeypatch.setattr(open_clip.factory, 'download_pretrained_from_hf', missing)
+    with pytest.raises(
+        InputError, match="must have an open_clip_config.json, which .* transformers' format .* have not"
+    ):
+        OpenCLIPVision('hf-hub:openai/clip-vit-base-patch16')
+
+
 def test_local_dir_with_broken_weights(tmp_path, clip_file):
     name = local_dir(tmp_path, clip_file)
     vision = OpenCLIPVision(name)
     (tmp_path / 'open_clip_model.safetensors').write_bytes(b'no weights')
-    with pytest.raises(InputError, match=re.escape(f"open_clip model '{name}' could not be loaded")):
+    with pytest.raises(InputError, match=re.escape(f"'{name}' could not be loaded: it is damaged")):
         vision.init_weights()
 
 
@@ -437,6 +525,8 @@ def test_looks_like_path(pretrained, expected):
 def test_unknown_model(build):
     with pytest.raises(InputError, match=r"no model 'ViT-B-17'\. Near it: ViT-B-.*open_clip\.add_model_config"):
         build('ViT-B-17')
+    with pytest.raises(InputError, match=r'Near it: .*\bViT-B-16\b'):
+        build('VitB16')  # not by its first letters
     with pytest.raises(InputError, match=r"no model 'zzz'\. See open_clip\.list_models"):
         build('zzz')
 
@@ -491,8 +581,39 @@ def test_weights_of_another_width(clip_file, tmp_path):
 def test_a_file_that_holds_no_weights(tmp_path, name):
     (tmp_path / name).write_text('<html>404</html>')
     tower = OpenCLIPVision(MODEL, str(tmp_path / name))
-    with pytest.raises(InputError, match=f"{name}' do not fit the open_clip model '{MODEL}'"):
+    why = 'it is no file of weights' if name.endswith('pt') else 'it is damaged, perhaps cut off'
+    with pytest.raises(InputError, match=f"{name}' of open_clip model '{MODEL}' cannot be read: {why}"):
         tower.init_weights()
+
+
+def test_files_that_are_empty_or_cut(tmp_path, clip_file):
+    weights = load_file(clip_file)
+    torch.save(weights, tmp_path / 'whole.pt')
+    torch.save(weights, tmp_path / 'old.pt', _use_new_zipfile_serialization=False)
+    shutil.copy(clip_file, tmp_path / 'whole.safetensors')
+    for name in ('whole.pt', 'old.pt', 'whole.safetensors'):
+        content = (tmp_path / name).read_bytes()
+        for size, why in ((0, 'it is empty'), (100, 'it is damaged'), (len(content) // 2, 'it is damaged')):
+            (tmp_path / name).write_bytes(content[:size])
+            with pytest.raises(InputError, match=f"{name}' of open_clip model '{MODEL}' cannot be read: {why}"):
+                OpenCLIPVision(MODEL, str(tmp_path / name)).init_weights()
+
+
+@pytest.mark.parametrize('protocol', [2, 4])
+@pytest.mark.filterwarnings('ignore:Detected pickle protocol')
+def test_a_pickle_that_asks_for_code(tmp_path, protocol):
+    path = tmp_path / 'evil.pt'
+    path.write_bytes(pickle.dumps({'visual.proj': os.system}, protocol=protocol))
+    with pytest.raises(InputError, match="evil.pt' .* asks for other objects than tensors, which could run") as error:
+        OpenCLIPVision(MODEL, str(path)).init_weights()
+    assert 'weights_only' not in str(error.value) and 'model name' not in str(error.value)
+
+
+def test_a_checkpoint_of_ours(tmp_path, clip_file):
+    path = str(tmp_path / 'epoch_1.pth')
+    torch.save(dict(meta={}, state_dict=classifier(clip_file).state_dict()), path)
+    with pytest.raises(InputError, match=f"'{path}' is a checkpoint of a training, .*model_converters/to_open_clip.py"):
+        OpenCLIPVision(MODEL, path).init_weights()
 
 
 @pytest.mark.parametrize('error', [RuntimeError('Failed to resolve host\nlong story'), TimeoutError()])
@@ -502,8 +623,15 @@ def test_a_tag_without_network_says_the_way_out(tag, monkeypatch, error):
 
     monkeypatch.setattr(open_clip, 'download_pretrained', download)
     tower = OpenCLIPVision(MODEL, tag)
-    with pytest.raises(InputError, match=f"'{tag}' of .*'{MODEL}' could not be fetched .*give its path as pretrained"):
+    with pytest.raises(
+        InputError, match=f"'{tag}' of .*'{MODEL}' could not be fetched .*give its path as pretrained, with "
+    ):
         tower.init_weights()
+    with pytest.raises(InputError, match='with quick_gelu=True on both towers, which these weights need'):
+        tower.init_weights()
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED[MODEL][tag], 'quick_gelu', False)
+    with pytest.raises(InputError, match=r'give its path as pretrained\.$'):
+        OpenCLIPVision(MODEL, tag).init_weights()
 
 
 def test_a_folder_of_the_tags_name_does_not_hide_the_tag(tag, tmp_path, monkeypatch, clip_file):

@@ -2,11 +2,15 @@
 
 import importlib.util
 import json
+import os
+import pickle
+from pathlib import Path
 
 import mmcv
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
 from mmlt import InputError
@@ -78,6 +82,72 @@ def test_command(lgr, picture_folder, infer_tool, capsys, monkeypatch):
     assert any(c in printed for c in CLASSES) and '%' in printed
 
 
+def test_command_explains_by_itself(lgr, picture_folder, infer_tool, capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '200')
+    config, weights = lgr
+    arguments = [str(picture_folder / 'images/pear/0.png'), '--config', config, '--checkpoint', weights]
+    infer_tool.main(arguments)
+    assert capsys.readouterr().out.count('attention') == 3
+    infer_tool.main([*arguments, '--explain', '0'])
+    assert 'attention' not in capsys.readouterr().out
+
+
+def test_command_without_anchor_sentences(lgr, picture_folder, infer_tool, capsys, tmp_path):
+    cfg = Config.fromfile(lgr[0])
+    cfg.model.head = dict(type='LinearClsHead', num_classes=3, in_channels=64)
+    cfg.dump(str(tmp_path / 'linear.py'))
+    state = MODELS.build(cfg.model).state_dict()
+    torch.save(dict(meta=dict(dataset_meta=dict(classes=CLASSES)), state_dict=state), tmp_path / 'linear.pth')
+    picture = str(picture_folder / 'images/pear/0.png')
+    infer_tool.main([picture, '--config', str(tmp_path / 'linear.py'), '--checkpoint', str(tmp_path / 'linear.pth')])
+    printed = capsys.readouterr().out
+    assert '%' in printed and 'attention' not in printed
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'sentence'),
+    [
+        (['--device', 'gpu'], "device 'gpu' cannot be used: give 'cpu'"),
+        (['--device', 'cuda:99'], "device 'cuda:99' cannot be used: give 'cpu'"),
+        (['--cfg-options', 'model.nothing=3'], "model cannot be built: .*unexpected keyword argument 'nothing'"),
+        (['--cfg-options', 'model.type=Nothing'], 'model cannot be built: Nothing is not in the'),
+        (['--cfg-options', 'model.backbone.model.x=3'], 'do not fit the config'),
+    ],
+)
+def test_arguments_that_cannot_be_used(lgr, picture_folder, infer_tool, arguments, sentence):
+    picture = str(picture_folder / 'images/pear/0.png')
+    with pytest.raises(SystemExit, match=sentence):
+        infer_tool.main([picture, '--config', lgr[0], '--checkpoint', lgr[1], *arguments])
+
+
+def test_config_that_cannot_be_read(tmp_path, infer_tool):
+    (tmp_path / 'broken.py').write_text('model = dict(')
+    (tmp_path / 'classes.txt').write_text('cat')
+    for name, error in (('broken.py', 'SyntaxError'), ('classes.txt', 'OSError')):
+        with pytest.raises(SystemExit, match=rf"{name}' could not be read \({error}: .*give a .py file"):
+            infer_tool.main(['x.png', '--config', str(tmp_path / name)])
+
+
+@pytest.mark.filterwarnings('ignore:Detected pickle protocol')
+def test_checkpoint_that_asks_for_code(lgr, tmp_path, infer_tool):
+    for protocol in (2, 4):
+        (tmp_path / 'evil.pth').write_bytes(pickle.dumps(dict(state_dict=os.system), protocol=protocol))
+        with pytest.raises(SystemExit, match='asks for other objects than tensors, which could run code') as error:
+            infer_tool.main(['x.png', '--config', lgr[0], '--checkpoint', str(tmp_path / 'evil.pth')])
+        assert 'weights_only' not in str(error.value)
+
+
+def test_paths(lgr, picture_folder):
+    model = get_model(*map(Path, lgr))
+    path = picture_folder / 'images/plum/0.png'
+    assert inference(model, path) == inference(model, [path]) == inference(model, str(path))
+    assert inference(model, path)[0]['image'] == str(path)
+    with pytest.raises(InputError, match='top is 0'):
+        inference(model, path, top=0)
+    with pytest.raises(InputError, match='explain is -2'):
+        inference(model, path, explain=-2)
+
+
 def test_pictures_of_folders(picture_folder, tmp_path):
     (picture_folder / 'images' / 'notes.txt').write_text('no picture')
     (picture_folder / 'images' / 'big.JPG').write_bytes(b'')
@@ -96,8 +166,10 @@ def test_pictures_of_folders(picture_folder, tmp_path):
 def test_unreadable_picture_is_named(lgr, tmp_path, content, backend):
     (tmp_path / 'bad.png').write_bytes(content)
     options = {'test_dataloader.dataset.pipeline.0.imdecode_backend': backend}
-    with pytest.raises(InputError, match=r"The picture '.*bad\.png' cannot be read"):
+    with pytest.raises(InputError, match=r"The picture '.*bad\.png' cannot be read") as error:
         inference(get_model(*lgr, cfg_options=options), str(tmp_path / 'bad.png'))
+    assert 'object at' not in str(error.value)
+    assert ('the file is empty' if not content else 'it is damaged, or of a format') in str(error.value)
 
 
 def test_explanation_needs_anchor_sentences(lgr, tmp_path, infer_tool):
@@ -106,7 +178,9 @@ def test_explanation_needs_anchor_sentences(lgr, tmp_path, infer_tool):
     model.head = torch.nn.Identity()
     with pytest.raises(InputError, match='Only a model with LGRHead .* this one has Identity'):
         inference(model, [np.zeros((32, 32, 3), np.uint8)], explain=1)
-    with pytest.raises(SystemExit, match='--top is 0'):
+    with pytest.raises(SystemExit, match='top is 0; it must be at least 1'):
         infer_tool.main(['x.png', '--config', config, '--checkpoint', weights, '--top', '0'])
+    with pytest.raises(SystemExit, match='explain is -1; give a number of sentences, or 0'):
+        infer_tool.main(['x.png', '--config', config, '--checkpoint', weights, '--explain', '-1'])
     with pytest.raises(SystemExit, match="picture 'x.png' does not exist"):
         infer_tool.main(['x.png', '--config', config, '--checkpoint', weights])

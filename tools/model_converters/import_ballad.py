@@ -15,7 +15,7 @@ import sys
 sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
 import mmlt  # noqa: F401  registers everything
-from mmlt.engine.importing import build_to_fill, tell_classes, write_imported
+from mmlt.engine.importing import build_to_fill, check_out, tell_classes, write_imported
 from mmlt.engine.options import CfgOptions
 from mmlt.errors import InputError
 from mmlt.models.converters import fill, from_ballad, read_checkpoint
@@ -34,6 +34,7 @@ def parse_args(argv=None):
 
 
 def run(args) -> None:
+    check_out(args.out)
     renamed = from_ballad(read_checkpoint(args.checkpoint), args.checkpoint)
     cfg, model = build_to_fill(args.config, args.cfg_options)
     options = ''

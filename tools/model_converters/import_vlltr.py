@@ -17,13 +17,14 @@ padding. Everything that is in the checkpoint finds its place, or nothing is wri
 
 import argparse
 import os.path as osp
+import shlex
 import sys
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
 import mmlt  # noqa: F401  registers everything
 from mmlt.datasets import ClassTexts
-from mmlt.engine.importing import build_to_fill, tell_classes, write_imported
+from mmlt.engine.importing import build_to_fill, check_out, tell_classes, write_imported
 from mmlt.engine.options import CfgOptions
 from mmlt.errors import InputError
 from mmlt.models.converters import (
@@ -46,11 +47,11 @@ def parse_args(argv=None):
     parser.add_argument('--out', required=True, help='checkpoint to write, .pth; anchors.safetensors goes beside it')
     parser.add_argument('--embeddings', help='stage 1: txt_embed.npy')
     parser.add_argument('--scores', help='stage 1: train_txt_ce.npy or val_txt_ce.npy')
-    parser.add_argument('--num-anchors', type=int, default=64, help='stage 1: anchor sentences a class; default 64')
+    parser.add_argument('--num-anchors', type=int, help='stage 1: anchor sentences a class; default 64')
     known = parser.add_mutually_exclusive_group()
     known.add_argument('--counts', help='text file, how many sentences every class has')
     known.add_argument('--texts', help='stage 1: the corpus, a folder, .json or .csv file')
-    parser.add_argument('--templates', default='imagenet', help="prompts before the texts; default 'imagenet'")
+    parser.add_argument('--templates', help="with --texts: prompts before the texts; default 'imagenet'")
     parser.add_argument('--classes', help="class list: a text file, or 'imagenet'; default that of the config")
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='settings to override, key=value')
     return parser.parse_args(argv)
@@ -71,7 +72,7 @@ def select(args, model, classes) -> Anchors:
     if args.texts:
         if classes is None:
             raise InputError('--texts needs the class names: give --classes.')
-        sentences = ClassTexts(args.texts, templates=args.templates).read(classes)
+        sentences = ClassTexts(args.texts, templates=args.templates or 'imagenet').read(classes)
         counts = [len(own) for own in sentences]
     elif args.counts:
         counts = read_counts(args.counts)
@@ -94,32 +95,55 @@ def select(args, model, classes) -> Anchors:
             f'There are sentence counts of {len(counts)} classes, the least is {min(counts)}, {known} class names: '
             'every class needs a sentence.'
         )
+    number = 64 if args.num_anchors is None else args.num_anchors
     facts = dict(image_tower=tensors_fingerprint(model.backbone.state_dict()), num_sentences=sum(counts))
     if classes is not None:
         facts['classes'] = list(classes)
     return Anchors.gather(
-        select_sentences(scores, counts, args.num_anchors),
+        select_sentences(scores, counts, number),
         embeddings,
         scores,
         [s for own in sentences for s in own],
-        args.num_anchors,
+        number,
         model.text.clip.logit_scale.detach().exp().item(),
         facts,
     )
 
 
 def check_arguments(kind: str, args) -> None:
-    """Arguments of the other stage are an error."""
+    """Arguments that would do nothing are an error."""
     if (args.embeddings is None) != (args.scores is None):
         raise InputError('--embeddings and --scores belong together: give both, or neither.')
-    if kind == 'VL-LTR stage 2' and (args.embeddings or args.texts):
-        raise InputError(
-            f"'{args.checkpoint}' is of stage 2 and has its anchor sentences in it: leave out --embeddings, --scores "
-            'and --texts.'
-        )
+    if args.num_anchors is not None and args.num_anchors < 1:
+        raise InputError(f'--num-anchors is {args.num_anchors}; it must be at least 1.')
+    given = [
+        name
+        for name in ('embeddings', 'scores', 'num_anchors', 'counts', 'texts', 'templates')
+        if getattr(args, name) is not None
+    ]
+    if kind == 'VL-LTR stage 2':
+        useless = [name for name in given if name != 'counts']
+        why = 'is of stage 2 and has its anchor sentences in it'
+    elif args.embeddings is None:
+        useless, why = given, 'is of stage 1, and without --embeddings and --scores no anchor sentences are selected'
+    else:
+        useless = ['templates'] if args.counts is not None and args.templates is not None else []
+        why = 'is converted with --counts, which tell no texts that templates would come before'
+    if useless:
+        names = ', '.join(f'--{name.replace("_", "-")}' for name in useless)
+        raise InputError(f"'{args.checkpoint}' {why}: leave out {names}.")
+
+
+def training_command(config: str, checkpoint: str, anchors: str) -> str:
+    """How to train the LGR head on an imported pretraining."""
+    head = config.replace('_cvlp.py', '.py')
+    head = head if head != config and osp.isfile(head) else 'CONFIG_OF_STAGE_2'
+    options = ['stages=None', f'load_from={checkpoint}', f'model.head.anchors={anchors}']
+    return shlex.join(['python', 'tools/train.py', head, '--cfg-options', *options])
 
 
 def run(args) -> None:
+    check_out(args.out)
     checkpoint = read_checkpoint(args.checkpoint)
     kind = expect_kind(checkpoint, ['VL-LTR stage 1', 'VL-LTR stage 2'], args.checkpoint)
     check_arguments(kind, args)
@@ -144,8 +168,8 @@ def run(args) -> None:
         path = osp.join(osp.dirname(osp.abspath(args.out)), 'anchors.safetensors')
         anchors.save(path)
         print(f'{int(anchors.counts.sum())} of {anchors.facts["num_sentences"]} sentences are anchors: {path}')
-        print('To train the LGR head on it, with the config of stage 2:')
-        print(f'--cfg-options stages=None load_from={args.out} model.head.anchors={path}')
+        print('To train the LGR head on it:')
+        print(training_command(args.config, args.out, path))
 
 
 def main(argv=None):

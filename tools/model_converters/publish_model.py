@@ -18,8 +18,10 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
 import mmlt  # noqa: F401  lets checkpoints of MMEngine load safely
+from mmlt.engine.configs import read_config
 from mmlt.engine.publish import check_merged, is_split, plain_config, publish_checkpoint
 from mmlt.errors import InputError
+from mmlt.models.converters import read_checkpoint
 
 
 def parse_args(argv=None):
@@ -63,7 +65,7 @@ def check(checkpoint: dict, published: dict, config: str | None, size: int | Non
     if not right:
         raise InputError(found)
     if config is not None:
-        plain = MODELS.build(plain_config(Config.fromfile(config)).model)
+        plain = MODELS.build(plain_config(read_config(config)).model)
         try:
             plain.load_state_dict(published['state_dict'])
         except RuntimeError as e:
@@ -77,7 +79,7 @@ def run(args) -> None:
         raise InputError(f"'{args.in_file}' does not exist: give a checkpoint of a training.")
     if osp.realpath(args.in_file) == osp.realpath(args.out_file):
         raise InputError('The published checkpoint would overwrite its source: give another name.')
-    checkpoint = torch.load(args.in_file, map_location='cpu', weights_only=True)
+    checkpoint = read_checkpoint(args.in_file)
     published = publish_checkpoint(checkpoint)
     if is_split(checkpoint):
         print(check(checkpoint, published, args.config, args.size))

@@ -15,6 +15,7 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 from safetensors.torch import save_file
 
 import mmlt  # noqa: F401  lets torch read MMEngine's checkpoints
+from mmlt.engine.importing import check_out
 from mmlt.errors import InputError
 from mmlt.models.converters import expect_kind, read_checkpoint, to_open_clip
 
@@ -28,6 +29,7 @@ def parse_args(argv=None):
 
 
 def run(args) -> None:
+    check_out(args.out)
     checkpoint = read_checkpoint(args.checkpoint)
     expect_kind(checkpoint, ['mmlt'], args.checkpoint)
     state = {k.removeprefix('module.'): v for k, v in checkpoint['state_dict'].items()}
@@ -36,7 +38,10 @@ def run(args) -> None:
     save_file({k: v.contiguous() for k, v in renamed.state.items()}, args.out)
     print(f'{renamed}\nWritten to {args.out}.')
     if bool(state.get('backbone.activation.quick_gelu', False)):
-        print('The model has QuickGELU, which the file cannot say: create it with force_quick_gelu=True.')
+        print(
+            'The model has QuickGELU, which the file cannot say: create it with force_quick_gelu=True, in our configs '
+            'with quick_gelu=True on both towers.'
+        )
 
 
 def main(argv=None):

@@ -45,7 +45,8 @@ class OpenCLIPVision(BaseBackbone):
             model's own. Defaults to None.
         quick_gelu (bool, optional): Force or forbid QuickGELU. By default the
             tag or the file decides, since a wrong activation costs accuracy
-            without any error. Defaults to None.
+            without any error; plain files do not tell, and GELU is assumed.
+            Defaults to None.
         adapter (dict, optional): An adapter for every block of a Vision
             Transformer, for example ``dict(type='mmlt.AdaptFormer',
             num_classes=1000)``. The adapters are trained, the tower itself

@@ -1,0 +1,49 @@
+"""What keeps a file of weights from being read, in words of our own."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+import torch
+from safetensors import SafetensorError
+
+_DAMAGED = ('PytorchStreamReader', 'unexpected EOF', 'corrupt')  # words of torch's RuntimeErrors
+
+
+def damage(error: Exception, path: str | None = None) -> str | None:
+    """Say what is wrong with a file of weights that could not be read.
+
+    torch's own words for a refused file advise to read it unsafely, so they
+    are not passed on.
+
+    Args:
+        error (Exception): Of ``torch.load`` or safetensors.
+        path (str, optional): The file. Defaults to None, not known.
+
+    Returns:
+        str | None: Part of a sentence about the file, for example 'it is
+        empty'; None where it was read, and the error is of another kind.
+    """
+    begins = None
+    if path is not None and os.path.isfile(path):
+        with open(path, 'rb') as f:
+            begins = f.read(2)
+    if begins == b'':
+        return 'it is empty'
+    if isinstance(error, pickle.UnpicklingError):
+        if begins is not None and not begins.startswith((b'\x80', b'PK')):  # no pickle, none of torch's archives
+            return 'it is no file of weights'
+        return 'it asks for other objects than tensors, which could run code: it is not loaded'
+    if isinstance(error, (EOFError, IndexError, SafetensorError)) or any(word in str(error) for word in _DAMAGED):
+        return 'it is damaged, perhaps cut off: fetch it again'
+    return None
+
+
+def why_unreadable(error: Exception, path: str | None = None) -> str:
+    """See :func:`damage`; of an error of another kind its own words."""
+    known = damage(error, path)
+    old = isinstance(error, pickle.UnpicklingError) and not hasattr(torch.serialization, 'add_safe_globals')
+    if known and old:  # mmlt.engine.checkpoint could not name what is harmless
+        return f'{known} (torch {torch.__version__} allows no exceptions, as for plain arguments; torch 2.4 does)'
+    return known or f'{type(error).__name__}: {" ".join(str(error).split())[:160]}'
