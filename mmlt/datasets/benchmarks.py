@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import os.path as osp
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import open_clip
-from mmpretrain.datasets.utils import check_md5
 from tqdm import tqdm
 
 from mmlt.datasets.cifar_lt import CIFAR10LT, CIFAR100LT
 from mmlt.datasets.inaturalist import INaturalist2018
 from mmlt.datasets.long_tail import exponential_profile
-from mmlt.datasets.long_tailed_dataset import parse_annotation, read_class_names, read_error
+from mmlt.datasets.long_tailed_dataset import PLACE, parse_annotation, read_class_names, read_error
 from mmlt.datasets.own_pictures import PARTIAL_SUFFIXES, listing
+from mmlt.datasets.text_files import read_lines
 from mmlt.errors import InputError
 from mmlt.evaluation.functional import SHOTS, get_protocol, shot_groups
 
@@ -42,6 +44,8 @@ class Benchmark:
         protocol (str): Of the shots. Defaults to 'standard'.
         known (dict[int, str]): What another number of images means.
             Defaults to none.
+        checksums (dict[str, str]): Published MD5 sums of files that are
+            compared if they lie in the folder. Defaults to none.
         note (str): Said with every report. Defaults to ''.
     """
 
@@ -55,6 +59,7 @@ class Benchmark:
     smallest: int | None = None
     protocol: str = 'standard'
     known: dict[int, str] = field(default_factory=dict)
+    checksums: dict[str, str] = field(default_factory=dict)
     note: str = ''
 
 
@@ -108,8 +113,11 @@ def check_benchmark(benchmark: Benchmark, root: str, decode: bool = False) -> Co
         raise InputError(f"The folder '{root}' does not exist: give the one that holds {benchmark.title}.")
     contents = Contents()
     contents.problems += partial_downloads(root)
+    present = {name: md5 for name, md5 in benchmark.checksums.items() if osp.isfile(osp.join(root, name))}
+    contents.problems += check_sums(root, present, benchmark.title)
     benchmark.read(benchmark, root, contents)
     compare_statistics(benchmark, contents)
+    contents.problems += check_repeats(contents, benchmark.title)
     for split, (files, _) in contents.splits.items():
         contents.problems += check_files(contents.folders[split], files, f'{benchmark.title}, {split}', decode)
     return contents
@@ -120,6 +128,61 @@ def partial_downloads(folder: str) -> list[str]:
     if names := sorted(n for n in os.listdir(folder) if n.lower().endswith(PARTIAL_SUFFIXES)):
         return [f"'{folder}' is only half downloaded: there are unfinished files, {listing(names)}."]
     return []
+
+
+def check_sums(folder: str, sums: dict[str, str], what: str) -> list[str]:
+    """Compare files with their published MD5 sums.
+
+    Args:
+        folder (str): Where they lie.
+        sums (dict[str, str]): Files that are there, and their sums.
+        what (str): Said in the problem, and beside the progress bar.
+
+    Returns:
+        list[str]: A problem if there are wrong ones.
+    """
+    paths = {name: osp.join(folder, name) for name in sums}
+    total, wrong = sum(map(osp.getsize, paths.values())), []
+    with tqdm(total=total, desc=f'{what}, MD5', unit='B', unit_scale=True, mininterval=2, disable=None) as bar:
+        for name, path in paths.items():
+            digest = hashlib.md5(usedforsecurity=False)
+            with open(path, 'rb') as f:
+                while chunk := f.read(2**22):
+                    digest.update(chunk)
+                    bar.update(len(chunk))
+            if digest.hexdigest() != sums[name]:
+                wrong.append(name)
+    if not wrong:
+        return []
+    return [
+        f"{what}: {len(wrong)} files in '{folder}' have another MD5 sum than the published ones, {listing(wrong)}: "
+        'they are cut off or damaged; download them again.'
+    ]
+
+
+def check_repeats(contents: Contents, what: str) -> list[str]:
+    """Look for pictures that stand twice in a list, or in two lists.
+
+    Args:
+        contents (Contents): With its splits.
+        what (str): Said in the problems.
+
+    Returns:
+        list[str]: Problems.
+    """
+    problems, seen = [], {}
+    for split, (files, _) in contents.splits.items():
+        paths = Counter(osp.normpath(osp.join(contents.folders[split], f)) for f in files)
+        if twice := [path for path, number in paths.items() if number > 1]:
+            problems.append(f'{what}, {split}: {len(twice):,} pictures are listed more than once, {listing(twice)}.')
+        for other, known in seen.items():
+            if both := sorted(known & paths.keys()):
+                problems.append(
+                    f'{what}: {len(both):,} pictures are in {other} and in {split}, {listing(both)}: the splits must '
+                    'share none.'
+                )
+        seen[split] = paths.keys()
+    return problems
 
 
 def compare_statistics(benchmark: Benchmark, contents: Contents) -> None:
@@ -204,7 +267,8 @@ def check_files(folder: str, files: Sequence[str], what: str, decode: bool = Fal
 
     def look(place: str) -> tuple[list[str], list[str]]:
         path = osp.join(folder, place)
-        sizes = {e.name: e.stat().st_size for e in os.scandir(path)} if osp.isdir(path) else {}
+        # A link to nothing is no file.
+        sizes = {e.name: e.stat().st_size for e in os.scandir(path) if e.is_file()} if osp.isdir(path) else {}
         names = by_folder[place]
         missing, empty = [n for n in names if n not in sizes], [n for n in names if sizes.get(n) == 0]
         return [osp.join(place, n) for n in missing], [osp.join(place, n) for n in empty]
@@ -336,8 +400,8 @@ def read_places_lt(benchmark: Benchmark, root: str, contents: Contents) -> None:
     contents.classes = names
     if 'train' not in contents.splits:
         return
-    lines = [line.split() for line in Path(path).read_text(encoding='utf-8').splitlines() if line.strip()]
-    label_of = {place[0].strip('/'): int(place[1]) for place in lines if len(place) == 2}
+    lines = map(PLACE.fullmatch, map(str.strip, read_lines(path)))
+    label_of = {f'{place[1]}/{place[2]}': int(place[3]) for place in lines if place}
     for file, label in zip(*contents.splits['train']):
         place = osp.dirname(file).split('/', 1)[-1]  # without data_256/
         if label_of.get(place, label) != label:
@@ -393,12 +457,9 @@ def cifar_reader(dataset: type) -> Callable[[Benchmark, str, Contents], None]:
                 f"{benchmark.title}: {len(missing)} of {len(sums)} files are missing in '{folder}', "
                 f'{listing(missing)}: {remedy}.'
             )
-        present = tqdm([n for n in sums if n not in missing], desc=benchmark.title, mininterval=2, disable=None)
-        if wrong := [n for n in present if not check_md5(osp.join(folder, n), sums[n])]:
-            contents.problems.append(
-                f"{benchmark.title}: {len(wrong)} files in '{folder}' have another MD5 sum than the published ones, "
-                f'{listing(wrong)}: they are cut off or damaged; download them again.'
-            )
+        present = {name: md5 for name, md5 in sums.items() if name not in missing}
+        wrong = check_sums(folder, present, benchmark.title)
+        contents.problems += wrong
         if not missing and not wrong:
             contents.classes = tuple(c.replace('_', ' ') for c in dataset.METAINFO['classes'])
             contents.counts = np.array(
@@ -430,6 +491,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         largest=4980,
         smallest=5,
         known={1803460: 'that is the whole Places365-Standard, not its long-tailed part'},
+        # As in torchvision/datasets/places365.py.
+        checksums={'categories_places365.txt': '06c963b85866bd0649f97cb43dd16673'},
         note="BALLAD's paper gives Places-LT 184.5 K training images; this is a slip, the list in use has 62,500.",
     ),
     'inat18': Benchmark(
@@ -445,6 +508,12 @@ BENCHMARKS: dict[str, Benchmark] = {
             579184: 'that is the release of 2017',
             265213: 'that is the release of 2019',
             2686843: 'that is the release of 2021',
+        },
+        # Published at github.com/visipedia/inat_comp, 2018/README.md.
+        checksums={
+            'train2018.json.tar.gz': 'bfa29d89d629cbf04d826a720c0a68b0',
+            'val2018.json.tar.gz': 'f2ed8bfe3e9901cdefceb4e53cd3775d',
+            'train_val2018.tar.gz': 'b1c6952ce38f31868cc50ea72d066cc3',
         },
     ),
     'cifar10-lt': Benchmark(

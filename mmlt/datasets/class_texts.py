@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmengine.logging import print_log
 
+from mmlt.datasets.text_files import decode, read_json
 from mmlt.errors import InputError
 from mmlt.models.text.prompts import class_prompts
 from mmlt.registry import DATASETS
@@ -30,32 +31,6 @@ _ABBREVIATION = re.compile(
     r'syn|al|inc|ltd|co|jr|sr|prof|rev|est|u\.s|u\.k)'
 )
 _BOUNDARY = re.compile(r'[.!?]["\')\]]*\s+(?=["\'(\[]*[A-Z0-9])')
-
-
-def decode(data: bytes, where: str) -> str:
-    """Text from UTF-8 or, failing that, GBK: the two encodings of VL-LTR's published corpus.
-
-    Args:
-        data (bytes): A file's content.
-        where (str): The file's name, for the error.
-
-    Returns:
-        str: The text.
-
-    Raises:
-        InputError: It is neither; names the file and the byte.
-    """
-    try:
-        return data.decode('utf-8-sig')
-    except UnicodeDecodeError as e:
-        try:
-            return data.decode('gb18030')
-        except UnicodeDecodeError as f:
-            # The right one of the two encodings gets further; a byte order mark is cut off before positions count.
-            at = max(e.start + len(data) - len(e.object), f.start)
-            raise InputError(
-                f"'{where}' is neither UTF-8 nor GBK: byte {at + 1} is 0x{data[at]:02x}. Save it as UTF-8."
-            ) from e
 
 
 def split_sentences(paragraph: str) -> list[str]:
@@ -166,20 +141,23 @@ class ClassTexts:
             list[list[str]]: C lists of sentences, none empty, without repeats.
 
         Raises:
-            InputError: The texts cannot be found or read, or a class has none.
+            InputError: The texts cannot be found or read; a class has none,
+                and no prompts; no class has any.
         """
         path = source if self.path is None else self.path
-        texts = self._texts(path, classes) if path is not None else [[] for _ in classes]
+        path = os.fspath(path) if isinstance(path, os.PathLike) else path
+        texts, short = self._texts(path, classes) if path is not None else ([[] for _ in classes], [])
         prompts = [[] for _ in classes]
         if self.templates is not None:
             prompts = [list(p) for p in zip(*class_prompts(classes, self.templates))]
         bare = [name for name, own in zip(classes, texts) if not own]
+        what = _without_text(bare, short, len(classes), path, self.min_words)
         if bare and self.templates is None:
-            raise InputError(
-                f'{_no_text(bare, classes, path)}. Write at least one sentence for each, or give prompt templates.'
-            )
+            raise InputError(f'{what}. Write at least one sentence for each, or give prompt templates.')
+        if isinstance(path, str) and len(bare) == len(classes):
+            raise InputError(f'{what}. Write at least one sentence for some, or leave the texts out.')
         if bare and path is not None:
-            print_log(f'{_no_text(bare, classes, path)}: prompts alone stand for them.', logger='current', level=30)
+            print_log(f'{what}: prompts alone stand for them.', logger='current', level=30)
         merged = [list(dict.fromkeys([*p, *t])) for p, t in zip(prompts, texts)]
         return [s[: self.max_sentences] for s in merged]
 
@@ -196,13 +174,12 @@ class ClassTexts:
         """
         return texts_fingerprint(self.read(classes, source))
 
-    def _texts(self, path, classes: Sequence[str]) -> list[list[str]]:
-        if isinstance(path, os.PathLike):
-            path = os.fspath(path)
+    def _texts(self, path, classes: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+        """Sentences of every class, and the classes whose sentences are all too short."""
         if not isinstance(path, str):
             if len(path) != len(classes):
                 raise InputError(f'There are texts of {len(path)} classes, but {len(classes)} classes.')
-            return [self._sentences([own]) if isinstance(own, str) else list(own) for own in path]
+            return [self._long(self._sentences([own])) if isinstance(own, str) else list(own) for own in path], []
         folder = Path(NAMED_CORPORA.get(path, path))
         if not folder.exists():
             raise InputError(
@@ -217,7 +194,9 @@ class ClassTexts:
             raw = _by_class(_read_csv(folder), classes, folder)
         else:
             raise InputError(f"The class texts '{path}' are neither a folder nor a .json or .csv file.")
-        return [self._sentences(texts) for texts in raw]
+        whole = [self._sentences(texts) for texts in raw]
+        texts = [self._long(own) for own in whole]
+        return texts, [name for name, own, kept in zip(classes, whole, texts) if own and not kept]
 
     def _read_folder(self, folder: Path, classes: Sequence[str]) -> list[list[str]]:
         for place in (folder, folder / 'wiki'):
@@ -230,35 +209,46 @@ class ClassTexts:
                     )
                 break
         else:
-            known = {_plain(f.stem): f for f in sorted(folder.glob('*.txt'))}
-            files = [known.get(_plain(name), folder / f'{name}.txt') for name in classes]
-            if not any(f.exists() for f in files):
+            own = {f.stem: [f] for f in sorted(folder.glob('*.txt')) if not f.name.startswith('.')}
+            if not {_plain(stem) for stem in own} & {_plain(name) for name in classes}:
                 raise InputError(
                     f"'{folder}' has no texts of these classes: name its files desc_<class index>.txt or "
                     f"<class name>.txt, for example '{classes[0]}.txt'."
                 )
+            return [[decode(f.read_bytes(), str(f)) for f in files] for files in _by_class(own, classes, folder)]
         return [[decode(f.read_bytes(), str(f))] if f.exists() else [] for f in files]
 
     def _sentences(self, texts: list[str]) -> list[str]:
-        sentences = [s for text in texts for s in parse_article(text, self.drop_sections)]
+        return [s for text in texts for s in parse_article(text, self.drop_sections)]
+
+    def _long(self, sentences: list[str]) -> list[str]:
         return [s for s in sentences if len(s.split()) >= self.min_words]
 
 
 def _plain(name: str) -> str:
-    return ' '.join(name.lower().replace('_', ' ').split())
+    # NFC: macOS writes an accented letter of a file name as two characters.
+    return ' '.join(unicodedata.normalize('NFC', name).lower().replace('_', ' ').split())
 
 
-def _no_text(bare: Sequence[str], classes: Sequence[str], path) -> str:
-    names = ', '.join(f"'{n}'" for n in bare[:5]) + (', ...' if len(bare) > 5 else '')
+def _without_text(bare: Sequence[str], short: Sequence[str], num_classes: int, path, min_words: int) -> str:
+    """Which classes are without text, and which of them have one that is too short."""
     where = f" in '{path}'" if isinstance(path, str) else ''
-    return f'{len(bare)} of {len(classes)} classes have no text{where}: {names}'
+    none = [name for name in bare if name not in short]
+    parts = [f'{len(none)} of {num_classes} classes have no text{where}: {_quoted(none)}'] if none else []
+    if short:
+        parts.append(
+            f'{len(short)} of {num_classes} classes have texts{where} that are too short, without a sentence of '
+            f'min_words={min_words} words: {_quoted(short)}'
+        )
+    return '; '.join(parts)
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ', '.join(f"'{n}'" for n in names[:5]) + (', ...' if len(names) > 5 else '')
 
 
 def _read_json(path: Path) -> dict[str, list[str]]:
-    try:
-        table = json.loads(decode(path.read_bytes(), str(path)))
-    except json.JSONDecodeError as e:
-        raise InputError(f"'{path}' is not valid JSON: {e}.") from e
+    table = read_json(str(path))
     texts = {}
     for name, value in table.items() if isinstance(table, dict) else [(None, None)]:
         value = [value] if isinstance(value, str) else value
@@ -296,7 +286,8 @@ def _read_csv(path: Path) -> dict[str, list[str]]:
     return texts
 
 
-def _by_class(texts: dict[str, list[str]], classes: Sequence[str], path: Path) -> list[list[str]]:
+def _by_class(texts: dict[str, list], classes: Sequence[str], path: Path) -> list[list]:
+    """Texts, or files of such, in the order of classes; an empty list where there is none."""
     known = {_plain(name): value for name, value in texts.items()}
     if len(known) < len(texts):
         raise InputError(f"'{path}' has a class twice, with names that differ in case or spaces alone: join them.")

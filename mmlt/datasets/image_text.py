@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 
 from mmengine.fileio import join_path
 from mmpretrain.datasets import BaseDataset
 
+from mmlt.datasets.text_files import read_text
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
 
@@ -35,8 +37,7 @@ class ImageTextDataset(BaseDataset):
         """Read the table."""
         if not os.path.isfile(self.ann_file):
             raise InputError(f"The caption file '{self.ann_file}' does not exist: check data_root and ann_file.")
-        # utf-8-sig: spreadsheets write a byte order mark.
-        with open(self.ann_file, newline='', encoding='utf-8-sig') as f:
+        with io.StringIO(read_text(self.ann_file), newline='') as f:
             reader = csv.DictReader(f, delimiter='\t' if self.ann_file.endswith('.tsv') else ',')
             for column in ('image', 'caption'):
                 if column not in (reader.fieldnames or ()):

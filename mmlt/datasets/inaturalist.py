@@ -75,6 +75,9 @@ def read_categories(path: str) -> dict[int, str]:
 
 def _names(path: str, table) -> dict[int, str]:
     found = entries(path, table, 'categories', ('id', 'name'))
+    for i, category in enumerate(found, 1):  # sorted below
+        if type(category['id']) is not int:
+            raise InputError(f"'{path}', categories, entry {i}: the id {category['id']!r} is no number.")
     return {c['id']: str(c['name']) for c in sorted(found, key=lambda c: c['id'])}
 
 

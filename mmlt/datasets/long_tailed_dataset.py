@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Sequence
 
 import numpy as np
 import open_clip
-from mmengine.fileio import LocalBackend, get, get_file_backend, join_path, list_from_file
+from mmengine.fileio import LocalBackend, get, get_file_backend, join_path
 from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from mmlt.datasets.long_tail import check_labels, count_classes
+from mmlt.datasets.text_files import read_lines
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
+
+# A line of Places365's class list: the folder with its letter, the label.
+PLACE = re.compile(r'/(\w)/(\S+) (\d+)')
+
+# No data set has so many classes: a longer number is something else, and counting up to it would fill the memory.
+_MAX_LABEL_DIGITS = 7
 
 NAMED_CLASS_LISTS = {'imagenet': lambda: tuple(open_clip.IMAGENET_CLASSNAMES)}
 
@@ -31,17 +39,20 @@ def read_class_names(path: str) -> tuple[str, ...]:
         tuple[str, ...]: Class names in the order of labels.
 
     Raises:
-        InputError: The file is missing.
+        InputError: The file is missing or no text; a line begins as one of
+            Places365 and goes on otherwise.
     """
     if not os.path.isfile(path):
         raise InputError(f"The class list '{path}' does not exist: give a text file with one class name a line.")
     names = []
-    for line in list_from_file(path):
+    for i, line in enumerate(read_lines(path), 1):
         line = line.strip()
         if not line:
             continue
-        if place := re.fullmatch(r'/\w/(\S+) \d+', line):
-            line = place[1].replace('/', ' ').replace('_', ' ')
+        if place := PLACE.fullmatch(line):
+            line = place[2].replace('/', ' ').replace('_', ' ')
+        elif re.match(r'/\w/', line):
+            raise InputError(f"'{path}', line {i}: '{line[:80]}' is not of the form '/a/airfield 0'.")
         names.append(line)
     return tuple(names)
 
@@ -74,18 +85,25 @@ def parse_annotation(path: str) -> tuple[list[str], np.ndarray]:
         tuple: N paths, and labels of shape (N, ).
 
     Raises:
-        InputError: A line has no label; names it.
+        InputError: It is no text; a line has no label, or one that cannot be.
     """
     files, labels = [], []
-    for i, line in enumerate(list_from_file(path), 1):
+    for i, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
         parts = line.strip().rsplit(maxsplit=1)
         if len(parts) != 2 or not re.fullmatch(r'-?\d+', parts[1]):
             raise InputError(f"'{path}', line {i}: '{line.strip()[:80]}' is not of the form 'relative/path label'.")
         files.append(parts[0])
-        labels.append(int(parts[1]))
+        labels.append(checked_label(parts[1], f"'{path}', line {i}"))
     return files, np.array(labels, dtype=np.int64)
+
+
+def checked_label(digits: str, where: str) -> int:
+    """A label's number; an InputError if it is too large to be one."""
+    if len(digits.lstrip('-0')) > _MAX_LABEL_DIGITS:
+        raise InputError(f'{where}: the label {digits[:40]} is too large: number the classes 0, 1, 2, ...')
+    return int(digits)
 
 
 def image_paths(prefix: str, files: Sequence[str], ann_file: str) -> list[str]:
@@ -121,10 +139,18 @@ def image_paths(prefix: str, files: Sequence[str], ann_file: str) -> list[str]:
 def read_error(path: str) -> str | None:
     """Why a picture cannot be read, or None if it can."""
     try:
-        import io
+        return picture_error(get(path))
+    except OSError as e:
+        return f'{type(e).__name__}: {e}'
 
-        with Image.open(io.BytesIO(get(path))) as image:
+
+def picture_error(data: bytes) -> str | None:
+    """Why a picture file's content cannot be read, or None if it can."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
             image.load()
+    except UnidentifiedImageError as e:  # its own message names the memory that the bytes lie in
+        return f'{type(e).__name__}: ' + ('no format that Pillow knows' if data else 'the file is empty')
     except Exception as e:
         return f'{type(e).__name__}: {e}'
     return None

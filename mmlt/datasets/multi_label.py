@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -16,8 +17,14 @@ from mmpretrain.datasets import MultiLabelDataset
 from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 
 from mmlt.datasets.long_tail import check_label_lists, count_positives
-from mmlt.datasets.long_tailed_dataset import NamesUnreadablePictures, image_paths, resolve_classes
+from mmlt.datasets.long_tailed_dataset import (
+    NamesUnreadablePictures,
+    checked_label,
+    image_paths,
+    resolve_classes,
+)
 from mmlt.datasets.restricted_pickle import load_restricted_pickle
+from mmlt.datasets.text_files import read_lines, read_text
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
 
@@ -75,11 +82,11 @@ def parse_label_list(path: str) -> tuple[list[str], list[np.ndarray]]:
     """
     _must_exist(path, 'annotation file')
     files, labels = [], []
-    for i, line in enumerate(list_from_file(path), 1):
+    for i, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
         file, numbers = re.fullmatch(r'(\S.*?)((?:\s+-?\d+)*)\s*', line.strip()).groups()
-        own = sorted(int(n) for n in numbers.split())
+        own = sorted(checked_label(n, f"'{path}', line {i}") for n in numbers.split())
         if len(set(own)) < len(own):
             twice = next(a for a, b in zip(own, own[1:]) if a == b)
             raise InputError(
@@ -110,7 +117,7 @@ def parse_label_table(
         InputError: The file, a column or a value is missing or wrong; names it.
     """
     _must_exist(path, 'annotation file')
-    with open(path, newline='', encoding='utf-8-sig') as f:
+    with io.StringIO(read_text(path), newline='') as f:
         reader = csv.reader(f)
         header = [name.strip() for name in next(reader, ())]
         if 'image' not in header:

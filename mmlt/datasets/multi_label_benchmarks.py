@@ -92,6 +92,12 @@ BENCHMARKS['voc-lt'] = Benchmark(
     read_voc_lt,
     protocol='db',
     known={5717: 'that is all of VOC 2012'},
+    # As in torchvision/datasets/voc.py.
+    checksums={
+        'VOCtrainval_11-May-2012.tar': '6cd6e144f989b92b3379bac3b3de84fd',
+        'VOCtrainval_06-Nov-2007.tar': 'c52e279531787c972589f7e41ab4ae64',
+        'VOCtest_06-Nov-2007.tar': 'b6e924de25625d8de591ea690078ad9f',
+    },
 )
 BENCHMARKS['coco-lt'] = Benchmark(
     'COCO-LT',

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import os.path as osp
+import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,13 +18,27 @@ from PIL import Image
 from tqdm import tqdm
 
 from mmlt.datasets.long_tail import exponential_profile, select_long_tail
-from mmlt.datasets.long_tailed_dataset import parse_annotation, read_class_names
+from mmlt.datasets.long_tailed_dataset import parse_annotation, picture_error, read_class_names
+from mmlt.datasets.text_files import read_json, read_text
 from mmlt.errors import InputError
 
-PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.ppm', '.pgm')
+# Still pictures only: Pillow knows videos, grids and documents, too. Which it can open depends on how it was built.
+PICTURE_SUFFIXES = tuple(
+    suffix
+    for suffix in (
+        *('.jpg', '.jpeg', '.jpe', '.jfif', '.jp2', '.png', '.apng', '.bmp', '.dib', '.webp', '.avif'),
+        *('.tif', '.tiff', '.gif', '.ppm', '.pgm', '.pbm', '.pnm', '.tga'),
+    )
+    if Image.registered_extensions().get(suffix) in Image.OPEN
+)
+
+# What telephones write, and Pillow cannot open.
+HEIC_SUFFIXES = ('.heic', '.heif')
 
 # What browsers and download tools call a file that is not complete yet.
 PARTIAL_SUFFIXES = ('.part', '.partial', '.crdownload', '.download', '.aria2', '.tmp')
+
+_NUMBERS_AS_NAMES = 'The classes have numbers for names, which say nothing in a prompt: give --class-names.'
 
 _SPLIT_NAMES = {'train', 'training', 'val', 'valid', 'validation', 'test', 'testing'}
 
@@ -69,6 +84,33 @@ def is_picture(name: str) -> bool:
     return name.lower().endswith(PICTURE_SUFFIXES)
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is of the system's making: thumbnails, notebooks' checkpoints, archives' extras."""
+    return name.startswith('.') or name in ('__MACOSX', '@eaDir')
+
+
+def no_pictures(files: Sequence[str]) -> str:
+    """Say that files are no pictures, HEIC apart: ``'3 files are no pictures'``, and which."""
+    heic = [f for f in files if f.lower().endswith(HEIC_SUFFIXES)]
+    rest = [f for f in files if f not in set(heic)]
+    parts = [f'{len(rest):,} files are no pictures and are left out: {listing(rest)}'] if rest else []
+    if heic:
+        parts.append(
+            f'{len(heic):,} HEIC pictures, which Pillow cannot open, are left out: {listing(heic)}; convert them to '
+            'JPEG'
+        )
+    return '. '.join(parts) + '.'
+
+
+def check_encoding(names: Sequence[str]) -> None:
+    """Raise an InputError for a file name that is not UTF-8: no list could hold it."""
+    for name in names:
+        try:
+            name.encode('utf-8')
+        except UnicodeEncodeError as e:
+            raise InputError(f'The file name {os.fsencode(name)!r} is not UTF-8: rename it.') from e
+
+
 def check_partial(names: Sequence[str], where: str) -> None:
     """Raise an InputError if a download tool's unfinished file is among the names."""
     if partial := [n for n in names if n.lower().endswith(PARTIAL_SUFFIXES)]:
@@ -84,27 +126,41 @@ def read_source(source: str, root: str | None = None) -> Pictures:
     Args:
         source (str): A folder with a folder of pictures for every class; a
             ``.csv`` or ``.tsv`` table with the columns ``image`` and
-            ``label``; or a list of ``relative/path label`` lines.
-        root (str, optional): What the paths in a table or list are relative
-            to. Defaults to None, the folder that it lies in.
+            ``label``; MMEngine's ``.json``; or a list of
+            ``relative/path label`` lines.
+        root (str, optional): What the paths in a file are relative to.
+            Defaults to None, the folder that it lies in.
 
     Returns:
         Pictures: None of them is read yet, all exist.
 
     Raises:
         InputError: There is nothing of this kind, or it has a fault; see
-            :func:`read_folder`, :func:`read_table`, :func:`read_list`.
+            :func:`read_folder`, :func:`read_table`, :func:`read_json_annotation`,
+            :func:`read_list`. A file's name is not fit for a list.
     """
+    pictures = _read_source(source, root)
+    for file in pictures.files:
+        if file != file.strip() or len(file.splitlines()) > 1:
+            raise InputError(f'The file name {file!r} begins or ends with a space or has a line break: rename it.')
+    return pictures
+
+
+def _read_source(source: str, root: str | None) -> Pictures:
     if osp.isdir(source):
+        if root is not None:
+            raise InputError(f"--root '{root}' is for a table or list, but '{source}' is a folder: leave it out.")
         return read_folder(source)
     if not osp.isfile(source):
         raise InputError(
             f"'{source}' does not exist: give a folder with a folder of pictures for every class, a .csv file with "
-            'the columns image and label, or a list of `relative/path label` lines.'
+            "the columns image and label, MMEngine's .json, or a list of `relative/path label` lines."
         )
     root = osp.abspath(root or osp.dirname(source) or '.')
     if source.lower().endswith(('.csv', '.tsv')):
         return read_table(source, root)
+    if source.lower().endswith('.json'):
+        return read_json_annotation(source, root)
     if is_picture(source):
         raise InputError(f"'{source}' is a single picture: give the folder that has a folder for every class.")
     return read_list(source, root)
@@ -114,7 +170,7 @@ def read_folder(folder: str) -> Pictures:
     """Pictures by class folders; what lies deeper in one belongs to it, too.
 
     Files that are no pictures are left out, and counted and named in the
-    notes; so are hidden files.
+    notes; so are pictures in hidden folders. Hidden files are left out.
 
     Args:
         folder (str): Its sub-folders are the classes.
@@ -124,13 +180,14 @@ def read_folder(folder: str) -> Pictures:
 
     Raises:
         InputError: No class folders, an empty one, splits in place of classes,
-            pictures beside the class folders, or unfinished downloads.
+            pictures beside the class folders, unfinished downloads, or names
+            that are not UTF-8.
     """
     folder = osp.abspath(folder)
-    entries = sorted(e.name for e in os.scandir(folder))
-    hidden = {e for e in entries if e.startswith('.') or e == '__MACOSX'}
-    classes = [e for e in entries if e not in hidden and osp.isdir(osp.join(folder, e))]
-    beside = [e for e in entries if e not in hidden and e not in classes]
+    entries = sorted(e.name for e in os.scandir(folder) if not is_hidden(e.name))
+    check_encoding([folder, *entries])
+    classes = [e for e in entries if osp.isdir(osp.join(folder, e))]
+    beside = [e for e in entries if e not in classes]
     if not classes:
         raise InputError(f"'{folder}' has no sub-folders: it needs a folder of pictures for every class.")
     if set(map(str.lower, classes)) <= _SPLIT_NAMES:
@@ -143,51 +200,75 @@ def read_folder(folder: str) -> Pictures:
             f"{len(loose)} pictures in '{folder}' lie beside the class folders, {listing(loose)}: move them into the "
             'folder of their class.'
         )
-    files, keys, others = [], [], beside
+    files, keys, others, hidden = [], [], beside, []
     for name in tqdm(classes, desc='Class folders', mininterval=2, disable=None):
-        inside = sorted(
-            osp.relpath(osp.join(place, file), folder)
-            for place, _, names in os.walk(osp.join(folder, name))
-            for file in names
-            if not file.startswith('.')
-        )
+        inside, unseen = _walk(folder, name)
+        check_encoding(inside)
         own = [f for f in inside if is_picture(f)]
-        check_partial([f for f in inside if f not in own], osp.join(folder, name))
+        more = [f for f in inside if not is_picture(f)]
+        check_partial(more, osp.join(folder, name))
         if not own:
-            raise InputError(f"The class folder '{osp.join(folder, name)}' has no pictures: fill it or remove it.")
+            found = f' ({no_pictures(more)[:-1]})' if more else ''
+            raise InputError(
+                f"The class folder '{osp.join(folder, name)}' has no pictures{found}: fill it or remove it."
+            )
         files += own
         keys += [name] * len(own)
-        others += [f for f in inside if not is_picture(f)]
+        others += more
+        hidden += filter(is_picture, unseen)
     check_partial(beside, folder)
     pictures = Pictures.of(folder, files, keys)
     if others:
-        pictures.notes.append(f'{len(others):,} files are no pictures and are left out: {listing(others)}.')
+        pictures.notes.append(no_pictures(others))
+    if hidden:
+        check_encoding(hidden)
+        pictures.notes.append(f'{len(hidden):,} pictures in hidden folders are left out: {listing(hidden)}.')
     return pictures
+
+
+def _walk(folder: str, name: str) -> tuple[list[str], list[str]]:
+    """Files of a class relative to the folder, sorted: those to be seen, and those in hidden folders."""
+    seen, hidden = [], []
+    for place, _, names in os.walk(osp.join(folder, name)):
+        below = osp.relpath(place, folder)
+        to = hidden if any(map(is_hidden, below.split(os.sep))) else seen
+        to += [osp.join(below, file) for file in names if not is_hidden(file)]
+    return sorted(seen), sorted(hidden)
 
 
 def read_table(path: str, root: str) -> Pictures:
     """Pictures from the columns ``image`` and ``label`` of a table.
 
     Args:
-        path (str): ``.csv`` (comma) or ``.tsv`` (tab) in UTF-8, with a header.
+        path (str): ``.csv`` or ``.tsv`` with a header, in UTF-8, or as
+            :func:`decode` reads it; its columns are divided by comma,
+            semicolon or tab.
         root (str): What its paths are relative to.
 
     Returns:
         Pictures: In the order of the table.
 
     Raises:
-        InputError: No header, an empty value, or listed files that are missing
-            or no pictures.
+        InputError: No header, a column twice, an empty value, or listed files
+            that are missing or no pictures.
     """
-    # utf-8-sig: spreadsheets write a byte order mark.
-    with open(path, newline='', encoding='utf-8-sig') as f:
-        reader = csv.DictReader(f, delimiter='\t' if path.lower().endswith('.tsv') else ',')
-        reader.fieldnames = header = [name.strip() for name in reader.fieldnames or ()]
+    with io.StringIO(read_text(path), newline='') as f:
+        first = f.readline()
+        f.seek(0)
+        # Spreadsheets write a semicolon where the comma is decimal, whatever the file's name ends with.
+        reader = csv.DictReader(f, delimiter=max(',;\t', key=first.count))
+        found = [name.strip() for name in reader.fieldnames or ()]
+        reader.fieldnames = header = [name.lower() for name in found]
         for column in ('image', 'label'):
             if column not in header:
                 hint = ' Its first line names a picture: there is no header.' if any(map(is_picture, header)) else ''
                 raise InputError(
-                    f"'{path}' has no column '{column}': its first line must name the columns, image,label.{hint}"
+                    f"'{path}' has no column '{column}', but {listing(found) or 'none'}: its first line must name the "
+                    f'columns, image,label.{hint}'
+                )
+            if header.count(column) > 1:
+                raise InputError(
+                    f"'{path}' has the column '{column}' {header.count(column)} times: remove all but one."
                 )
         files, keys = [], []
         for row in reader:
@@ -200,6 +281,62 @@ def read_table(path: str, root: str) -> Pictures:
         raise InputError(f"'{path}' has a header but no rows.")
     _check_listed(path, root, files)
     return Pictures.of(root, files, keys)
+
+
+def read_json_annotation(path: str, root: str) -> Pictures:
+    """Pictures from an annotation in MMEngine's form.
+
+    ``{"metainfo": {"classes": [...]}, "data_list": [{"img_path": "a.jpg",
+    "gt_label": 0}, ...]}``; without class names, the labels' numbers are the
+    classes.
+
+    Args:
+        path (str): ``.json`` file.
+        root (str): What its paths are relative to.
+
+    Returns:
+        Pictures: In the order of the file; labels stay as they are.
+
+    Raises:
+        InputError: Another form, an entry without path or with another label
+            than one of the classes, a class without pictures, or listed files
+            that are missing or no pictures.
+    """
+    table = read_json(path)
+    data = table.get('data_list') if isinstance(table, dict) else None
+    if not isinstance(data, list) or not data:
+        raise InputError(
+            f"'{path}' lists no pictures: it must be "
+            '{"metainfo": {"classes": [...]}, "data_list": [{"img_path": ..., "gt_label": ...}, ...]}.'
+        )
+    metainfo = table.get('metainfo') or {}
+    names = metainfo.get('classes') if isinstance(metainfo, dict) else ()
+    if names is not None and not (isinstance(names, list) and names and all(isinstance(c, str) for c in names)):
+        raise InputError(f'\'{path}\': metainfo must be {{"classes": [names, in the order of labels]}}.')
+    files, labels = [], []
+    for i, entry in enumerate(data, 1):
+        file, label = (entry.get(key) if isinstance(entry, dict) else None for key in ('img_path', 'gt_label'))
+        if not isinstance(file, str) or not file:
+            raise InputError(f"'{path}', data_list, entry {i} has no img_path.")
+        # Without names the labels have no gaps, so there are no more of them than pictures.
+        if type(label) is not int or not 0 <= label < len(names or data):
+            raise InputError(
+                f"'{path}', data_list, entry {i}: gt_label is {str(label)[:40]}, but must be the number of one class, "
+                + (f'0 to {len(names) - 1}.' if names else '0, 1, 2, ... without gaps.')
+            )
+        files.append(file)
+        labels.append(label)
+    classes = names or [str(c) for c in range(max(labels) + 1)]
+    if empty := sorted(set(range(len(classes))) - set(labels)):
+        raise InputError(
+            f"'{path}' has no picture of class '{classes[empty[0]]}': add some, or remove the class and renumber the "
+            'labels.'
+        )
+    _check_listed(path, root, files)
+    pictures = Pictures(root, files, np.array(labels), classes)
+    if not names:
+        pictures.notes.append(_NUMBERS_AS_NAMES)
+    return pictures
 
 
 def read_list(path: str, root: str) -> Pictures:
@@ -235,7 +372,7 @@ def read_list(path: str, root: str) -> Pictures:
     classes = [names[c] if one_each else str(c) for c in range(len(present))]
     pictures = Pictures(root, files, labels, classes)
     if not one_each:
-        pictures.notes.append('The classes have numbers for names, which say nothing in a prompt: give --class-names.')
+        pictures.notes.append(_NUMBERS_AS_NAMES)
     return pictures
 
 
@@ -246,8 +383,9 @@ def _check_listed(path: str, root: str, files: Sequence[str]) -> None:
             f"'{root}', {listing(missing)}. Complete the download, or say by --root what the paths are relative to."
         )
     if others := [f for f in files if not is_picture(f)]:
+        heic = ' (convert HEIC to JPEG: Pillow cannot open it)' if others[0].lower().endswith(HEIC_SUFFIXES) else ''
         raise InputError(
-            f"'{path}' lists {len(others):,} files that are no pictures, {listing(others)}: remove these lines."
+            f"'{path}' lists {len(others):,} files that are no pictures, {listing(others)}: remove these lines{heic}."
         )
 
 
@@ -255,11 +393,9 @@ def _inspect(path: str) -> tuple[str | None, str]:
     """Why a picture cannot be read (None if it can), and a hash of its file."""
     try:
         data = Path(path).read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-    except Exception as e:
+    except OSError as e:
         return f'{type(e).__name__}: {e}', ''
-    return None, hashlib.blake2b(data, digest_size=16).hexdigest()
+    return picture_error(data), hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def inspect_pictures(pictures: Pictures, skip_unreadable: bool = False) -> None:
@@ -336,7 +472,8 @@ def prompt_names(keys: Sequence[str], names_file: str | None = None) -> tuple[st
             f"'{names_file}' has {len(given)} names, but there are {len(keys)} classes, {listing(keys, 3)}: write one "
             'name a line, in this order.'
         )
-    names = tuple(' '.join(name.replace('_', ' ').split()) for name in given)
+    # NFC: macOS writes an accented letter of a folder's name as two characters, which a tokenizer takes for others.
+    names = tuple(' '.join(unicodedata.normalize('NFC', name).replace('_', ' ').split()) for name in given)
     seen: dict[str, int] = {}
     for i, name in enumerate(names):
         if not name:
@@ -418,14 +555,6 @@ def artificial_tail(labels: np.ndarray, num_classes: int, ratio: float, seed: in
     return np.sort(select_long_tail(labels, counts, seed))
 
 
-def write_list(path: str, files: Sequence[str], labels: np.ndarray) -> None:
-    """Write ``relative/path label`` lines.
-
-    Raises:
-        InputError: A path that such a line cannot hold.
-    """
-    for file in files:
-        if file != file.strip() or len(file.splitlines()) > 1:
-            raise InputError(f'The file name {file!r} begins or ends with a space or has a line break: rename it.')
-    lines = [f'{file} {label}\n' for file, label in zip(files, labels)]
-    Path(path).write_text(''.join(lines), encoding='utf-8')
+def list_text(files: Sequence[str], labels: np.ndarray) -> str:
+    """``relative/path label`` lines."""
+    return ''.join(f'{file} {label}\n' for file, label in zip(files, labels))

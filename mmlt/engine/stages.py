@@ -150,6 +150,8 @@ def decisive(cfg: Config) -> dict:
     partial = {name: s['load_from'] for name, s in stages.items() if isinstance(s.get('load_from'), str)}
     if partial:  # a whole checkpoint is the rule and not recorded
         part['stages'] = {name: dict(load_from=prefix) for name, prefix in partial.items()}
+    if cfg.get('split_digest'):  # only prepare.py's configs say what is in their lists
+        part['split_digest'] = cfg.split_digest
     return json.loads(json.dumps(part))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +44,14 @@ class Setup:
         flip (bool): Whether mirrored pictures stay in their class.
             Defaults to True.
         num_workers (int): Processes that read pictures. Defaults to 4.
+        quick_gelu (bool, optional): Whether the model has QuickGELU. Defaults
+            to None, the weights decide.
+        split_digest (str): Of lists and class names, see
+            :func:`split_digest`. Defaults to ''.
 
     Raises:
-        InputError: No such model or weights; fewer than 2 training images.
+        InputError: No such model or weights; weights in a file or folder that
+            do not fit the model; fewer than 2 training images.
     """
 
     name: str
@@ -62,6 +68,8 @@ class Setup:
     batch_size: int = 64
     flip: bool = True
     num_workers: int = 4
+    quick_gelu: bool | None = None
+    split_digest: str = ''
 
     def __post_init__(self):
         if self.num_train < 2:
@@ -71,8 +79,9 @@ class Setup:
                 raise InputError(f'{name} is {getattr(self, name)}; it must be positive.')
         if self.model.startswith('local-dir:'):
             self.model = f'local-dir:{Path(self.model.removeprefix("local-dir:")).resolve()}'
-        towers = OpenCLIPTowers(self.model, self.pretrained, self.image_size, None)
-        if self.pretrained is not None and not is_tag(self.model, self.pretrained):
+        towers = OpenCLIPTowers(self.model, self.pretrained, self.image_size, self.quick_gelu)
+        is_file = self.pretrained is not None and not is_tag(self.model, self.pretrained)
+        if is_file:
             if looks_like_path(self.pretrained) and not Path(self.pretrained).is_file():
                 raise InputError(f"The weight file '{self.pretrained}' does not exist.")
             self.pretrained = str(Path(self.pretrained).resolve())
@@ -83,6 +92,8 @@ class Setup:
         # Of the feature before the projection, where the tower has one of its own.
         self.width = None if towers.visual_projection is None else len(towers.visual_projection)
         self.has_batch_norm = any(isinstance(m, nn.modules.batchnorm._NormBase) for m in towers.clip.visual.modules())
+        if is_file or self.model.startswith('local-dir:'):
+            towers.load()  # weights that do not fit are told now; a tag's would have to be fetched
         # Incomplete batches are dropped, so a batch must not be larger than the data.
         self.batch_size = min(self.batch_size, self.num_train)
         if self.epochs is None:
@@ -319,6 +330,9 @@ def lift_configs(setup: Setup) -> dict[str, tuple[str, dict]]:
     return {f'lift_{setup.name}': ('LIFT: adapters in the frozen image tower, a cosine head from class texts.', config)}
 
 
+# All configs that the methods write, with {} for the data set's name.
+CONFIGS = ('vlltr_{}', 'vlltr_{}_cvlp', 'ballad_{}', 'ballad_{}_phase-a', 'lift_{}', 'ce_{}', 'zeroshot_{}')
+
 # A further method is a function more: setup in, configs with their comments out.
 METHODS: dict[str, Callable[[Setup], dict[str, tuple[str, dict]]]] = {
     'vlltr': vlltr_configs,
@@ -378,6 +392,36 @@ def format_config(comment: str, config: dict) -> str:
     return '\n'.join([*lines, *(f'{key} = {format_value(value)}' for key, value in config.items()), ''])
 
 
+def split_digest(lists: dict[str, str]) -> str:
+    """A short name of a split, which another picture, label or class name in it would change.
+
+    Args:
+        lists (dict[str, str]): File names and texts; nothing in them depends
+            on the machine.
+
+    Returns:
+        str: Hexadecimal digits.
+    """
+    return hashlib.sha256(repr(sorted(lists.items())).encode()).hexdigest()[:16]
+
+
+def earlier_configs(folder: Path, name: str) -> list[Path]:
+    """Configs that were written into a folder for a data set of this name; others on the same data stay.
+
+    Args:
+        folder (Path): It may not exist.
+        name (str): Of the data set.
+
+    Returns:
+        list[Path]: ``dataset_<name>.py``, and configs of methods that inherit
+        from it.
+    """
+    found = [folder / f'{config.format(name)}.py' for config in CONFIGS]
+    base = f"'./dataset_{name}.py'"
+    own = [path for path in found if path.is_file() and base in path.read_text('utf-8', 'replace')]
+    return [path for path in (folder / f'dataset_{name}.py', *own) if path.is_file()]
+
+
 def starter_configs(setup: Setup, comment: str) -> dict[str, str]:
     """All configs for a data set.
 
@@ -389,7 +433,14 @@ def starter_configs(setup: Setup, comment: str) -> dict[str, str]:
         dict[str, str]: File names and texts; ``dataset_<name>.py``, and the
         configs of every method of ``METHODS``.
     """
-    texts = {f'dataset_{setup.name}.py': format_config(comment, dataset_config(setup))}
+    data = format_config(comment, dataset_config(setup))
+    if setup.split_digest:
+        # The lists keep their names in another split, so the configs alone would not tell.
+        data += (
+            '\n# Of the lists: with others, train.py does not go on with, or test, what was trained on these.\n'
+            f'split_digest = {setup.split_digest!r}\n'
+        )
+    texts = {f'dataset_{setup.name}.py': data}
     for method in METHODS.values():
         for name, (what, config) in method(setup).items():
             texts[f'{name}.py'] = format_config(what, config)

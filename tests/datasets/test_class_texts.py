@@ -2,6 +2,7 @@
 
 import json
 import logging
+import unicodedata
 
 import open_clip
 import pytest
@@ -11,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from mmlt import InputError
 from mmlt.datasets import ClassTexts
-from mmlt.datasets.class_texts import decode, parse_article, split_sentences
+from mmlt.datasets.class_texts import parse_article, split_sentences
+from mmlt.datasets.text_files import decode, read_lines
 from mmlt.models.text import token_table
 from mmlt.models.text.token_table import TokenTable, cache_directory, encode_table, tokenize_corpus
 from mmlt.utils import tensors_fingerprint, texts_fingerprint
@@ -140,9 +142,8 @@ def test_utf8_and_gbk(tmp_path):
         (b'\xef\xbb\xbfan apple \xff\xff', 13, 'ff'),
         ('一个苹果'.encode('gbk') + b' apple \xff', 16, 'ff'),
         ('caf\u00e9 is'.encode('latin-1'), 4, 'e9'),
-        ('an apple'.encode('utf-16'), 1, 'ff'),
     ],
-    ids=['utf-8', 'utf-8 with mark', 'gbk', 'latin-1', 'utf-16'],
+    ids=['utf-8', 'utf-8 with mark', 'gbk', 'latin-1'],
 )
 def test_broken_encoding(tmp_path, data, byte, value):
     """The file is named, and the byte where the better of both readings fails."""
@@ -157,9 +158,38 @@ def test_decode_names_what_it_is_told():
         decode(b'\xff\xff', 'some file')
 
 
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16', 'gbk'])
+def test_lines_in_any_encoding(tmp_path, encoding):
+    path = tmp_path / 'l.txt'
+    path.write_bytes('苹果\r\nT恤 of 梨\n'.encode(encoding))
+    assert read_lines(str(path)) == ['苹果', 'T恤 of 梨', '']
+
+
+@pytest.mark.parametrize('text', ['Größe', 'caféine', 'naïve', 'Äpfel'])
+def test_names_in_latin1_are_not_guessed(tmp_path, text):
+    """GBK reads them without an error, as something else."""
+    path = tmp_path / 'l.txt'
+    path.write_bytes(f'apple\n{text}\n'.encode('latin-1'))
+    with pytest.raises(InputError, match=r"l\.txt' is not UTF-8, and as GBK it would have '.*: save it as UTF-8"):
+        read_lines(str(path))
+    path.write_bytes('apple'.encode('utf-16')[:-1])
+    with pytest.raises(InputError, match='begins as UTF-16 and is damaged'):
+        read_lines(str(path))
+
+
 def test_files_named_after_classes(tmp_path):
     write(tmp_path, names=('Apple', 'red_pear', 'plum'))
     assert read(tmp_path) == SPLIT
+    (tmp_path / '._plum.txt').write_bytes(b'\xff')  # macOS leaves such beside files
+    assert read(tmp_path) == SPLIT
+    (tmp_path / 'quince.txt').write_text('A quince is yellow.')
+    with pytest.raises(InputError, match="has texts of 'quince', which is none of the 3 classes"):
+        read(tmp_path)
+
+
+def test_composed_and_decomposed_letters_are_the_same_class(tmp_path):
+    write(tmp_path, names=[unicodedata.normalize('NFD', 'Pêche')])
+    assert read(tmp_path, classes=['pêche']) == SPLIT[:1]
 
 
 def test_json(tmp_path):
@@ -232,13 +262,28 @@ def test_missing_texts(tmp_path):
         read(tmp_path)
 
 
-@pytest.mark.parametrize(
-    'texts', [('', PEAR, PLUM), ('== References ==\nNot this one.', PEAR, PLUM), ('Too short.', PEAR, PLUM)]
-)
+@pytest.mark.parametrize('texts', [('', PEAR, PLUM), ('== References ==\nNot this one.', PEAR, PLUM)])
 def test_class_without_text_is_named(tmp_path, texts):
     write(tmp_path, texts=texts)
     with pytest.raises(InputError, match=r"1 of 3 classes have no text in '.*': 'apple'\. Write at least one sentence"):
         read(tmp_path)
+
+
+def test_short_texts_are_told_from_none(tmp_path):
+    write(tmp_path, texts=('Too short.', PEAR, ''))
+    with pytest.raises(
+        InputError,
+        match=r"1 of 3 classes have no text in '.*': 'plum'; 1 of 3 classes have texts in '.*' that are too short, "
+        r"without a sentence of min_words=3 words: 'apple'\. Write",
+    ):
+        read(tmp_path)
+
+
+def test_texts_without_any_sentence_are_refused(tmp_path):
+    """Prompts would hide that what was asked for has no effect."""
+    write(tmp_path, texts=('Too short.', '', 'No.'))
+    with pytest.raises(InputError, match=r"too short.*'apple', 'plum'\. Write at least one .*, or leave the texts out"):
+        read(tmp_path, templates='a photo of the {}')
 
 
 def test_many_classes_without_text(tmp_path):

@@ -63,7 +63,11 @@ def imagenet(tmp_path, pixels, monkeypatch):
 @pytest.fixture
 def places(tmp_path, pixels, monkeypatch):
     small = replace(
-        BENCHMARKS['places-lt'], images=dict(train=143, val=6, test=3), per_class=dict(val=2, test=1), **SMALL
+        BENCHMARKS['places-lt'],
+        images=dict(train=143, val=6, test=3),
+        per_class=dict(val=2, test=1),
+        checksums={},
+        **SMALL,
     )
     monkeypatch.setitem(BENCHMARKS, 'places-lt', small)
     folders = ('a/airfield', 'a/arch', 'b/barn/indoor')
@@ -213,8 +217,65 @@ def test_places_classes_must_fit_the_list(places):
     assert 'has label 0 in the list, but categories_places365.txt says 1' in found
     path.write_text('/a/arch 0\n')
     assert 'Places-LT has 3 classes, but here are 1 names.' in problems('places-lt', places)
+    path.write_text('/a/airfield x\n/a/arch 1\n')
+    assert "line 1: '/a/airfield x' is not of the form '/a/airfield 0'" in problems('places-lt', places)[0]
     path.unlink()
     assert "categories_places365.txt' does not exist" in problems('places-lt', places)[0]
+
+
+def test_checksums_are_compared_where_the_files_lie(places, monkeypatch):
+    categories = (places / 'categories_places365.txt').read_bytes()
+    sums = {
+        'categories_places365.txt': hashlib.md5(categories).hexdigest(),
+        'images.tar': hashlib.md5(b'x').hexdigest(),
+    }
+    monkeypatch.setitem(BENCHMARKS, 'places-lt', replace(BENCHMARKS['places-lt'], checksums=sums))
+    assert problems('places-lt', places) == []
+    (places / 'images.tar').write_bytes(b'x')
+    assert problems('places-lt', places) == []
+    (places / 'images.tar').write_bytes(b'')
+    (places / 'categories_places365.txt').write_bytes(categories + b'\n')
+    (found,) = problems('places-lt', places)
+    assert "Places-LT: 2 files in '" in found and "published ones, 'categories_places365.txt', 'images.tar': " in found
+
+
+def test_published_checksums(tool):
+    places365, voc = (importlib.import_module(f'torchvision.datasets.{name}') for name in ('places365', 'voc'))
+    inat = importlib.import_module('torchvision.datasets.inaturalist')
+    assert dict([places365.Places365._CATEGORIES_META]) == BENCHMARKS['places-lt'].checksums
+    years = [voc.DATASET_YEAR_DICT[year] for year in ('2012', '2007', '2007-test')]
+    assert {year['filename']: year['md5'] for year in years} == BENCHMARKS['voc-lt'].checksums
+    assert BENCHMARKS['inat18'].checksums['train_val2018.tar.gz'] == inat.DATASET_MD5['2018']
+    assert all(len(bytes.fromhex(md5)) == 16 for md5 in BENCHMARKS['inat18'].checksums.values())
+
+
+def test_links_to_nothing_are_missing(imagenet):
+    for name in ('train/n01/train7.jpg', 'train/n03/train0.jpg'):
+        (imagenet / name).unlink()
+        (imagenet / name).symlink_to(imagenet / 'nowhere.jpg')
+    (found,) = problems('imagenet-lt', imagenet)
+    assert '2 of the 143 listed pictures are not in' in found and "'train/n01/train7.jpg'" in found
+
+
+def test_pictures_that_are_listed_twice(imagenet):
+    edit(imagenet, 'train', 'n01/train7.jpg', 'n01/train8.jpg')
+    edit(imagenet, 'val', 'n02/val1.jpg', './n02/train3.jpg')
+    twice, both = problems('imagenet-lt', imagenet)
+    assert 'train: 1 pictures are listed more than once' in twice and "train/n01/train8.jpg'" in twice
+    assert '1 pictures are in train and in val' in both and "train/n02/train3.jpg'" in both
+
+
+@pytest.mark.parametrize(
+    'data, sentence',
+    [
+        ('train/n01/Größe.jpg 0\n'.encode('latin-1'), "train.txt' is not UTF-8"),
+        (b'train/n01/a.jpg 12345678901234567890\n', 'line 1: the label 12345678901234567890 is too large'),
+    ],
+)
+def test_lists_that_cannot_be_read(imagenet, data, sentence):
+    (imagenet / 'ImageNet_LT_train.txt').write_bytes(data)
+    (found,) = problems('imagenet-lt', imagenet)
+    assert sentence in found
 
 
 def test_inat_without_names_or_with_a_broken_file(inat):
@@ -224,6 +285,8 @@ def test_inat_without_names_or_with_a_broken_file(inat):
     text = (inat / 'val2018.json').read_text()
     (inat / 'val2018.json').write_text(text[: len(text) // 2])
     assert "val2018.json' is not valid JSON" in problems('inat18', inat)[1]
+    (inat / 'categories.json').write_text('[{"id": 0, "name": "a"}, {"id": "1", "name": "b"}]')
+    assert "categories.json', categories, entry 2: the id '1' is no number" in problems('inat18', inat)[0]
     (inat / 'categories.json').write_text('[{"id": 0')
     assert "categories.json' is not valid JSON" in problems('inat18', inat)[0]
     (inat / 'train2018.json').unlink()

@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import os
 import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,15 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from mmlt import InputError
-from mmlt.datasets.own_pictures import artificial_tail, balanced_split, default_test_size, prompt_names
-from mmlt.engine.stages import plan
-from mmlt.engine.starter_configs import Setup, format_value
+from mmlt.datasets.own_pictures import (
+    artificial_tail,
+    balanced_split,
+    default_test_size,
+    is_picture,
+    prompt_names,
+)
+from mmlt.engine.stages import decisive, plan
+from mmlt.engine.starter_configs import CONFIGS, METHODS, Setup, format_value
 
 REPO = Path(__file__).parent.parent.parent
 TINY = ['--model', 'mmlt-tiny-rn', '--pretrained', 'none']
@@ -37,6 +45,13 @@ def picture(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (8, 9, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
+
+
+def weight_file(path: str, model: str, image_size: int | None = None) -> str:
+    """Random weights of an open_clip model."""
+    clip = open_clip.create_model(model, force_image_size=image_size)
+    save_file({k: v.contiguous() for k, v in clip.state_dict().items()}, path)
+    return path
 
 
 @pytest.fixture
@@ -170,6 +185,10 @@ def test_names_are_made_for_prompts(tmp_path):
     assert prompt_names(['sea__otter', ' Red_Fox']) == ('sea otter', 'Red Fox')
     (tmp_path / 'n.txt').write_text('grey wolf\nred_fox\n')
     assert prompt_names(['n01', 'n02'], str(tmp_path / 'n.txt')) == ('grey wolf', 'red fox')
+    twice = [unicodedata.normalize(form, 'pêche') for form in ('NFC', 'NFD')]
+    assert prompt_names(['apple', twice[1]]) == ('apple', twice[0])
+    with pytest.raises(InputError, match="Two classes have the same name 'pêche'"):
+        prompt_names(twice)
 
 
 def test_what_is_no_picture_is_left_out_and_said(prepare, fruit, capsys):
@@ -182,6 +201,40 @@ def test_what_is_no_picture_is_left_out_and_said(prepare, fruit, capsys):
     assert "2 files are no pictures and are left out: 'README.md', 'apple/notes.txt'." in said
     assert "1 copies of other pictures are left out: 'apple/copy.png'." in said
     assert sum(counts(Path('out/train.txt'))) + sum(counts(Path('out/test.txt'))) == 20
+
+
+def test_pictures_in_hidden_folders_are_left_out(prepare, fruit, capsys):
+    for i, place in enumerate(('apple/.thumbs', 'apple/deep/@eaDir/1.png', 'plum/.ipynb_checkpoints', '__MACOSX')):
+        picture(fruit / place / 'x.png', 500 + i)
+    prepare.main([str(fruit), '--out', 'out', *TINY])
+    files = {**entries(Path('out/train.txt')), **entries(Path('out/test.txt'))}
+    assert len(files) == 20 and not any('x.png' in file for file in files)
+    assert (
+        "3 pictures in hidden folders are left out: 'apple/.thumbs/x.png', 'apple/deep/@eaDir/1.png/x.png', "
+        "'plum/.ipynb_checkpoints/x.png'."
+    ) in capsys.readouterr().out
+
+
+def test_formats_are_those_of_pillow(prepare, fruit, capsys):
+    (fruit / 'apple' / '3.png').rename(fruit / 'apple' / '3.jfif')
+    (fruit / 'apple' / 'a.HEIC').write_bytes(b'x')
+    (fruit / 'apple' / 'b.mpg').write_bytes(b'x')
+    assert is_picture('x.AVIF') == ('.avif' in Image.registered_extensions())
+    prepare.main([str(fruit), '--out', 'out', *TINY])
+    assert 'apple/3.jfif' in {**entries(Path('out/train.txt')), **entries(Path('out/test.txt'))}
+    said = capsys.readouterr().out
+    assert "1 files are no pictures and are left out: 'apple/b.mpg'" in said
+    assert "1 HEIC pictures, which Pillow cannot open, are left out: 'apple/a.HEIC'; convert them to JPEG." in said
+
+
+def test_names_that_no_list_can_hold(prepare, fruit, capsys):
+    path = os.fsencode(fruit / 'apple') + b'/caf\xe9.txt'
+    Path(os.fsdecode(path)).write_text('x')
+    assert r"The file name b'apple/caf\xe9.txt' is not UTF-8: rename it" in refused(prepare, capsys, fruit)
+    Path(os.fsdecode(path)).unlink()
+    picture(fruit / 'apple' / 'a\nb.png', 99)
+    assert 'has a line break: rename it' in refused(prepare, capsys, fruit)
+    assert not Path('out').exists()
 
 
 def test_class_with_one_picture_is_trained_and_not_tested(prepare, fruit, capsys):
@@ -199,6 +252,10 @@ def test_broken_picture_stops_or_is_left_out(prepare, fruit, capsys):
     said = refused(prepare, capsys, fruit)
     assert "1 of the 20 pictures cannot be read, the first is '" in said and 'apple/3.png' in said
     assert '--skip-unreadable' in said
+    (fruit / 'apple' / '3.png').write_bytes(b'no picture')
+    assert "apple/3.png' (UnidentifiedImageError: no format that Pillow knows): download" in refused(
+        prepare, capsys, fruit
+    )
     prepare.main([str(fruit), '--out', 'out', *TINY, '--skip-unreadable'])
     assert "1 pictures cannot be read and are left out: 'apple/3.png'." in capsys.readouterr().out
 
@@ -266,7 +323,27 @@ def test_bad_folder(prepare, fruit, capsys, spoil):
     'name, text, sentence',
     [
         ('t.csv', 'pics/apple/1.png,apple\n', 'Its first line names a picture: there is no header.'),
-        ('t.csv', 'image,class\npics/apple/1.png,apple\n', "has no column 'label': its first line must name"),
+        ('t.csv', 'Image,class\npics/apple/1.png,apple\n', "has no column 'label', but 'Image', 'class': its first"),
+        ('t.csv', 'image,label,Label\npics/apple/1.png,a,b\n', "has the column 'label' 2 times: remove all but one"),
+        ('t.csv', '', "has no column 'image', but none"),
+        ('t.json', '{"data_list": [', "'t.json' is not valid JSON"),
+        ('t.json', '[]', '\'t.json\' lists no pictures: it must be {"metainfo"'),
+        ('t.json', '{"data_list": []}', "'t.json' lists no pictures"),
+        ('t.json', '{"metainfo": {"classes": "c"}, "data_list": [{}]}', 'metainfo must be {"classes": [names'),
+        ('t.json', '{"data_list": [{"gt_label": 0}]}', "'t.json', data_list, entry 1 has no img_path"),
+        ('t.json', '{"data_list": [{"img_path": "a.png"}]}', 'entry 1: gt_label is None, but must be the number'),
+        ('t.json', '{"data_list": [{"img_path": "a.png", "gt_label": [0, 1]}]}', 'entry 1: gt_label is [0, 1], but'),
+        (
+            't.json',
+            '{"metainfo": {"classes": ["a", "b"]}, "data_list": [{"img_path": "a.png", "gt_label": 2}]}',
+            'entry 1: gt_label is 2, but must be the number of one class, 0 to 1',
+        ),
+        (
+            't.json',
+            '{"metainfo": {"classes": ["a", "b"]}, "data_list": [{"img_path": "a.png", "gt_label": 1}]}',
+            "has no picture of class 'a'",
+        ),
+        ('t.json', '{"data_list": [{"img_path": "a.png", "gt_label": 0}]}', '1 of the 1 listed files are not in'),
         ('t.csv', 'image,label\npics/apple/1.png,\n', "'t.csv', line 2: the label is missing"),
         ('t.csv', 'image,label\n', "'t.csv' has a header but no rows"),
         ('t.csv', 'image,label\npics/apple/1.png,a\npics/no.png,b\n', "1 of the 2 listed files are not in '"),
@@ -275,11 +352,47 @@ def test_bad_folder(prepare, fruit, capsys, spoil):
         ('l.txt', 'pics/apple/1.png 0\npics/plum/1.png 2\n', 'has 2 different labels from 0 to 2'),
         ('l.txt', 'pics/apple/1.png\n', "line 1: 'pics/apple/1.png' is not of the form 'relative/path label'"),
         ('l.txt', '\n', "'l.txt' lists no images"),
+        ('l.txt', 'pics/apple/1.png 12345678901234567890\n', 'line 1: the label 12345678901234567890 is too large'),
     ],
 )
 def test_bad_table_or_list(prepare, fruit, capsys, name, text, sentence):
     Path(name).write_text(text)
     assert sentence in refused(prepare, capsys, name)
+
+
+@pytest.mark.parametrize('name', ['t.csv', 't.json', 'l.txt', 'n.txt'])
+def test_files_that_are_not_utf8(prepare, fruit, capsys, name):
+    Path(name).write_bytes('Größe'.encode('latin-1'))
+    source = [fruit, '--class-names', name] if name == 'n.txt' else [name]
+    assert f"{name}' is not UTF-8, and as GBK it would have 'Gr" in refused(prepare, capsys, *source)
+
+
+@pytest.mark.parametrize(
+    'name, encoding, divider',
+    [('t.csv', 'utf-8', ';'), ('t.tsv', 'utf-8-sig', ','), ('t.csv', 'utf-16', '\t'), ('t.csv', 'gbk', ',')],
+)
+def test_tables_of_spreadsheets(prepare, fruit, capsys, recwarn, name, encoding, divider):
+    rows = [('Image', 'LABEL')]
+    rows += [(f'pics/{c}/{i}.png', n) for c, n in (('apple', '苹果'), ('red_pear', '梨')) for i in range(1, 6)]
+    Path(name).write_bytes('\r\n'.join(map(divider.join, rows)).encode(encoding))
+    prepare.main([name, '--out', 'out', *TINY])
+    assert Path('out/classes.txt').read_text() == '梨\n苹果\n'
+    assert capsys.readouterr().out.count('class_sizes.png has boxes where its font lacks a letter') == 1
+    assert not [w for w in recwarn if 'Glyph' in str(w.message)]
+
+
+def test_annotation_of_mmengine(prepare, fruit, capsys):
+    names = ('red_pear', 'apple')
+    data = [dict(img_path=f'{n}/{i}.png', gt_label=y) for y, n in enumerate(names) for i in range(1, 6)]
+    Path('t.json').write_text(json.dumps(dict(metainfo=dict(classes=['pear', 'an apple']), data_list=data)))
+    prepare.main(['t.json', '--root', str(fruit), '--out', 'a', *TINY])
+    assert Path('a/classes.txt').read_text() == 'pear\nan apple\n'
+    assert entries(Path('a/train.txt')).items() <= {d['img_path']: d['gt_label'] for d in data}.items()
+    assert 'give --class-names' not in capsys.readouterr().out
+    Path('t.json').write_text(json.dumps(dict(data_list=data)))
+    prepare.main(['t.json', '--root', str(fruit), '--out', 'b', *TINY])
+    assert Path('b/classes.txt').read_text() == '0\n1\n'
+    assert 'give --class-names' in capsys.readouterr().out
 
 
 def test_bad_arguments(prepare, fruit, tmp_path, capsys):
@@ -290,7 +403,11 @@ def test_bad_arguments(prepare, fruit, tmp_path, capsys):
         ([fruit, '--class-names', 'n.txt'], "'n.txt' has 2 names, but there are 3 classes, 'apple'"),
         ([fruit, '--texts', 'none'], 'do not exist'),
         ([fruit, '--test-per-class', 0], '--test-per-class is 0'),
-        ([fruit, '--val-per-class', -1], '--val-per-class is -1'),
+        ([fruit, '--val-per-class', -1], '--val-per-class is -1; give 0 for no validation pictures'),
+        ([fruit, '--seed', -1], '--seed is -1'),
+        ([fruit, '--tail-ratio', -3], '--tail-ratio is -3'),
+        ([fruit, '--tail-ratio', 'nan'], '--tail-ratio is nan'),
+        ([fruit, '--root', 'x'], "--root 'x' is for a table or list"),
         ([fruit, '--tail-ratio', 100], 'A tail of ratio 100 leaves classes without pictures'),
         ([fruit, '--tail-ratio', 0.5], 'at least 1'),
         ([fruit, '--epochs', 0], 'epochs is 0'),
@@ -317,6 +434,73 @@ def test_an_earlier_result_is_kept(prepare, fruit):
     assert not Path('out/val.txt').exists()
 
 
+def test_no_config_of_an_earlier_result_stays(prepare, fruit, tmp_path):
+    own = ['--out', 'out', '--name', 'x']
+    weights = [
+        '--model',
+        'mmlt-tiny-vit',
+        '--pretrained',
+        weight_file(str(tmp_path / 'w.safetensors'), 'mmlt-tiny-vit'),
+    ]
+    prepare.main([str(fruit), *own, *weights])
+    base = Path('out/lift_x.py').read_text()
+    Path('out/lift_mine.py').write_text(base)
+    prepare.main([str(fruit), *own, '--overwrite', *TINY])
+    assert not Path('out/lift_x.py').exists() and not Path('out/zeroshot_x.py').exists()
+    assert Path('out/lift_mine.py').read_text() == base
+    Path('out/lift_x.py').write_text('# somebody else wrote this\n')
+    prepare.main([str(fruit), *own, '--overwrite', *TINY])
+    assert Path('out/lift_x.py').exists()
+
+
+def test_every_config_has_a_name_that_can_be_removed():
+    setup = Setup('x', 3, 99, '/p', '/b', model='mmlt-tiny-vit', pretrained=None)
+    setup.pretrained = 'openai'  # not read any more
+    written = {name for method in METHODS.values() for name in method(setup)}
+    assert written == {name.format('x') for name in CONFIGS}
+
+
+def test_another_split_is_another_run(prepare, fruit):
+    """The lists keep their names, and the configs would be the same."""
+    runs = []
+    for seed in (0, 0, 5):
+        prepare.main([str(fruit), '--out', 'out', '--overwrite', '--seed', str(seed), *TINY])
+        runs.append(decisive(Config.fromfile('out/ce_out.py')))
+    assert runs[0] == runs[1]
+    assert {k for k in runs[0] if runs[0][k] != runs[2][k]} == {'split_digest'}
+    assert 'split_digest' not in decisive(Config(dict(model=dict(type='X'))))  # records of other configs stay valid
+
+
+@pytest.mark.parametrize('kind', ['cut', 'another model', 'pickle', 'cut folder'])
+def test_weights_that_do_not_fit_are_told_at_once(prepare, fruit, kind):
+    weight_file('w.safetensors', 'mmlt-tiny-rn' if kind == 'another model' else 'mmlt-tiny-vit')
+    options = ['--model', 'mmlt-tiny-vit', '--pretrained', 'w.safetensors']
+    data = Path('w.safetensors').read_bytes()
+    if kind == 'cut':
+        Path('w.safetensors').write_bytes(data[: len(data) // 2])
+    elif kind == 'pickle':
+        torch.save(dict(weights=[1]), 'w.pt')
+        options[-1] = 'w.pt'
+    elif kind == 'cut folder':
+        Path('clip').mkdir()
+        config = dict(model_cfg=open_clip.get_model_config('mmlt-tiny-vit'), preprocess_cfg={})
+        Path('clip/open_clip_config.json').write_text(json.dumps(config))
+        Path('clip/open_clip_model.safetensors').write_bytes(data[: len(data) // 2])
+        options = ['--model', 'local-dir:clip']
+    with pytest.raises(SystemExit, match='mmlt: .*(do not fit|could not be loaded)'):
+        prepare.main([str(fruit), '--out', 'out', *options])
+    assert not Path('out').exists()
+
+
+def test_activation_of_a_weight_file(prepare, fruit):
+    """A file of bare weights does not say which one they were trained with."""
+    options = ['--model', 'mmlt-tiny-vit', '--pretrained', weight_file('w.safetensors', 'mmlt-tiny-vit')]
+    for out, more in (('a', []), ('b', ['--quick-gelu'])):
+        prepare.main([str(fruit), '--out', out, *options, *more])
+        cfg = Config.fromfile(f'{out}/zeroshot_{out}.py')
+        assert cfg.model.backbone.quick_gelu == cfg.model.head.text.quick_gelu == bool(more)
+
+
 def test_config_text_is_the_config():
     value = dict(a=[dict(x=1.0, y=None)] * 5, b='it\'s "x"', c={}, d=[], e=dict(f=dict(g=(1, 2), h='z' * 90)))
     text = format_value(value)
@@ -331,8 +515,9 @@ def test_configs_fit_together(prepare, fruit, weights, model, tmp_path, capsys):
     """Every config builds its model and reads its data; the stages hand over."""
     pretrained = 'none'
     if weights == 'file':
-        pretrained = str(tmp_path / 'w.safetensors')
-        Path(pretrained).write_bytes(b'')  # read when a training starts
+        # open_clip resizes the position embeddings of a Vision Transformer only.
+        size = 64 if model == 'mmlt-tiny-rn' else None
+        pretrained = weight_file(str(tmp_path / 'w.safetensors'), model, size)
     (tmp_path / 'texts').mkdir()
     (tmp_path / 'texts' / 'plum.txt').write_text('A plum is a blue fruit with a stone.')
     options = ['--model', model, '--pretrained', pretrained, '--image-size', '64', '--texts', 'texts']
@@ -453,10 +638,23 @@ def test_from_digits_to_a_vlltr_result_in_two_commands(prepare, train_tool, tmp_
 
 
 @pytest.mark.slow
+def test_a_model_of_an_earlier_split_is_not_tested_on_another(prepare, train_tool, fruit):
+    options = [str(fruit), '--out', 'out', '--name', 'x', '--epochs', '1', *TINY]
+    train = ['out/ce_x.py', '--cfg-options', 'train_dataloader.num_workers=0', 'test_dataloader.num_workers=0']
+    prepare.main(options)
+    train_tool.main(train)
+    prepare.main([*options, '--overwrite'])
+    train_tool.main(train)  # the same split
+    prepare.main([*options, '--overwrite', '--seed', '5'])
+    with pytest.raises(SystemExit, match="'work_dirs/ce_x' holds a run of another config: split_digest was '"):
+        train_tool.main(train)
+    assert 0 <= train_tool.main([*train, '--restart'])['shot/all'] <= 100
+
+
+@pytest.mark.slow
 def test_every_method_trains_from_a_weight_file(prepare, train_tool, test_tool, fruit):
     torch.manual_seed(20)
-    clip = open_clip.create_model('mmlt-tiny-vit')
-    save_file({k: v.contiguous() for k, v in clip.state_dict().items()}, 'w.safetensors')
+    weight_file('w.safetensors', 'mmlt-tiny-vit')
     weights = ['--model', 'mmlt-tiny-vit', '--pretrained', 'w.safetensors']
     prepare.main([str(fruit), '--out', 'out', '--name', 'x', '--epochs', '1', '--batch-size', '8', *weights])
     lines = Path('out/dataset_x.py').read_text()

@@ -23,7 +23,9 @@ def parse_args(argv=None):
     parser.add_argument('name', choices=sorted(BENCHMARKS), help='which data set')
     parser.add_argument('root', help='the folder that docs/datasets.md shows, for example data/imagenet')
     parser.add_argument('--decode', action='store_true', help='read every picture; takes minutes')
-    parser.add_argument('--out', help='write <split>.txt and classes.txt into this folder')
+    parser.add_argument(
+        '--out', help='write <split>.txt and classes.txt here; not for CIFAR, whose files hold many pictures each'
+    )
     parser.add_argument('--picture', help='PNG of the class sizes; default class_sizes_<name>.png')
     return parser.parse_args(argv)
 

@@ -4,8 +4,9 @@
     python tools/train.py data/mine/vlltr_mine.py
 
 The source is a folder with a folder of pictures for every class, a table (.csv, .tsv) with the columns image and
-label, or a list of `relative/path label` lines. The pictures stay where they are. Into --out go the lists of a
-seeded split, classes.txt, a picture of the class sizes, and a config for every method.
+label, an annotation in MMEngine's form (.json), or a list of `relative/path label` lines. The pictures stay where
+they are. Into --out go the lists of a seeded split, classes.txt, a picture of the class sizes, and a config for every
+method.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import os.path as osp
 import re
 import shlex
 import sys
+import warnings
 from pathlib import Path
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
@@ -26,12 +28,12 @@ from mmlt.datasets.own_pictures import (
     balanced_split,
     default_test_size,
     inspect_pictures,
+    list_text,
     listing,
     prompt_names,
     read_source,
-    write_list,
 )
-from mmlt.engine.starter_configs import Setup, left_out, starter_configs
+from mmlt.engine.starter_configs import Setup, earlier_configs, left_out, split_digest, starter_configs
 from mmlt.errors import InputError
 from mmlt.models.open_clip_towers import carries_weights
 from mmlt.visualization import class_size_report, plot_class_sizes, print_class_sizes
@@ -41,10 +43,10 @@ BASE = osp.join(osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))), 'c
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', help='folder of class folders, .csv or .tsv table, or list')
+    parser.add_argument('source', help='folder of class folders, .csv or .tsv table, .json annotation, or list')
     parser.add_argument('--out', required=True, help='folder for lists and configs')
     parser.add_argument('--name', help="the data set's name, a part of file names; default that of --out")
-    parser.add_argument('--root', help='what paths in a table or list are relative to; default its folder')
+    parser.add_argument('--root', help='what paths in a table, annotation or list are relative to; default its folder')
     data = parser.add_argument_group('data')
     data.add_argument('--test-per-class', type=int, help='test pictures a class; default a fifth of the middle class')
     data.add_argument('--val-per-class', type=int, default=0, help='validation pictures a class; default 0, none')
@@ -56,6 +58,7 @@ def parse_args(argv=None):
     model = parser.add_argument_group('configs')
     model.add_argument('--model', default='ViT-B-16', help='open_clip model; default ViT-B-16')
     model.add_argument('--pretrained', help='tag, weight file, or none; default openai, or what --model brings')
+    model.add_argument('--quick-gelu', action='store_true', default=None, help='as OpenAI trained; default by weights')
     model.add_argument('--image-size', type=int, help="pixels; default the model's")
     model.add_argument('--epochs', type=int, help='of every stage; default by the number of pictures')
     model.add_argument('--batch-size', type=int, default=64, help='default 64, or as many as there are')
@@ -71,11 +74,14 @@ def check_args(args) -> str:
         raise InputError(f"--out '{args.out}' lies in the folder of the pictures: choose another.")
     if osp.exists(osp.join(out, 'train.txt')) and not args.overwrite:
         raise InputError(f"'{args.out}' holds a data set already: choose another --out, or --overwrite it.")
-    for option in ('test_per_class', 'val_per_class'):
-        if (value := getattr(args, option)) is not None and value < (option == 'test_per_class'):
-            raise InputError(
-                f'--{option.replace("_", "-")} is {value}; there must be at least one test picture a class.'
-            )
+    if args.test_per_class is not None and args.test_per_class < 1:
+        raise InputError(f'--test-per-class is {args.test_per_class}; there must be at least one test picture a class.')
+    if args.val_per_class < 0:
+        raise InputError(f'--val-per-class is {args.val_per_class}; give 0 for no validation pictures, or more.')
+    if args.tail_ratio is not None and not args.tail_ratio >= 1:  # also for nan
+        raise InputError(f'--tail-ratio is {args.tail_ratio:g}; it is largest over smallest class, so at least 1.')
+    if args.seed < 0:
+        raise InputError(f'--seed is {args.seed}; give 0 or more.')
     name = re.sub(r'[^A-Za-z0-9-]+', '-', args.name or osp.basename(out)).strip('-')
     if not name:
         raise InputError(f"'{args.name or args.out}' has no letters for a name of the data set: give --name.")
@@ -127,6 +133,12 @@ def run(args, command: str) -> None:
         train = splits['train']
         splits['train'] = train[artificial_tail(labels[train], len(names), args.tail_ratio, args.seed)]
     counts = {split: np.bincount(labels[part], minlength=len(names)) for split, part in splits.items()}
+    lists = {
+        f'{split}.txt': list_text([pictures.files[i] for i in part], labels[part])
+        for split, part in splits.items()
+        if len(part)
+    }
+    lists['classes.txt'] = '\n'.join(names) + '\n'
     setup = Setup(
         name,
         len(names),
@@ -142,19 +154,22 @@ def run(args, command: str) -> None:
         batch_size=args.batch_size,
         flip=not args.no_flip,
         num_workers=min(4, os.cpu_count() or 1),
+        quick_gelu=args.quick_gelu,
+        split_digest=split_digest(lists),
     )
     configs = starter_configs(setup, f'Written by: {command}')
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / 'val.txt').unlink(missing_ok=True)  # of an earlier result
-    for split, part in splits.items():
-        if len(part):
-            write_list(str(out / f'{split}.txt'), [pictures.files[i] for i in part], labels[part])
-    (out / 'classes.txt').write_text('\n'.join(names) + '\n', encoding='utf-8')
-    for file, text in configs.items():
+    for path in (out / 'val.txt', *earlier_configs(out, name)):  # of an earlier result; there may be fewer now
+        path.unlink(missing_ok=True)
+    for file, text in {**lists, **configs}.items():
         (out / file).write_text(text, encoding='utf-8')
     report = class_size_report(counts['train'], names)
-    plot_class_sizes(report, out / 'class_sizes.png', name)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        plot_class_sizes(report, out / 'class_sizes.png', name)
+    if any('missing from' in str(w.message) for w in caught):  # one for every letter
+        pictures.notes.append('class_sizes.png has boxes where its font lacks a letter; nothing else is affected.')
     print_class_sizes(report, name)
     if args.tail_ratio is not None and abs(report['ratio'] / args.tail_ratio - 1) > 0.1:
         pictures.notes.append(
@@ -173,7 +188,8 @@ def run(args, command: str) -> None:
 def main(argv=None):
     args = parse_args(argv)
     try:
-        run(args, f'prepare.py {shlex.join(sys.argv[1:] if argv is None else argv)}')
+        command = shlex.join(sys.argv[1:] if argv is None else argv)
+        run(args, f'prepare.py {command.encode("utf-8", "backslashreplace").decode()}')
     except InputError as e:
         sys.exit(f'mmlt: {e}')
 
