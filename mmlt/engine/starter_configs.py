@@ -86,6 +86,7 @@ class Setup:
                 raise InputError(f"The weight file '{self.pretrained}' does not exist.")
             self.pretrained = str(Path(self.pretrained).resolve())
         self.embed_dim, self.quick_gelu = towers.embed_dim, towers.quick_gelu
+        self.gelu_is_assumed = towers.assumption is not None
         self.pixels = int(np.ravel(towers.clip.visual.image_size)[0])
         self.mean_std = _mean_std(towers)
         self.adaptable = _takes_adapters(towers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import logging
+import math
 import os
 import weakref
 import zipfile
@@ -14,10 +15,12 @@ from pathlib import Path
 
 import open_clip
 import torch
+import torch.nn.functional as F
 from mmengine.logging import print_log
 from open_clip.factory import load_checkpoint as open_clip_load_checkpoint
 from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
-from torch import nn
+from open_clip.modified_resnet import AttentionPool2d
+from torch import Tensor, nn
 
 from mmlt.errors import InputError
 from mmlt.utils import damage, why_unreadable
@@ -241,15 +244,17 @@ class OpenCLIPTowers:
         if self.loaded:
             return
         if self.pretrained is not None or carries_weights(self.model):
-            self._load_file()
+            with _pool_positions_are_resized(self.clip.visual):
+                self._load_file()
         self.loaded = True
         self.clip = None  # the towers live on in the modules that claimed them
 
     def _load_file(self) -> None:
         if self.pretrained is None:
+            size = None if _attention_pool(self.clip.visual) else self.image_size
             try:
                 source = open_clip.create_model(
-                    self.model, pretrained_text=False, force_image_size=self.image_size, require_pretrained=True
+                    self.model, pretrained_text=False, force_image_size=size, require_pretrained=True
                 )
                 self.clip.load_state_dict(source.state_dict())
             except Exception as e:
@@ -275,6 +280,36 @@ class OpenCLIPTowers:
                 open_clip_load_checkpoint(self.clip, path)
         except Exception as e:
             raise InputError(_why_not(self.model, path, e)) from e
+
+
+def _attention_pool(visual: nn.Module) -> AttentionPool2d | None:
+    pool = getattr(visual, 'attnpool', None)
+    return pool if isinstance(pool, AttentionPool2d) else None
+
+
+@contextmanager
+def _pool_positions_are_resized(visual: nn.Module):
+    pool = _attention_pool(visual)
+    if pool is None:
+        yield
+        return
+    handle = pool._register_load_state_dict_pre_hook(_resize_pool_positions, with_module=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _resize_pool_positions(pool: AttentionPool2d, state: dict[str, Tensor], prefix: str, *args) -> None:
+    """Position embeddings of another image size; open_clip resizes those of Vision Transformers only."""
+    key = f'{prefix}positional_embedding'
+    given, wanted = state.get(key), len(pool.positional_embedding)
+    if given is None or len(given) == wanted:
+        return
+    old, new = math.isqrt(len(given) - 1), math.isqrt(wanted - 1)
+    grid = given[1:].t().reshape(1, -1, old, old)
+    grid = F.interpolate(grid, size=(new, new), mode='bicubic', antialias=True, align_corners=False)
+    state[key] = torch.cat([given[:1], grid.flatten(2)[0].t()])
 
 
 def _why_not(model: str, path: str, error: Exception) -> str:

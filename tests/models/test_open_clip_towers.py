@@ -441,6 +441,29 @@ def test_local_dir(tmp_path, clip_file):
     assert_weights_are_those_of(clip_file, vision, text)
 
 
+@pytest.mark.parametrize('form', ['file', 'folder'])
+def test_resnet_at_another_image_size(tmp_path, form):
+    """The mean's embedding stays, the grid is resized: a linear one stays linear."""
+    model = open_clip.create_model('mmlt-tiny-rn', force_image_size=128)
+    rows = torch.arange(4.0)[:, None].expand(4, 4)
+    positions = torch.cat([torch.full((1,), 9.0), rows.flatten()])[:, None].expand(-1, 512).contiguous()
+    model.visual.attnpool.positional_embedding.data.copy_(positions)
+    file = tmp_path / 'w.safetensors'
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, file)
+    config = open_clip.get_model_config('mmlt-tiny-rn')
+    config['vision_cfg']['image_size'] = 128
+    (tmp_path / 'open_clip_config.json').write_text(json.dumps(dict(model_cfg=config)))
+    source = dict(model='mmlt-tiny-rn', pretrained=str(file)) if form == 'file' else dict(model=f'local-dir:{tmp_path}')
+    vision = OpenCLIPVision(**source, image_size=256).eval()
+    vision.init_weights()
+    resized = vision.visual.attnpool.positional_embedding.detach()
+    assert (resized[0] == 9).all()
+    grid = resized[1:, 0].reshape(8, 8)
+    assert (grid - grid[:, :1]).abs().max() <= 1e-5
+    assert (grid[2:6, 0] - torch.tensor([0.75, 1.25, 1.75, 2.25])).abs().max() < 0.1
+    assert vision(torch.zeros(1, 3, 256, 256))[0].isfinite().all()
+
+
 def test_local_dir_at_another_image_size(tmp_path, clip_file):
     vision = OpenCLIPVision(local_dir(tmp_path, clip_file), image_size=48)
     vision.init_weights()

@@ -171,6 +171,8 @@ def run(args, command: str) -> None:
     if any('missing from' in str(w.message) for w in caught):  # one for every letter
         pictures.notes.append('class_sizes.png has boxes where its font lacks a letter; nothing else is affected.')
     print_class_sizes(report, name)
+    if setup.gelu_is_assumed:
+        pictures.notes.append('The weights do not tell their activation: if it is QuickGELU, give --quick-gelu.')
     if args.tail_ratio is not None and abs(report['ratio'] / args.tail_ratio - 1) > 0.1:
         pictures.notes.append(
             f'The ratio is {report["ratio"]:.1f} in place of {args.tail_ratio:g}: the sizes of small classes are '
