@@ -1,6 +1,9 @@
 """Shared fixtures: a tiny CLIP and a tiny long-tailed folder of pictures, both made in milliseconds."""
 
 import importlib.util
+import os
+import socket
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +32,15 @@ def _fresh_state():
     yield
     DefaultScope._instance_dict.clear()
     DefaultScope._instance_dict.update(scopes)
+
+
+@pytest.fixture
+def launcher_env() -> dict[str, str]:
+    """Environment for tools/dist_*.sh: this Python, one thread a process, and a port that nobody uses."""
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = str(s.getsockname()[1])
+    return {**os.environ, 'OMP_NUM_THREADS': '1', 'PORT': port, 'PYTHON': sys.executable}
 
 
 @pytest.fixture(scope='session')

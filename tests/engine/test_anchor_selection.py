@@ -1,9 +1,7 @@
 """VL-LTR's two stages through tools/train.py: what the first leaves for the second, and what is refused."""
 
 import logging
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -311,21 +309,20 @@ ONE_STEP = [
 ]
 
 
-def launch(repo, config, processes, work_dir, *options):
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PORT': '29631', 'PYTHON': sys.executable}
+def launch(repo, env, config, processes, work_dir, *options):
     command = ['bash', repo / 'tools/dist_train.sh', config, str(processes), '--work-dir', work_dir, '--no-test']
     command += ['--no-validate', '--cfg-options', *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=env)
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
 
 
-def test_two_processes_take_the_steps_of_one(vlltr, repo, train_tool, clip_file):
+def test_two_processes_take_the_steps_of_one(vlltr, repo, launcher_env, train_tool, clip_file):
     """One step of CVLP, the anchor selection and one step of LGR on global batches of 8."""
     options = [*ONE_STEP, *(f'stages.cvlp.options.{o}' for o in ONE_STEP)]
     size = [f'{prefix}train_dataloader.batch_size' for prefix in ('', 'stages.cvlp.options.')]
     command = ['lgr.py', '--work-dir', 'one', '--no-test', '--no-validate', '--cfg-options', *options]
     train_tool.main(command + [f'{s}=8' for s in size])
-    launch(repo, 'lgr.py', 2, 'two', *options, *(f'{s}=4' for s in size))
+    launch(repo, launcher_env, 'lgr.py', 2, 'two', *options, *(f'{s}=4' for s in size))
     a, b = (Anchors.load(f'{w}/cvlp/anchors.safetensors') for w in ('one', 'two'))
     assert a.sentences == b.sentences and a.facts['corpus'] == b.facts['corpus']
     assert (a.features - b.features).abs().max() <= 1e-5 * a.features.abs().max()

@@ -20,8 +20,7 @@ ONE_STEP = [
 ]
 
 
-def train(repo, config, processes, work_dir, *options, port=29611):
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PORT': str(port), 'PYTHON': sys.executable}
+def train(repo, env, config, processes, work_dir, *options):
     if processes == 1:
         command = [sys.executable, repo / 'tools/train.py', config]
     else:
@@ -34,9 +33,8 @@ def train(repo, config, processes, work_dir, *options, port=29611):
     return done.stdout + done.stderr
 
 
-def evaluate(repo, config, checkpoint, processes, *options):
+def evaluate(repo, env, config, checkpoint, processes, *options):
     """The report of a test."""
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PORT': '29612', 'PYTHON': sys.executable}
     if processes == 1:
         command = [sys.executable, repo / 'tools/test.py', config, checkpoint]
     else:
@@ -51,12 +49,12 @@ def weights(path):
     return torch.load(path, weights_only=True)['state_dict']
 
 
-def test_adapter_on_cached_features_takes_the_step_of_one_process(two_stages, repo):
+def test_adapter_on_cached_features_takes_the_step_of_one_process(two_stages, repo, launcher_env):
     """Each process caches its part of the features; both then hold all, under the key of one process."""
-    train(repo, 'a.py', 1, 'start')
+    train(repo, launcher_env, 'a.py', 1, 'start')
     options = [*ONE_STEP, 'stages.phase_a.work_dir=start']
-    train(repo, 'b.py', 1, 'one', *options, 'train_dataloader.batch_size=8')
-    train(repo, 'b.py', 2, 'two', *options, 'train_dataloader.batch_size=4')
+    train(repo, launcher_env, 'b.py', 1, 'one', *options, 'train_dataloader.batch_size=8')
+    train(repo, launcher_env, 'b.py', 2, 'two', *options, 'train_dataloader.batch_size=4')
     start, one, two = weights('start/epoch_3.pth'), weights('one/epoch_1.pth'), weights('two/epoch_1.pth')
     assert all(torch.equal(one[k], start[k]) and torch.equal(two[k], start[k]) for k in start if 'steps' not in k)
     adapter = [k for k in one if k.startswith('neck.')]
@@ -67,12 +65,12 @@ def test_adapter_on_cached_features_takes_the_step_of_one_process(two_stages, re
     assert [p.name for p in Path('two/features').iterdir()] == [features.name]
 
 
-def test_gradient_of_phase_a_is_that_of_one_process(two_stages, repo, clip_file):
+def test_gradient_of_phase_a_is_that_of_one_process(two_stages, repo, launcher_env, clip_file):
     """The change of the weights in one step is minus the gradient; the start is the weight file."""
     from safetensors.torch import load_file
 
-    train(repo, 'a.py', 1, 'one', *ONE_STEP, 'train_dataloader.batch_size=8')
-    train(repo, 'a.py', 2, 'two', *ONE_STEP, 'train_dataloader.batch_size=4')
+    train(repo, launcher_env, 'a.py', 1, 'one', *ONE_STEP, 'train_dataloader.batch_size=8')
+    train(repo, launcher_env, 'a.py', 2, 'two', *ONE_STEP, 'train_dataloader.batch_size=4')
     start = load_file(clip_file)
     one, two = weights('one/epoch_1.pth'), weights('two/epoch_1.pth')
     names = {k: k.replace('backbone.', '').replace('head.text.clip.', '') for k in one}
@@ -84,7 +82,7 @@ def test_gradient_of_phase_a_is_that_of_one_process(two_stages, repo, clip_file)
     assert sum(a.norm() > 1e-3 * scale for a, _ in gradients.values()) > 10
 
 
-def test_lift_trains_as_one_process_and_is_tested_on_five_crops(two_stages, repo, clip_file):
+def test_lift_trains_as_one_process_and_is_tested_on_five_crops(two_stages, repo, launcher_env, clip_file):
     Path('lift.py').write_text(
         f"""
 _base_ = ['./a.py']
@@ -102,8 +100,8 @@ del clip, crops
     )
     # The adapters' first layers have a gradient as soon as the second ones have left zero.
     options = [*ONE_STEP, 'train_cfg.max_epochs=2', 'optim_wrapper.optimizer.lr=0.1']
-    train(repo, 'lift.py', 1, 'one', *options, 'train_dataloader.batch_size=8')
-    train(repo, 'lift.py', 2, 'two', *options, 'train_dataloader.batch_size=4')
+    train(repo, launcher_env, 'lift.py', 1, 'one', *options, 'train_dataloader.batch_size=8')
+    train(repo, launcher_env, 'lift.py', 2, 'two', *options, 'train_dataloader.batch_size=4')
     begin, one, two = weights('one/epoch_1.pth'), weights('one/epoch_2.pth'), weights('two/epoch_2.pth')
     trained = [k for k in one if k.startswith(('backbone.adapters.', 'head.'))]
     assert sum('down.weight' in k for k in trained) == 2 and 'head.weight' in trained
@@ -111,19 +109,35 @@ del clip, crops
         a, b, start = (state[name].double() for state in (one, two, begin))
         assert ((a - start).norm() > 0) == (name in trained), name
         assert (a - b).norm() <= 1e-4 * (a - start).norm(), name
-    out = [evaluate(repo, 'lift.py', 'one/epoch_2.pth', processes, '--tta') for processes in (1, 2)]
+    out = [evaluate(repo, launcher_env, 'lift.py', 'one/epoch_2.pth', processes, '--tta') for processes in (1, 2)]
     assert out[0]['num_samples'] == 6 and out[0]['per_class'] == out[1]['per_class']
     assert out[0]['metrics'] == pytest.approx(out[1]['metrics'], abs=1e-4)
 
 
-def test_staged_training_and_test_in_two_processes(two_stages, repo):
-    out = train(repo, 'b.py', 2, 'w', 'train_dataloader.batch_size=2', 'stages.phase_a.options.train_cfg.max_epochs=1')
+def test_staged_training_and_test_in_two_processes(two_stages, repo, launcher_env):
+    out = train(
+        repo,
+        launcher_env,
+        'b.py',
+        2,
+        'w',
+        'train_dataloader.batch_size=2',
+        'stages.phase_a.options.train_cfg.max_epochs=1',
+    )
     assert 'Stage 2/2' in out and 'few (3)' in out
     # every process saw the run as finished, and says so the second time
     assert 'already finished' in train(
-        repo, 'b.py', 2, 'w', 'train_dataloader.batch_size=2', 'stages.phase_a.options.train_cfg.max_epochs=1'
+        repo,
+        launcher_env,
+        'b.py',
+        2,
+        'w',
+        'train_dataloader.batch_size=2',
+        'stages.phase_a.options.train_cfg.max_epochs=1',
     )
-    assert evaluate(repo, 'b.py', 'w/epoch_3.pth', 2)['num_samples'] == 6  # padding is dropped: 6 images on 2 x 4
+    assert (
+        evaluate(repo, launcher_env, 'b.py', 'w/epoch_3.pth', 2)['num_samples'] == 6
+    )  # padding is dropped: 6 images on 2 x 4
 
 
 def test_launchers_say_how_to_be_used(repo):

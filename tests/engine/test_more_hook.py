@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -135,10 +134,9 @@ def test_optimizer_wrappers(config, train_tool, arguments):
     assert len(tails) > 15 and all(t.any() and torch.isfinite(t).all() for t in tails)
 
 
-def test_two_processes_take_the_steps_of_one(config, repo):
+def test_two_processes_take_the_steps_of_one(config, repo, launcher_env):
     """Three steps of plain SGD on the same global batches, with alpha above zero in two of them."""
     options = ['optim_wrapper.optimizer.momentum=0.0', 'optim_wrapper.optimizer.lr=0.001', 'param_scheduler=None']
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PORT': '29671', 'PYTHON': sys.executable}
     for command, name, size in (
         ([sys.executable, repo / 'tools/train.py', 'more.py'], 'one', 8),
         (['bash', repo / 'tools/dist_train.sh', 'more.py', '2'], 'two', 4),
@@ -152,7 +150,7 @@ def test_two_processes_take_the_steps_of_one(config, repo):
             'model.peak=2.0',
             f'train_dataloader.batch_size={size}',
         ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=env)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=launcher_env)
         assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
     one, two, start = (load(f'{d}/epoch_{e}.pth') for d, e in (('one', 3), ('two', 3), ('one', 1)))
     assert scalars(one, 'more_alpha') == scalars(two, 'more_alpha') == alphas(3, range(3), 2.0)
