@@ -115,29 +115,13 @@ del clip, crops
 
 
 def test_staged_training_and_test_in_two_processes(two_stages, repo, launcher_env):
-    out = train(
-        repo,
-        launcher_env,
-        'b.py',
-        2,
-        'w',
-        'train_dataloader.batch_size=2',
-        'stages.phase_a.options.train_cfg.max_epochs=1',
-    )
+    options = ['train_dataloader.batch_size=2', 'stages.phase_a.options.train_cfg.max_epochs=1']
+    out = train(repo, launcher_env, 'b.py', 2, 'w', *options)
     assert 'Stage 2/2' in out and 'few (3)' in out
     # every process saw the run as finished, and says so the second time
-    assert 'already finished' in train(
-        repo,
-        launcher_env,
-        'b.py',
-        2,
-        'w',
-        'train_dataloader.batch_size=2',
-        'stages.phase_a.options.train_cfg.max_epochs=1',
-    )
-    assert (
-        evaluate(repo, launcher_env, 'b.py', 'w/epoch_3.pth', 2)['num_samples'] == 6
-    )  # padding is dropped: 6 images on 2 x 4
+    assert 'already finished' in train(repo, launcher_env, 'b.py', 2, 'w', *options)
+    report = evaluate(repo, launcher_env, 'b.py', 'w/epoch_3.pth', 2)
+    assert report['num_samples'] == 6  # padding is dropped: 6 images on 2 x 4
 
 
 def test_launchers_say_how_to_be_used(repo):
