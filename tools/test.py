@@ -21,6 +21,7 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
 from mmlt.engine.options import CfgOptions
 from mmlt.errors import InputError
+from mmlt.utils import leave_together
 
 
 def parse_args(argv=None):
@@ -107,7 +108,9 @@ def run(args) -> dict:
 def main(argv=None):
     args = parse_args(argv)
     try:
-        return run(args)
+        result = run(args)
+        leave_together()
+        return result
     except InputError as e:
         sys.exit(f'mmlt: {e}')
 

@@ -22,6 +22,7 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 from mmlt.engine.options import CfgOptions
 from mmlt.engine.stages import RunRecord, Stage, plan
 from mmlt.errors import InputError
+from mmlt.utils import leave_together
 
 
 def parse_args(argv=None):
@@ -170,7 +171,9 @@ def run(args) -> dict | None:
 def main(argv=None):
     args = parse_args(argv)
     try:
-        return run(args)
+        result = run(args)
+        leave_together()
+        return result
     except InputError as e:
         sys.exit(f'mmlt: {e}')
 

@@ -1,4 +1,4 @@
-from .dist import gather, gather_with_grad
+from .dist import gather, gather_with_grad, leave_together
 from .fingerprint import tensors_fingerprint, texts_fingerprint
 from .model import unwrap
 from .unreadable import damage, why_unreadable
@@ -7,6 +7,7 @@ __all__ = [
     'damage',
     'gather',
     'gather_with_grad',
+    'leave_together',
     'tensors_fingerprint',
     'texts_fingerprint',
     'unwrap',

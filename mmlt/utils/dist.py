@@ -1,11 +1,11 @@
-"""Collectives with gradients."""
+"""Collectives with gradients, and the end of a distributed run."""
 
 from __future__ import annotations
 
 import torch
 import torch.distributed.nn.functional as dist_nn
 from mmengine.dist import all_gather as all_gather_plain
-from mmengine.dist import get_world_size, is_distributed
+from mmengine.dist import barrier, get_world_size, is_distributed
 from torch import Tensor
 
 from mmlt.errors import InputError
@@ -59,3 +59,13 @@ def _check_sizes(x: Tensor) -> None:
             'A loss over the global batch needs equal batches in all processes, but they are '
             f'{[int(s) for s in sizes]}: set drop_last=True in train_dataloader.'
         )
+
+
+def leave_together() -> None:
+    """Wait for all processes, and end their group; without distributed training nothing.
+
+    A process that simply exits while others still write may be aborted.
+    """
+    if is_distributed():
+        barrier()
+        torch.distributed.destroy_process_group()

@@ -256,7 +256,9 @@ def test_anchors_that_do_not_belong(vlltr, train_tool):
 
 def test_class_without_text(vlltr, train_tool):
     Path('texts/pear.txt').write_text('Too short.')
-    with pytest.raises(SystemExit, match=r"1 of 3 classes have no text in '.*texts': 'pear'\. Write at least"):
+    with pytest.raises(
+        SystemExit, match=r"1 of 3 classes have texts .* too short, .* min_words=3 words: 'pear'\. Write"
+    ):
         train_tool.main(['lgr.py', '--cfg-options', 'stages.cvlp.options.model.texts.templates=None'])
 
 

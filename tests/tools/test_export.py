@@ -20,9 +20,9 @@ from mmlt.models.text.anchors import Anchors
 
 REPO = Path(__file__).parent.parent.parent
 CLASSES = ['cat', 'dog', 'red fox']
-VIT, VIT28, RN, CIFAR = 'mmlt-tiny-vit', 'mmlt-tiny-vit-p4', 'mmlt-tiny-rn', 'cifar'
-WIDTH = {VIT: 64, VIT28: 64, RN: 128, CIFAR: 16}
-SIZE = {VIT: 32, VIT28: 28, RN: 32, CIFAR: 32}
+VIT, RN, CIFAR = 'mmlt-tiny-vit', 'mmlt-tiny-rn', 'cifar'
+WIDTH = {VIT: 64, RN: 128, CIFAR: 16}
+SIZE = 32
 # Every head that a classifier of configs/ has, with the backbone that it is tested on.
 BACKBONES = {
     'text': VIT,
@@ -30,7 +30,7 @@ BACKBONES = {
     'text-adapter': VIT,
     'lgr': VIT,
     'knn': VIT,
-    'cosine': VIT28,
+    'cosine': VIT,
     'linear': RN,
     'multi-label': CIFAR,
     'tau-norm': CIFAR,
@@ -117,8 +117,7 @@ def built(kind, name=None, more=False, **preprocessor):
 def trained(tmp_path, kind, name=None, more=False, **preprocessor):
     """A config and a checkpoint with random weights, as a training leaves them."""
     model = built(kind, name, more, **preprocessor)
-    size = SIZE[name or BACKBONES[kind]]
-    pipeline = [dict(type='Resize', scale=(size, size)), dict(type='PackInputs')]
+    pipeline = [dict(type='Resize', scale=(SIZE, SIZE)), dict(type='PackInputs')]
     (tmp_path / 'config.py').write_text(
         f'model = {model_config(kind, name, more, **preprocessor)!r}\n'
         f'test_dataloader = dict(dataset=dict(type="mmlt.LongTailedDataset", ann_file="none.txt", '
@@ -130,7 +129,7 @@ def trained(tmp_path, kind, name=None, more=False, **preprocessor):
     return str(tmp_path / 'config.py'), str(tmp_path / 'weights.pth')
 
 
-def pictures(number=5, size=32):
+def pictures(number=5, size=SIZE):
     """Random tiles of random colours."""
     tiles = torch.randint(0, 256, (number, 3, 4, 4), generator=torch.Generator().manual_seed(3))
     return tiles.repeat_interleave(size // 4, 2).repeat_interleave(size // 4, 3).float()
@@ -146,7 +145,7 @@ def reference(model, images):
 @pytest.mark.parametrize('more', [False, True], ids=['plain', 'more'])
 @pytest.mark.parametrize('kind', BACKBONES)
 def test_graph_is_the_trained_model(kind, more):
-    model, images = built(kind, more=more), pictures(size=SIZE[BACKBONES[kind]])
+    model, images = built(kind, more=more), pictures()
     assert any('parametrizations' in key for key in model.state_dict()) == more
     expected = reference(model, images)
     graph = DeployedClassifier(model)
@@ -164,14 +163,14 @@ def test_graph_is_the_trained_model(kind, more):
 @pytest.mark.parametrize('kind, more', EXPORTED, ids=[f'{"more-" * more}{kind}' for kind, more in EXPORTED])
 def test_export_in_any_batch(tmp_path, export_tool, capsys, kind, more, form):
     config, weights = trained(tmp_path, kind, more=more)
-    out, size = str(tmp_path / 'out' / f'model{FORMATS[form]}'), SIZE[BACKBONES[kind]]
-    arguments = [] if hasattr(get_model(config, weights).backbone, 'visual') else ['--image-size', str(size)]
+    out = str(tmp_path / 'out' / f'model{FORMATS[form]}')
+    arguments = [] if hasattr(get_model(config, weights).backbone, 'visual') else ['--image-size', str(SIZE)]
     result = export_tool.main([config, weights, '--format', form, '--out', out, '--time-batch', '3', *arguments])
     assert result['difference'] <= 1e-4
     assert form in capsys.readouterr().out
     exported, model = load_exported(out, form), get_model(config, weights)
     for number in (1, 5):
-        images = pictures(number, size)
+        images = pictures(number)
         logits, probabilities = exported(images)
         expected = reference(model, images)
         assert logits.shape == (number, 3)
@@ -179,7 +178,7 @@ def test_export_in_any_batch(tmp_path, export_tool, capsys, kind, more, form):
         assert (probabilities - expected[1]).abs().max() <= 1e-5
     about = json.loads(Path(f'{out}.json').read_text())
     assert about['classes'] == CLASSES
-    assert about['input'] == dict(name='images', shape=['N', 3, size, size])
+    assert about['input'] == dict(name='images', shape=['N', 3, SIZE, SIZE])
     assert about['test_pipeline'][0]['type'] == 'Resize'
     if form == 'onnx':
         onnx.checker.check_model(out)
@@ -296,7 +295,7 @@ def test_wrong_input_of_the_tool(tmp_path, export_tool):
     out = ['--format', 'torchscript', '--out', str(tmp_path / 'm.pt')]
     for checkpoint, arguments, sentence in (
         ('none.pth', [], "checkpoint 'none.pth' does not exist: give a file, for example the last of a work directory"),
-        (config, [], r"config\.py' could not be read as a checkpoint"),
+        (config, [], r"config\.py' could not be read: it is no file of weights"),
         (other_kind, [], "lacks 2 weights of this config's model, the first is 'head.fc.weight': give the config"),
         (weights, ['--cfg-options', 'model.head.num_classes=4'], 'trained with another backbone, width or class list'),
         (weights, ['--out', f'{tmp_path}/m.onnx'], r"torchscript ends in \.pt; '.*m\.onnx' does not"),
