@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from common import compare
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
@@ -35,7 +36,7 @@ def parse_args():
     parser.add_argument('--formats', nargs='+', choices=list(FORMATS), default=list(FORMATS))
     parser.add_argument('--batches', nargs='+', type=int, default=[1, 8])
     parser.add_argument('--classes', type=int, default=1000, help='where the config does not say; default 1000')
-    parser.add_argument('--rounds', type=int, default=9)
+    parser.add_argument('--rounds', type=int, default=9, help='counted runs of each; default 9')
     return parser.parse_args()
 
 
@@ -61,6 +62,7 @@ def random_model(path: str, num_classes: int, folder: str):
         Anchors(
             features, torch.full((num_classes,), NUM_ANCHORS), torch.rand(num_classes, NUM_ANCHORS), texts, 100.0
         ).save(cfg.head.anchors)
+    MMLogger.get_current_instance().setLevel('WARNING')  # initialisation is told tensor by tensor
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(cfg)
     model.init_weights()
