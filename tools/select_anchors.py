@@ -13,7 +13,6 @@ import os
 import os.path as osp
 import sys
 
-from mmengine.config import Config
 from mmengine.registry import DATASETS
 from mmpretrain.registry import MODELS
 
@@ -24,6 +23,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import load_checkpoint
 
 from mmlt.engine.anchor_selection import select_anchors
+from mmlt.engine.configs import read_config
 from mmlt.engine.hooks.anchor_selection import write_anchors
 from mmlt.engine.options import CfgOptions
 from mmlt.engine.stages import resolve_placeholders
@@ -56,12 +56,9 @@ def write_csv(path: str, classes, sentences, scores) -> None:
 
 
 def run(args) -> None:
-    for path in (args.config, args.checkpoint):
-        if path is not None and not osp.isfile(path):
-            raise InputError(f"'{path}' does not exist: give the config of a CVLP training and its checkpoint.")
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
+    if args.checkpoint and not osp.isfile(args.checkpoint):
+        raise InputError(f"The checkpoint '{args.checkpoint}' does not exist: give that of the CVLP training.")
     cfg.setdefault('work_dir', osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0]))
     resolve_placeholders(cfg)
     MMLogger.get_current_instance().setLevel('WARNING')  # initialisation is told tensor by tensor

@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
+from mmlt.engine.configs import change_config, read_config
 from mmlt.engine.options import CfgOptions
 from mmlt.errors import InputError
 from mmlt.utils import leave_together
@@ -49,10 +50,9 @@ def parse_args(argv=None):
 
 
 def load_config(args) -> Config:
-    for path in (args.config, args.checkpoint):
-        if path is not None and not path.startswith(('http:', 'https:')) and not osp.isfile(path):
-            raise InputError(f"'{path}' does not exist: give a config and a checkpoint file.")
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
+    if args.checkpoint and '://' not in args.checkpoint and not osp.isfile(args.checkpoint):
+        raise InputError(f"The checkpoint '{args.checkpoint}' does not exist: give one of the work directory.")
     cfg.launcher = args.launcher
     if args.work_dir:
         cfg.work_dir = args.work_dir
@@ -89,8 +89,7 @@ def load_config(args) -> Config:
     )
     loader.update(deepcopy(cfg.test_dataloader))
     cfg.test_dataloader = loader
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    change_config(cfg, args.cfg_options)
     return cfg
 
 

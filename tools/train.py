@@ -19,6 +19,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
+from mmlt.engine.configs import read_config
 from mmlt.engine.options import CfgOptions
 from mmlt.engine.stages import RunRecord, Stage, plan
 from mmlt.errors import InputError
@@ -61,11 +62,7 @@ def parse_args(argv=None):
 
 
 def load_config(args) -> Config:
-    if not osp.isfile(args.config):
-        raise InputError(f"The config '{args.config}' does not exist; those of mmlt are under configs/.")
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif not cfg.get('work_dir'):

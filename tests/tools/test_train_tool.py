@@ -151,6 +151,7 @@ def test_adapter_of_another_width_is_named(two_stages, train_tool):
     [
         (['a.py', '--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None'], 'for which batch size'),
         (['missing.py'], r"config 'missing\.py' does not exist"),
+        (['broken.py'], r"config 'broken\.py' could not be read \(SyntaxError"),
         (['b.py', '--cfg-options', 'stages.phase_a.config=none.py'], r"config of stage 'phase_a', 'none\.py'"),
         (['a.py', '--cfg-options', 'model.backbone.model=RN5000'], "no model 'RN5000'"),
         (['a.py', '--cfg-options', 'model.backbone.pretrained=/no/such.pt'], r"'/no/such\.pt'.*does not exist"),
@@ -158,6 +159,7 @@ def test_adapter_of_another_width_is_named(two_stages, train_tool):
     ],
 )
 def test_bad_input_ends_in_one_sentence(two_stages, train_tool, arguments, sentence):
+    Path('broken.py').write_text('model = dict(')
     with pytest.raises(SystemExit, match=sentence) as stop:
         train_tool.main(arguments)
     assert str(stop.value).startswith('mmlt: ')

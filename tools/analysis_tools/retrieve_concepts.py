@@ -23,6 +23,7 @@ from torch import Tensor, nn
 sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
 from mmlt.engine import compute_features
+from mmlt.engine.configs import read_config
 from mmlt.engine.options import CfgOptions
 from mmlt.engine.stages import resolve_placeholders, starting_checkpoint
 from mmlt.errors import InputError
@@ -51,11 +52,7 @@ def parse_args(argv=None):
 
 
 def load_config(path: str, options: dict | None) -> Config:
-    if not osp.isfile(path):
-        raise InputError(f"The config '{path}' does not exist; those of mmlt are under configs/.")
-    cfg = Config.fromfile(path)
-    if options:
-        cfg.merge_from_dict(deepcopy(options))
+    cfg = read_config(path, deepcopy(options))
     if not cfg.get('work_dir'):
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(path))[0])
     return cfg

@@ -1,0 +1,49 @@
+"""What the documentation says to type is what the tools understand."""
+
+import importlib.util
+import re
+import shlex
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parent.parent.parent
+PAGES = [REPO / 'README.md', REPO / 'CONTRIBUTING.md', *REPO.glob('docs/*.md'), *REPO.glob('configs/*/README.md')]
+COMMANDS = sorted(
+    {
+        (str(page.relative_to(REPO)), line.strip())
+        for page in PAGES
+        for line in page.read_text().splitlines()
+        if re.match(r'\s*python tools/\S+\.py ', line)
+    }
+)
+
+
+@cache
+def tool(path: str):
+    spec = importlib.util.spec_from_file_location(f'documented_{Path(path).stem}', REPO / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize('page', sorted({page for page, _ in COMMANDS}))
+def test_commands_are_understood(page, monkeypatch, capsys):
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.syspath_prepend(str(REPO / 'tools/benchmarks'))
+    for line in (line for own, line in COMMANDS if own == page):
+        _, path, *arguments = shlex.split(line, comments=True)
+        monkeypatch.setattr(sys, 'argv', [path, *arguments])  # benchmarks read it themselves
+        try:
+            args = tool(path).parse_args(*([arguments] if 'benchmarks' not in path else []))
+        except SystemExit:
+            pytest.fail(f'{line}: {capsys.readouterr().err.splitlines()[-1]}')
+        for value in vars(args).values():
+            if isinstance(value, str) and value.startswith('configs/'):
+                assert (REPO / value).is_file(), line
+
+
+def test_all_pages_have_commands():
+    assert len(COMMANDS) > 150 and {'README.md', 'docs/datasets.md', 'docs/deploy.md'} <= {page for page, _ in COMMANDS}
