@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from mmengine.evaluator import BaseMetric
 
-from mmlt.datasets.long_tail import count_classes, dataset_positives
+from mmlt.datasets.long_tail import dataset_positives
 from mmlt.errors import InputError
-from mmlt.evaluation.functional import SHOTS, get_protocol, shot_average_precision, shot_groups
-from mmlt.evaluation.shot_metric import train_dataset_of_running_config
+from mmlt.evaluation.functional import shot_average_precision
+from mmlt.evaluation.shot_metric import ShotMetric
 from mmlt.registry import METRICS
 
 
 @METRICS.register_module()
-class ShotMAP(BaseMetric):
+class ShotMAP(ShotMetric):
     """Mean average precision of many-, medium- and few-shot classes of a multi-label dataset.
 
-    The training counts, images that have the class, come by themselves, as
-    :class:`ShotAccuracy` gets them. Average precision is the area under the
+    The training counts, images that have the class, come by themselves, see
+    :class:`ShotMetric`. Average precision is the area under the
     precision-recall curve without interpolation, equal scores counted
     together, as in torchmetrics and scikit-learn.
 
@@ -41,7 +40,7 @@ class ShotMAP(BaseMetric):
             there are classes; a sample without scores.
     """
 
-    default_prefix = 'shot'
+    measure = 'ap'
 
     def __init__(
         self,
@@ -50,11 +49,12 @@ class ShotMAP(BaseMetric):
         collect_device: str = 'cpu',
         prefix: str | None = None,
     ):
-        super().__init__(collect_device=collect_device, prefix=prefix)
-        get_protocol(protocol)
-        self.protocol = protocol
-        self.class_counts = None if class_counts is None else np.asarray(class_counts)
-        self.report: dict = {}
+        super().__init__(protocol, class_counts, collect_device, prefix)
+
+    @staticmethod
+    def labels_of(dataset) -> np.ndarray:
+        """Labels of all images, one after the other."""
+        return dataset_positives(dataset)[1]
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep scores and labels of every sample of a batch.
@@ -85,39 +85,8 @@ class ShotMAP(BaseMetric):
             dict[str, float]: See the class.
         """
         targets, scores = (np.stack([r[i] for r in results]) for i in (0, 1))
-        counts = self._counts()
-        classes = (self.dataset_meta or {}).get('classes')
-        for number, whose in ((scores.shape[1], 'the model predicts'), (classes and len(classes), 'the dataset has')):
-            if number and number != len(counts):
-                raise InputError(
-                    f'ShotMAP knows training counts of {len(counts)} classes, but {whose} {number} classes, not '
-                    f'{len(counts)}: train and test datasets and the model must have the same classes.'
-                )
+        counts = self.counts(scores.shape[1])
         metrics = shot_average_precision(targets, scores, counts, self.protocol)
         precision = metrics.pop('per_class')
-        groups = shot_groups(counts, get_protocol(self.protocol))
-        self.report = {
-            'protocol': self.protocol,
-            'num_samples': len(targets),
-            'measure': 'ap',
-            'metrics': metrics,
-            'classes_per_shot': {shot: int((groups == i).sum()) for i, shot in enumerate(SHOTS)},
-            'per_class': [
-                {'class': str(name), 'train_images': int(n), 'shot': SHOTS[g], 'ap': None if np.isnan(p) else float(p)}
-                for name, n, g, p in zip(classes or range(len(counts)), counts, groups, precision)
-            ],
-        }
+        self.set_report(metrics, len(targets), counts, precision)
         return metrics
-
-    def _counts(self) -> np.ndarray:
-        if self.class_counts is None:
-            known = (self.dataset_meta or {}).get('class_counts')
-            self.class_counts = np.asarray(known if known is not None else _positives_of_running_config())
-        return self.class_counts
-
-
-def _positives_of_running_config() -> list[int]:
-    """Count the labels of the train dataset of the config that runs now."""
-    dataset = train_dataset_of_running_config('ShotMAP')
-    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-    return count_classes(dataset_positives(dataset)[1], classes, type(dataset).__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,14 +24,117 @@ from mmlt.evaluation.functional import (
 from mmlt.registry import METRICS
 
 
-@METRICS.register_module()
-class ShotAccuracy(BaseMetric):
-    """Top-1 accuracy of many-, medium- and few-shot classes.
+class ShotMetric(BaseMetric):
+    """A metric by many-, medium- and few-shot classes.
 
     The training counts that split the classes come by themselves: from
     ``class_counts`` of the dataset's metainfo (mmlt's datasets have it on
     every split), otherwise from the labels of the running config's train
-    dataset. So a foreign config needs no more than this metric.
+    dataset. So a foreign config needs no more than the metric.
+
+    Args:
+        protocol (str): Where many, medium and few begin.
+        class_counts (Sequence[int], optional): Training images of every class
+            where neither dataset nor config can tell. Defaults to None.
+        collect_device (str): Defaults to 'cpu'.
+        prefix (str, optional): Defaults to None, 'shot'.
+
+    Raises:
+        InputError: Unknown protocol; counts not to be had, or not as many as
+            there are classes.
+    """
+
+    default_prefix = 'shot'
+    measure: str  # what the report has of every class
+
+    def __init__(
+        self,
+        protocol: str,
+        class_counts: Sequence[int] | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ):
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        get_protocol(protocol)
+        self.protocol = protocol
+        self.class_counts = None if class_counts is None else np.asarray(class_counts)
+        self.report: dict = {}
+
+    @staticmethod
+    @abstractmethod
+    def labels_of(dataset) -> np.ndarray:
+        """Labels of a train dataset, one for every time that an image counts for a class."""
+
+    def counts(self, num_scores: int) -> np.ndarray:
+        """Training images of every class, (C, ), after a check of C against the model and the dataset.
+
+        Args:
+            num_scores (int): Classes that the model predicts, 0 if it does not
+                tell.
+        """
+        if self.class_counts is None:
+            known = (self.dataset_meta or {}).get('class_counts')
+            self.class_counts = np.asarray(known if known is not None else self._counts_of_running_config())
+        counts, classes = self.class_counts, (self.dataset_meta or {}).get('classes')
+        for number, whose in ((num_scores, 'the model predicts'), (classes and len(classes), 'the dataset has')):
+            if number and number != len(counts):
+                raise InputError(
+                    f'{type(self).__name__} knows training counts of {len(counts)} classes, but {whose} {number} '
+                    f'classes, not {len(counts)}: train and test datasets and the model must have the same classes.'
+                )
+        return counts
+
+    def set_report(self, metrics: dict[str, float], num_samples: int, counts: np.ndarray, figures: np.ndarray) -> None:
+        """Put together :attr:`report`.
+
+        Args:
+            metrics (dict[str, float]): The result.
+            num_samples (int): Test images.
+            counts (np.ndarray): Training images of every class, (C, ).
+            figures (np.ndarray): The measure of every class in percent, (C, ),
+                NaN where it has none.
+        """
+        groups = shot_groups(counts, get_protocol(self.protocol))
+        names = (self.dataset_meta or {}).get('classes') or range(len(counts))
+        self.report = {
+            'protocol': self.protocol,
+            'num_samples': num_samples,
+            'measure': self.measure,
+            'metrics': metrics,
+            'classes_per_shot': {shot: int((groups == i).sum()) for i, shot in enumerate(SHOTS)},
+            'per_class': [
+                {
+                    'class': str(name),
+                    'train_images': int(n),
+                    'shot': SHOTS[g],
+                    self.measure: None if np.isnan(x) else float(x),
+                }
+                for name, n, g, x in zip(names, counts, groups, figures)
+            ],
+        }
+
+    def _counts_of_running_config(self) -> list[int]:
+        """Count the labels of the train dataset of the config that runs now."""
+        text = MessageHub.get_current_instance().runtime_info.get('cfg')
+        dataset_cfg = None
+        if text is not None:
+            loader = Config.fromstring(text, '.py').get('train_dataloader')
+            dataset_cfg = loader and loader.get('dataset')
+        if dataset_cfg is None:
+            raise InputError(
+                f'{type(self).__name__} does not know how many training images the classes have: give '
+                'class_counts=[...] to the metric, or have a train_dataloader in the config.'
+            )
+        dataset = ROOT_DATASETS.build(dataset_cfg)
+        classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+        return count_classes(self.labels_of(dataset), classes, type(dataset).__name__)
+
+
+@METRICS.register_module()
+class ShotAccuracy(ShotMetric):
+    """Top-1 accuracy of many-, medium- and few-shot classes.
+
+    The training counts come by themselves, see :class:`ShotMetric`.
 
     The keys of the result are ``shot/all``, ``shot/many``, ``shot/medium``,
     ``shot/few``, ``shot/balanced`` (mean over classes), ``shot/worst_class``,
@@ -54,7 +158,8 @@ class ShotAccuracy(BaseMetric):
             there are classes.
     """
 
-    default_prefix = 'shot'
+    measure = 'accuracy'
+    labels_of = staticmethod(dataset_labels)
 
     def __init__(
         self,
@@ -63,11 +168,7 @@ class ShotAccuracy(BaseMetric):
         collect_device: str = 'cpu',
         prefix: str | None = None,
     ):
-        super().__init__(collect_device=collect_device, prefix=prefix)
-        get_protocol(protocol)
-        self.protocol = protocol
-        self.class_counts = None if class_counts is None else np.asarray(class_counts)
-        self.report: dict = {}
+        super().__init__(protocol, class_counts, collect_device, prefix)
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep label, prediction, confidence and the true class's probability of every sample of a batch.
@@ -101,15 +202,7 @@ class ShotAccuracy(BaseMetric):
         labels = np.array([r[0] for r in results])
         predictions = np.array([r[1] for r in results])
         confidence = np.array([r[2] for r in results])
-        counts = self._counts()
-        classes = (self.dataset_meta or {}).get('classes')
-        num_scores = results[0][3]
-        for number, whose in ((num_scores, 'the model predicts'), (classes and len(classes), 'the dataset has')):
-            if number and number != len(counts):
-                raise InputError(
-                    f'ShotAccuracy knows training counts of {len(counts)} classes, but {whose} {number} classes, not '
-                    f'{len(counts)}: train and test datasets and the model must have the same classes.'
-                )
+        counts = self.counts(results[0][3])
         if (top := int(max(labels.max(), predictions.max()))) >= len(counts):
             raise InputError(
                 f'ShotAccuracy knows training counts of {len(counts)} classes, but the model predicts {top + 1} or '
@@ -120,59 +213,5 @@ class ShotAccuracy(BaseMetric):
         if not np.isnan(confidence).any():
             metrics['ece'] = expected_calibration_error(confidence, labels == predictions)
             metrics['nll'] = negative_log_likelihood(np.array([r[4] for r in results]))
-
-        groups = shot_groups(counts, get_protocol(self.protocol))
-        self.report = {
-            'protocol': self.protocol,
-            'num_samples': len(labels),
-            'metrics': metrics,
-            'classes_per_shot': {shot: int((groups == i).sum()) for i, shot in enumerate(SHOTS)},
-            'per_class': [
-                {
-                    'class': str(name),
-                    'train_images': int(n),
-                    'shot': SHOTS[g],
-                    'accuracy': None if np.isnan(a) else float(a),
-                }
-                for name, n, g, a in zip(classes or range(len(counts)), counts, groups, accuracy)
-            ],
-        }
+        self.set_report(metrics, len(labels), counts, accuracy)
         return metrics
-
-    def _counts(self) -> np.ndarray:
-        if self.class_counts is None:
-            known = (self.dataset_meta or {}).get('class_counts')
-            self.class_counts = np.asarray(known if known is not None else _counts_of_running_config())
-        return self.class_counts
-
-
-def train_dataset_of_running_config(metric: str):
-    """Build the train dataset of the config that runs now.
-
-    Args:
-        metric (str): Who asks; named in an error.
-
-    Returns:
-        Dataset: As the config has it.
-
-    Raises:
-        InputError: No config runs, or it has no train dataset.
-    """
-    text = MessageHub.get_current_instance().runtime_info.get('cfg')
-    dataset_cfg = None
-    if text is not None:
-        loader = Config.fromstring(text, '.py').get('train_dataloader')
-        dataset_cfg = loader and loader.get('dataset')
-    if dataset_cfg is None:
-        raise InputError(
-            f'{metric} does not know how many training images the classes have: give class_counts=[...] to the '
-            'metric, or have a train_dataloader in the config.'
-        )
-    return ROOT_DATASETS.build(dataset_cfg)
-
-
-def _counts_of_running_config() -> list[int]:
-    """Count the labels of the train dataset of the config that runs now."""
-    dataset = train_dataset_of_running_config('ShotAccuracy')
-    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-    return count_classes(dataset_labels(dataset), classes, type(dataset).__name__)

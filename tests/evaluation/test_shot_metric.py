@@ -147,7 +147,7 @@ def test_report():
     result = run(metric, labels, scores)
     report = json.loads(json.dumps(metric.report, allow_nan=False))
     assert report == metric.report
-    assert list(report) == ['protocol', 'num_samples', 'metrics', 'classes_per_shot', 'per_class']
+    assert list(report) == ['protocol', 'num_samples', 'measure', 'metrics', 'classes_per_shot', 'per_class']
     assert report['protocol'] == 'lpt'
     assert report['num_samples'] == 240
     assert {f'shot/{k}': v for k, v in report['metrics'].items()} == result
