@@ -14,12 +14,14 @@ from .hooks import (
 )
 from .optim import BFloat16OptimWrapper
 from .runner import Runner
+from .schedule import EpochCosineLR, cosine_by_epoch
 
 __all__ = [
     'AnchorSelectionHook',
     'BFloat16OptimWrapper',
     'CheckpointGuardHook',
     'ClassInfoHook',
+    'EpochCosineLR',
     'EpochHook',
     'ExportOpenCLIPHook',
     'FeatureCacheHook',
@@ -30,4 +32,5 @@ __all__ = [
     'Runner',
     'ShotReportHook',
     'compute_features',
+    'cosine_by_epoch',
 ]
