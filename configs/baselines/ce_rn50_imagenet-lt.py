@@ -3,7 +3,7 @@
 _base_ = [
     '../_base_/models/clip_rn50.py',
     '../_base_/datasets/imagenet-lt_vlltr.py',
-    '../_base_/schedules/vlltr_lgr.py',
+    '../_base_/schedules/vlltr_lgr_paper.py',
     '../_base_/default_runtime.py',
 ]
 

@@ -3,7 +3,7 @@
 _base_ = [
     '../_base_/models/clip_vit-b16.py',
     '../_base_/datasets/inat18_vlltr.py',
-    '../_base_/schedules/vlltr_lgr_inat18.py',
+    '../_base_/schedules/vlltr_lgr_inat18_paper.py',
     '../_base_/default_runtime.py',
 ]
 

@@ -2,7 +2,13 @@
 _base_ = './vlltr_rn50_imagenet-lt.py'
 
 stages = dict(cvlp=dict(load_from='backbone'))
-model = dict(head=dict(type='mmlt.AnchorKNNHead'))
+model = dict(
+    head=dict(
+        _delete_=True,
+        type='mmlt.AnchorKNNHead',
+        num_classes=1000,
+        in_channels=1024,
+        anchors='{stage:cvlp}/anchors.safetensors'))
 
 # Nothing is trained here.
 train_cfg = None

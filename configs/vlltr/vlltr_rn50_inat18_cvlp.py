@@ -6,5 +6,6 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
+model = dict(backbone=dict(norm_eval=False))  # train mode, on iNaturalist only
 train_dataloader = dict(batch_size=256)
 default_hooks = dict(anchors=dict(type='mmlt.AnchorSelectionHook', num_anchors=64))

@@ -7,4 +7,5 @@ _base_ = [
 ]
 
 stages = dict(cvlp=dict(config='vlltr_rn50_places-lt_cvlp.py', load_from=True))
-model = dict(head=dict(num_classes=365))
+model = dict(head=dict(num_classes=365), data_preprocessor=dict(num_classes=365))
+optim_wrapper = dict(optimizer=dict(lr=1e-4))

@@ -7,4 +7,8 @@ _base_ = [
 ]
 
 stages = dict(cvlp=dict(config='vlltr_vit-b16-384_inat18_cvlp.py', load_from=True))
-model = dict(backbone=dict(image_size=384), head=dict(num_classes=8142))
+# On iNaturalist the image tower is trained, in eval mode, and the norm of G has no gradient.
+model = dict(
+    backbone=dict(image_size=384, frozen=False),
+    head=dict(num_classes=8142, detach_norm=True, fusion=0.7),
+    data_preprocessor=dict(num_classes=8142))

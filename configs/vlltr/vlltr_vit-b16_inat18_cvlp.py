@@ -6,5 +6,8 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-train_dataloader = dict(batch_size=256)
+model = dict(backbone=dict(norm_eval=False))  # train mode, on iNaturalist only
+train_dataloader = dict(batch_size=128)
+optim_wrapper = dict(optimizer=dict(lr=3.5e-4))
+auto_scale_lr = dict(base_batch_size=1024)
 default_hooks = dict(anchors=dict(type='mmlt.AnchorSelectionHook', num_anchors=64))

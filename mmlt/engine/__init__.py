@@ -12,7 +12,7 @@ from .hooks import (
     ProgressBarHook,
     ShotReportHook,
 )
-from .optim import BFloat16OptimWrapper
+from .optim import BFloat16OptimWrapper, RatesOptimWrapperConstructor
 from .runner import Runner
 from .schedule import EpochCosineLR, cosine_by_epoch
 
@@ -29,6 +29,7 @@ __all__ = [
     'MOREHook',
     'FitHeadHook',
     'ProgressBarHook',
+    'RatesOptimWrapperConstructor',
     'Runner',
     'ShotReportHook',
     'compute_features',

@@ -232,7 +232,7 @@ def vlltr_configs(setup: Setup) -> dict[str, tuple[str, dict]]:
     scratch = setup.scratch
     model = dict(backbone=setup.backbone, text=setup.text, teacher=setup.teacher, **setup.preprocessor)
     first = dict(
-        _base_=setup.bases('cvlp_clip_rn50', 'vlltr_cvlp'),
+        _base_=setup.bases('cvlp_clip_rn50_paper', 'vlltr_cvlp_paper'),
         model={**model, **(dict(ratio=1) if scratch else {})},
         **_sampler('mmlt.SquareRootSampler'),
         **setup.schedule(5e-4 if scratch else 1e-5),
@@ -240,7 +240,7 @@ def vlltr_configs(setup: Setup) -> dict[str, tuple[str, dict]]:
     first['default_hooks']['anchors'] = dict(type='mmlt.AnchorSelectionHook', num_anchors=64)
     tower = {**setup.backbone, 'pretrained': None, **({} if scratch else dict(frozen=True))}
     second = dict(
-        _base_=setup.bases('lgr_clip_rn50', 'vlltr_lgr'),
+        _base_=setup.bases('lgr_clip_rn50_paper', 'vlltr_lgr_paper'),
         stages=dict(cvlp=dict(config=f'vlltr_{setup.name}_cvlp.py', load_from=True)),
         model=dict(
             backbone=tower,
@@ -291,7 +291,7 @@ def ce_configs(setup: Setup) -> dict[str, tuple[str, dict]]:
     head = dict(_delete_=True, type='LinearClsHead', num_classes=setup.num_classes, in_channels=setup.embed_dim)
     slow_tower = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.01))))
     config = dict(
-        _base_=setup.bases('clip_rn50', 'tiny' if scratch else 'vlltr_lgr'),
+        _base_=setup.bases('clip_rn50', 'tiny' if scratch else 'vlltr_lgr_paper'),
         model=dict(backbone=setup.backbone, head=head, **setup.preprocessor),
         **setup.schedule(1e-3, **({} if scratch else slow_tower)),
     )

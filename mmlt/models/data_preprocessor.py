@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mmpretrain.models.utils import ClsDataPreprocessor
 
+from mmlt.errors import InputError
 from mmlt.registry import MODELS
 
 # CLIP's own statistics, open_clip.OPENAI_DATASET_MEAN / STD, in units of 0..255.
@@ -22,6 +23,9 @@ class CLIPDataPreprocessor(ClsDataPreprocessor):
         std (Sequence[float]): Standard deviation. Defaults to CLIP's.
         to_rgb (bool): Whether images come as BGR. Defaults to True.
         **kwargs: See ``ClsDataPreprocessor``.
+
+    Raises:
+        InputError: Batch augmentations on cached features.
     """
 
     def __init__(
@@ -33,5 +37,11 @@ class CLIPDataPreprocessor(ClsDataPreprocessor):
         """Normalise images of shape (N, 3, H, W); return features of shape (N, D) as they are."""
         inputs = data['inputs']
         if hasattr(inputs, 'ndim') and inputs.ndim == 2:
+            if training and self.batch_augments is not None:
+                raise InputError(
+                    'Cached features cannot be mixed as images are (data_preprocessor.batch_augments): train on images '
+                    'with default_hooks.feature_cache=None, or without mixing with '
+                    'model.data_preprocessor.batch_augments=None.'
+                )
             return data
         return super().forward(data, training)

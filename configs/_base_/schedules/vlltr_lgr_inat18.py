@@ -1,4 +1,4 @@
-# VL-LTR stage 2 on iNaturalist: lr 2e-5, 360 epochs.
+# VL-LTR stage 2 on iNaturalist as published: lr 2e-5, 360 epochs.
 _base_ = './vlltr_lgr.py'
 
 max_epochs = 360

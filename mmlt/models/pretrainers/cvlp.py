@@ -88,7 +88,8 @@ class CVLP(ContrastivePretrainer):
             starts; None leaves that of the weights (0.01 for OpenAI's CLIP,
             which the published code loads). Defaults to 0.07.
         teacher_temperature (float | str): Of the teacher's similarities;
-            'shared' is the learned tau, as Eq. 3 has it, without gradient.
+            'shared' is the learned tau, as Eq. 3 has it, without gradient;
+            'own' is that of the teacher's weights, as in the published code.
             Defaults to 'shared'.
         loss (dict): Defaults to ``dict(type='mmlt.CCLLoss')``.
         distill_loss (dict): Defaults to
@@ -138,6 +139,11 @@ class CVLP(ContrastivePretrainer):
             raise InputError(
                 f"CVLP: the teacher '{teacher['model']}' has another tokenizer or context length than the student: "
                 'take a teacher of the same kind of text tower.'
+            )
+        if isinstance(teacher_temperature, str) and teacher_temperature not in ('shared', 'own'):
+            raise InputError(
+                f"CVLP: teacher_temperature is '{teacher_temperature}'; give 'shared' (the learned one), 'own' (that "
+                "of the teacher's weights) or a number."
             )
         self.ratio, self.init_temperature, self.teacher_temperature = ratio, init_temperature, teacher_temperature
         self.seed = torch.initial_seed() if seed is None else seed
@@ -221,13 +227,19 @@ class CVLP(ContrastivePretrainer):
         if self.teacher is not None:
             if self.teacher.sentences is None:
                 self.teacher.encode_corpus(self.table, inputs.device)
-            teacher_scale = scale if self.teacher_temperature == 'shared' else 1 / self.teacher_temperature
             losses['loss_distill'] = (1 - self.ratio) * self.distill_loss(
                 image,
                 text,
                 self.teacher.encode(inputs),
                 self.teacher.sentences[rows].to(inputs.device),
                 scale,
-                teacher_scale,
+                self._teacher_scale(scale),
             )
         return dict(**losses, logit_scale=scale.detach())
+
+    def _teacher_scale(self, shared: Tensor) -> Tensor | float:
+        if self.teacher_temperature == 'shared':
+            return shared
+        if self.teacher_temperature == 'own':
+            return self.teacher.text.logit_scale
+        return 1 / self.teacher_temperature
