@@ -64,7 +64,7 @@ class RatesOptimWrapperConstructor:
         ...     constructor='mmlt.RatesOptimWrapperConstructor',
         ...     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
         ...     paramwise_cfg=dict(rates=[dict(names=['1.'], lr=1e-6)])))
-        >>> [(g['lr'], g['weight_decay'], len(g['params'])) for g in wrapper.param_groups]
+        >>> [(g['lr'], g['weight_decay'], len(g['params'])) for g in wrapper.optimizer.param_groups]
         [(0.001, 0.05, 1), (0.001, 0.0, 1), (1e-06, 0.05, 1), (1e-06, 0.0, 1)]
     """
 

@@ -230,6 +230,22 @@ def test_published_form_and_fixed_teacher_temperature(make, clip_file, teacher_f
     assert losses['loss_distill'].item() == pytest.approx(distill.item() / 4, rel=1e-4)
 
 
+def test_the_teachers_own_temperature(make, teacher_file):
+    """As in the published code, also where the learned one has moved away from it."""
+    own, fixed = make(teacher_temperature='own'), make(teacher_temperature=1 / 33.0)
+    with torch.no_grad():
+        own.teacher.text.clip.logit_scale.fill_(math.log(33.0))
+    images = torch.randn(6, 3, 32, 32)
+    found, expected = (m(images, samples(), mode='loss')['loss_distill'].item() for m in (own, fixed))
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert found != pytest.approx(make()(images, samples(), mode='loss')['loss_distill'].item(), rel=1e-3)
+
+
+def test_an_unknown_temperature_is_refused(make):
+    with pytest.raises(InputError, match="'owned'"):
+        make(teacher_temperature='owned')
+
+
 # The teacher
 
 
