@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
+from mmengine.logging import print_log
 from mmengine.optim import _ParamScheduler
 
 from mmlt.errors import InputError
@@ -57,7 +59,7 @@ class EpochCosineLR(_ParamScheduler):
         **kwargs: See MMEngine's schedulers.
 
     Raises:
-        InputError: ``by_epoch=False``; a warm-up as long as the training.
+        InputError: ``by_epoch=False``; a negative warm-up.
     """
 
     def __init__(
@@ -77,10 +79,16 @@ class EpochCosineLR(_ParamScheduler):
                 'EpochCosineLR changes the rate once an epoch: leave out by_epoch=False, or take CosineAnnealingLR '
                 'with convert_to_iter_based=True.'
             )
-        if not 0 <= warmup_epochs < end:
+        if warmup_epochs < 0:
             raise InputError(
-                f'EpochCosineLR: warmup_epochs is {warmup_epochs}, but the training has {end} epochs: give fewer, '
-                '0 for none (--cfg-options param_scheduler.0.warmup_epochs=0).'
+                f'EpochCosineLR: warmup_epochs is {warmup_epochs}; give 0 for none, or a number of epochs.'
+            )
+        if warmup_epochs >= end:
+            print_log(
+                f'The warm-up of {warmup_epochs} epochs is as long as the training of {end}, which never reaches its '
+                'learning rate: shorten it with --cfg-options param_scheduler.0.warmup_epochs=...',
+                logger='current',
+                level=logging.WARNING,
             )
         self.lag, self.eta_min, self.warmup_epochs, self.warmup_lr = lag, eta_min, warmup_epochs, warmup_lr
         super().__init__(optimizer, 'lr', end=end, by_epoch=True, **kwargs)

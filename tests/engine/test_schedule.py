@@ -74,9 +74,17 @@ def test_resumes():
 
 
 @pytest.mark.parametrize(
-    ('wrong', 'word'), [(dict(by_epoch=False), 'by_epoch'), (dict(warmup_epochs=6), 'warmup_epochs')]
+    ('wrong', 'word'), [(dict(by_epoch=False), 'by_epoch'), (dict(warmup_epochs=-1), 'warmup_epochs')]
 )
 def test_bad_settings(wrong, word):
     """One sentence that names the setting."""
     with pytest.raises(InputError, match=word):
         rates(6, **wrong)
+
+
+def test_a_warm_up_as_long_as_the_training_is_told(monkeypatch):
+    told = []
+    monkeypatch.setattr('mmlt.engine.schedule.print_log', lambda message, **kwargs: told.append(message))
+    seen, *_ = rates(3, warmup_epochs=5)
+    assert [r for (r,) in seen] == pytest.approx([1e-6, 1e-6 + (1 - 1e-6) / 5, 1e-6 + 2 * (1 - 1e-6) / 5])
+    assert len(told) == 1 and 'warmup_epochs' in told[0]
