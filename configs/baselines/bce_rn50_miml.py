@@ -7,3 +7,8 @@ _base_ = [
 ]
 
 model = dict(head=dict(num_classes=5, loss=dict(loss_weight=1 / 5)))
+# An epoch, which has at most 62 iterations.
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1 / 3, by_epoch=True, end=1, convert_to_iter_based=True),
+    dict(type='MultiStepLR', milestones=[5, 7], by_epoch=True),
+]

@@ -241,6 +241,8 @@ def small(num_classes=3, **kwargs):
 def fake_runner(model, max_iters=10, metainfo=None, labels=(0, 0, 1, 2), iteration=0, **cfg):
     return SimpleNamespace(
         model=model,
+        hooks=[],
+        work_dir='.',
         max_iters=max_iters,
         iter=iteration,
         cfg=cfg,

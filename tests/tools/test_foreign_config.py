@@ -55,6 +55,7 @@ def test_foreign_config_is_wrapped_by_more(foreign):
         """
 _base_ = 'foreign.py'
 model = dict(_delete_=True, type='mmlt.MORE', classifier={{_base_.model}})
+optim_wrapper = dict(clip_grad=dict(max_norm=5))
 custom_hooks = [dict(type='mmlt.MOREHook', interval=1)]
 """
     )

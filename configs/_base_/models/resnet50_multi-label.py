@@ -17,6 +17,6 @@ model = dict(
         type='MultiLabelLinearClsHead',
         num_classes=20,
         in_channels=2048,
-        # MMPretrain's BCE and ASL are sums over classes; the learning rate is for means.
+        # A mean over classes, as DB's, for which the learning rate is; MMPretrain's BCE and ASL are sums.
         loss=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1 / 20)),
     data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True))

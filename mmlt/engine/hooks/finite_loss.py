@@ -2,34 +2,133 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import NoReturn
+
 import torch
+from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
+from torch import Tensor
 
 from mmlt.errors import InputError
+from mmlt.models import MORE
 from mmlt.registry import HOOKS
+from mmlt.utils import unwrap
 
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Stop the training at the first loss that is NaN or infinite.
+    """Stop the training at the first loss that is NaN or infinite, in all processes.
 
     The message names the iteration and the last checkpoint, which is kept.
 
     Raises:
-        InputError: The loss is not finite.
+        InputError: A loss is not finite.
     """
 
     priority = 'ABOVE_NORMAL'
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        """Look at the loss of this iteration."""
-        loss = (outputs or {}).get('loss')
-        if loss is None or torch.isfinite(loss).all():
-            return
-        last = runner.message_hub.get_info('last_ckpt') if 'last_ckpt' in runner.message_hub.runtime_info else None
-        kept = f'the last checkpoint is {last}' if last else 'no checkpoint was written yet'
-        raise InputError(
-            f'The loss became {loss.item()} at iteration {runner.iter + 1} (epoch {runner.epoch + 1}); training '
-            f'stops, {kept}. A smaller learning rate, gradient clipping (optim_wrapper.clip_grad) or full precision '
-            'instead of --amp usually help.'
+        """Look at the losses of this iteration."""
+        check_losses(runner, outputs)
+
+
+def check_losses(runner, outputs: dict | None) -> None:
+    """Stop if a loss of this iteration, in any process, is not finite.
+
+    Args:
+        runner (Runner): The runner, within an iteration.
+        outputs (dict, optional): What the training step returned. All that has
+            'loss' in its name is looked at: where a head names its loss 'loss',
+            MMEngine's total of that name is lost.
+
+    Raises:
+        InputError: A loss is not finite.
+    """
+    # RuntimeInfoHook has just read the same numbers: nothing is waited for here.
+    losses = {k: torch.as_tensor(v).item() for k, v in (outputs or {}).items() if 'loss' in k}
+    wrong = {k: v for k, v in losses.items() if not math.isfinite(v)}
+    if not in_any_process(bool(wrong)):
+        return
+    names = {'loss': 'the loss', 'loss_more': "MORE's penalty (loss_more)"}
+    found = ' and '.join(f'{names.get(k, f"the loss {k}")} became {v}' for k, v in wrong.items())
+    stop(runner, found or 'a loss of another process became NaN or infinite', runner.iter + 1)
+
+
+def check_weights(runner, iteration: int) -> None:
+    """Stop if a weight or running statistic, in any process, is not finite.
+
+    Args:
+        runner (Runner): The runner.
+        iteration (int): Iterations done.
+
+    Raises:
+        InputError: A weight is not finite.
+    """
+    name = not_finite(unwrap(runner.model).state_dict())
+    if in_any_process(name is not None):
+        stop(runner, f'the weights became NaN or infinite ({name or "those of another process"})', iteration)
+
+
+def not_finite(state: Mapping[str, Tensor]) -> str | None:
+    """Name of the first tensor with a NaN or an infinite number, or None; waits for the device once.
+
+    Args:
+        state (Mapping[str, Tensor]): Tensors of one device by name.
+    """
+    floats = {k: v for k, v in state.items() if torch.is_tensor(v) and v.is_floating_point()}
+    if not floats:
+        return None
+    finite = torch.stack([v.isfinite().all() for v in floats.values()]).tolist()
+    return next((name for name, fine in zip(floats, finite) if not fine), None)
+
+
+def in_any_process(flag: bool) -> bool:
+    """Whether the flag is set in any process, so that all of them stop together."""
+    if get_world_size() == 1:
+        return flag
+    flags = torch.tensor(float(flag))
+    all_reduce(flags, 'max')
+    return bool(flags)
+
+
+def stop(runner, found: str, iteration: int) -> NoReturn:
+    """End a diverged training with a sentence.
+
+    Args:
+        runner (Runner): The runner.
+        found (str): What is not finite.
+        iteration (int): Iterations done.
+
+    Raises:
+        InputError: Always.
+    """
+    last = runner.message_hub.get_info('last_ckpt') if 'last_ckpt' in runner.message_hub.runtime_info else None
+    kept = f'the last checkpoint is {last}' if last else 'no checkpoint was written yet'
+    raise InputError(
+        f'{found[0].upper()}{found[1:]} at iteration {iteration} (epoch {runner.epoch + 1}); training stops, {kept}. '
+        f'{_remedies(runner)}'
+    )
+
+
+def _remedies(runner) -> str:
+    model, wrapper = getattr(runner, 'model', None), getattr(runner, 'optim_wrapper', None)
+    model = model if model is None else unwrap(model)
+    if not isinstance(model, MORE):
+        return (
+            'A smaller learning rate, gradient clipping (optim_wrapper.clip_grad) or full precision instead of --amp '
+            'usually help.'
         )
+    # Only what is not set already; see tools/benchmarks/more_divergence.py.
+    remedies = []
+    norm = (getattr(wrapper, 'clip_grad_kwargs', None) or {}).get('max_norm', math.inf)
+    if norm > 5:
+        remedies.append('optim_wrapper.clip_grad=dict(max_norm=5)')
+    rate = max((group['lr'] for group in getattr(wrapper, 'param_groups', ())), default=math.inf)
+    remedies.append('a learning rate of at most 0.05' if rate > 0.05 else f'a learning rate below {rate:.1g}')
+    if model.peak > 0 and model.discrepancy != 'kl':
+        remedies.append("model.discrepancy='kl'")
+    if model.peak > 0.2:
+        remedies.append('model.peak=0.2')
+    return f'One of these helps: {", ".join(remedies)}.'

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import os.path as osp
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce, is_main_process, master_only
-from mmengine.hooks import Hook
+from mmengine.dist import all_reduce, is_main_process
+from mmengine.hooks import CheckpointHook, Hook
 
 from mmlt.datasets.long_tail import count_classes, dataset_labels
+from mmlt.engine.hooks.finite_loss import FiniteLossHook, check_losses, check_weights, in_any_process, not_finite, stop
 from mmlt.engine.publish import check_merged, is_split, publish_checkpoint
 from mmlt.errors import InputError
 from mmlt.evaluation.functional import SHOTS, get_protocol, shot_groups
@@ -35,16 +37,22 @@ class MOREHook(Hook):
       the log; in the end to ``more_discrepancy.json`` and ``.png`` in the work
       directory. The paper finds it larger on few-shot classes. Without
       penalty (``peak=0``) there is no second pass and no discrepancy.
+    - A training that diverges is stopped by a sentence, in all processes: the
+      losses are looked at in every iteration; the discrepancy and the weights
+      every ``interval`` iterations; the weights also at the end of every epoch
+      and before every checkpoint. Nothing is merged then.
     - After the training the merged model is written to ``merged.pth``, a
       checkpoint of the plain config. With an EMAHook it has the averaged
       weights, as MMEngine's checkpoints do. Its logits on a training batch are
-      compared with those of the split model.
+      compared with those of the split model. A file of that name that was
+      there before the training, from another one, is renamed to
+      ``merged_earlier.pth``.
 
     Training counts that the dataset does not tell are counted from its labels.
 
     Args:
-        interval (int): Iterations between two logs of the discrepancy.
-            Defaults to 20.
+        interval (int): Iterations between two logs of the discrepancy, and two
+            looks at the weights. Defaults to 20.
         protocol (str): How classes are split into shot groups, see
             :class:`ShotAccuracy`. Defaults to 'standard'.
         filename (str, optional): Name of the merged checkpoint in the work
@@ -53,7 +61,7 @@ class MOREHook(Hook):
     Raises:
         InputError: The model is no :class:`MORE`; the training has no known
             length; class counts that cannot be had; a resume from a merged
-            checkpoint.
+            checkpoint; losses, discrepancy or weights that are not finite.
     """
 
     # Before the LoggerHook, so that a line of the log has this iteration's values.
@@ -68,6 +76,7 @@ class MOREHook(Hook):
         self._groups: torch.Tensor | None = None
         self._sums: torch.Tensor | None = None
         self._last_batch = None
+        self._checks_losses = True
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Refuse to resume from merged weights."""
@@ -86,6 +95,9 @@ class MOREHook(Hook):
                 'activation_checkpointing recomputes layers in the backward pass, when the second pass of MORE is over '
                 'and its weights are gone: leave it out, or set model.peak=0.'
             )
+        self._checks_losses = not any(isinstance(hook, FiniteLossHook) for hook in runner.hooks)
+        if is_main_process():
+            self._set_aside(runner)
         if model.peak == 0:
             return
         if model.class_counts is None:
@@ -108,20 +120,27 @@ class MOREHook(Hook):
         runner.message_hub.update_scalar('train/more_alpha', model.alpha)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        """Sum up the discrepancy."""
+        """Stop if the training diverged; sum up the discrepancy."""
         model = self._model(runner)
         done = runner.iter + 1
+        if self._checks_losses:
+            check_losses(runner, outputs)
+        looks = done % self.interval == 0 or done == self.total
+        if looks or _saves(runner):
+            check_weights(runner, done)
         if done == self.total:
             self._last_batch = data_batch
         if model.peak == 0:
             return
         differences, targets = model.last
         self._sums += group_sums(differences.to(self._sums), targets.to(self._sums), self._groups)
-        if done % self.interval and done != self.total:
+        if not looks:
             return
         all_reduce(self._sums)
         sums, counts = self._sums.tolist()
         self._sums.zero_()
+        if not all(map(math.isfinite, sums)):
+            stop(runner, "MORE's discrepancy became NaN or infinite", done)
         means = [s / n if n else math.nan for s, n in zip(sums, counts)]
         for shot, mean in zip(SHOTS, means):
             if not math.isnan(mean):
@@ -129,13 +148,29 @@ class MOREHook(Hook):
         history = runner.message_hub.get_info(_HISTORY)
         runner.message_hub.update_info(_HISTORY, [*history, [done, model.alpha, *means]])
 
+    def after_train_epoch(self, runner) -> None:
+        """Look at the weights before a checkpoint is written."""
+        check_weights(runner, runner.iter)
+
     def after_train(self, runner) -> None:
         """Write picture, numbers and the merged checkpoint."""
+        wrong = None
         if is_main_process():
             self._report(runner)
             if self.filename is not None:
-                self._merge(runner)
+                wrong = self._merge(runner)
         self._last_batch = None
+        if in_any_process(wrong is not None):
+            name = wrong or 'see the main process'
+            stop(runner, f'the merged weights are NaN or infinite ({name}) and were not written', runner.iter)
+
+    def _set_aside(self, runner) -> None:
+        """Rename the merged checkpoint of an earlier training: if this one fails, it must not pass for its result."""
+        if self.filename is None or not osp.exists(path := osp.join(runner.work_dir, self.filename)):
+            return
+        stem, suffix = osp.splitext(path)
+        os.replace(path, earlier := f'{stem}_earlier{suffix}')
+        runner.logger.info(f'{path} was of an earlier training and is now {earlier}')
 
     def _report(self, runner) -> None:
         if not (rows := runner.message_hub.runtime_info.get(_HISTORY)):
@@ -149,8 +184,8 @@ class MOREHook(Hook):
         last = ', '.join(f'{s} {history[s][-1]:.3g}' for s in SHOTS if history[s][-1] is not None)
         runner.logger.info(f'Mean discrepancy at the end: {last}. Picture: {base}.png')
 
-    @master_only
-    def _merge(self, runner) -> None:
+    def _merge(self, runner) -> str | None:
+        """Write the merged checkpoint; returns the name of a weight that is not finite, and writes nothing then."""
         model = self._model(runner)
         checkpoint = dict(
             meta=dict(epoch=runner.epoch, iter=runner.iter, cfg=runner.cfg.pretty_text, seed=runner.seed),
@@ -160,6 +195,8 @@ class MOREHook(Hook):
             checkpoint['meta']['dataset_meta'] = dataset.metainfo
         runner.call_hook('before_save_checkpoint', checkpoint=checkpoint)
         published = publish_checkpoint(checkpoint)
+        if wrong := not_finite(published['state_dict']):
+            return wrong
         path = osp.join(runner.work_dir, self.filename)
         torch.save(published, path)
         sizes = [sum(v.numel() for v in d['state_dict'].values()) / 1e6 for d in (checkpoint, published)]
@@ -168,6 +205,7 @@ class MOREHook(Hook):
             inputs = model.data_preprocessor(self._last_batch, False)['inputs']
             right, found = check_merged(model, checkpoint['state_dict'], published['state_dict'], inputs)
             runner.logger.log(logging.INFO if right else logging.ERROR, found)
+        return None
 
     @staticmethod
     def _model(runner) -> MORE:
@@ -178,6 +216,16 @@ class MOREHook(Hook):
                 "model=dict(type='mmlt.MORE', classifier=...), or remove the hook."
             )
         return model
+
+
+def _saves(runner) -> bool:
+    """Whether a checkpoint is written after this iteration."""
+    return any(
+        isinstance(hook, CheckpointHook)
+        and not hook.by_epoch
+        and hook.every_n_train_iters(runner, hook.interval, hook.save_begin)
+        for hook in runner.hooks
+    )
 
 
 def _length(runner) -> int:

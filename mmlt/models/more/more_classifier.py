@@ -46,6 +46,10 @@ class MORE(BaseClassifier):
     numbers of a plain one. BatchNorm layers normalise each pass by its own
     batch statistics; the running ones are updated by the full pass only.
 
+    The squared distance has no bound: at high learning rates the training
+    diverges unless its gradients are clipped, for example by
+    ``optim_wrapper=dict(clip_grad=dict(max_norm=5))``.
+
     The paper is known here by its abstract and by a third party's note. Not
     known from them, and arguments here: which layers are split, how the prior
     weighs several labels, and whether the general prediction is detached.
@@ -63,7 +67,9 @@ class MORE(BaseClassifier):
             Defaults to 0.1.
         peak (float): A / C, largest weight of the penalty over the number of
             classes. 0 is the matched control: split weights without penalty
-            and without second forward pass. Defaults to 2.0.
+            and without second forward pass. 2 is meant for a loss that sums
+            over classes, as MMPretrain's with several labels do; for one that
+            takes their mean it is 2 / C. Defaults to 2.0.
         discrepancy (str): 'l2', or 'kl' for the paper's ablation (the
             direction is not known: of the full to the general prediction).
             Defaults to 'l2'.

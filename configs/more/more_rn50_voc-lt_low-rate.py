@@ -1,0 +1,4 @@
+# MORE on VOC-LT with the low-rate optimizer; not run by us.
+_base_ = ['./more_rn50_voc-lt.py', '../_base_/schedules/more_low-rate.py']
+
+optim_wrapper = {{_base_.low_rate}}
