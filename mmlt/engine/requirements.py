@@ -1,0 +1,156 @@
+"""What a training or test needs that may be missing: pictures, lists, class texts, weights."""
+
+from __future__ import annotations
+
+import os
+import os.path as osp
+from collections.abc import Iterator, Sequence
+
+import open_clip
+from huggingface_hub import try_to_load_from_cache
+from mmengine.config import Config
+from mmpretrain.registry import DATASETS
+
+from mmlt.datasets.benchmarks import Benchmark, Contents, check_benchmark, check_files, compare_statistics
+from mmlt.engine.stages import Stage
+from mmlt.errors import InputError
+from mmlt.models.open_clip_towers import carries_weights, is_tag
+
+
+def data_options(stages: Sequence[Stage], root: str) -> list[str]:
+    """The options that move the data of all stages.
+
+    Args:
+        stages (Sequence[Stage]): Of :func:`mmlt.engine.stages.plan`.
+        root (str): The folder.
+
+    Returns:
+        list[str]: ``key=value`` as for ``--cfg-options``.
+
+    Raises:
+        InputError: The data set does not lie in a folder.
+    """
+    own = data_root(stages[-1].cfg)
+    if own is None:
+        raise InputError(
+            f"The data of '{stages[-1].name}' come with a package, or are named in the config: leave out --data."
+        )
+    options = []
+    for stage in stages:
+        prefix = '' if stage is stages[-1] else f'stages.{stage.name}.options.'
+        for part in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            dataset = (stage.cfg.get(part) or {}).get('dataset')
+            if dataset is not None and dataset.get('data_root') == own:
+                options.append(f'{prefix}{part}.dataset.data_root={root}')
+    return options
+
+
+def data_root(cfg: Config) -> str | None:
+    """The folder of a config's test data, None where they come with a package."""
+    return (cfg.test_dataloader.dataset.get('data_root') if cfg.get('test_dataloader') else None) or None
+
+
+def data_problems(cfg: Config, benchmark: Benchmark | None, training: bool) -> list[str]:
+    """What is wrong with a config's data.
+
+    Args:
+        cfg (Config): Of the last stage.
+        benchmark (Benchmark, optional): What it has to be; None for a data set
+            that is not a downloaded benchmark, or not one that is known.
+        training (bool): Whether training images and class texts are needed,
+            too.
+
+    Returns:
+        list[str]: Problems, a sentence each.
+    """
+    try:
+        if benchmark is None:
+            for part in ('train_dataloader', 'test_dataloader') if training else ('test_dataloader',):
+                if cfg.get(part):
+                    DATASETS.build({**cfg[part].dataset, 'pipeline': []})
+            problems = []
+        else:
+            problems = _benchmark_problems(benchmark, data_root(cfg), training)
+    except (InputError, FileNotFoundError) as e:
+        problems = [str(e)]
+    return problems + (_text_problems(cfg) if training else [])
+
+
+def _benchmark_problems(benchmark: Benchmark, root: str, training: bool) -> list[str]:
+    if not osp.isdir(root):
+        return [
+            f"The folder '{root}' does not exist: give the one that holds {benchmark.title} by --data; "
+            'docs/datasets.md says what belongs in it.'
+        ]
+    if training:
+        contents = check_benchmark(benchmark, root)
+    else:  # a test takes the counts of the training list, but none of its pictures
+        contents = Contents()
+        benchmark.read(benchmark, root, contents)
+        compare_statistics(benchmark, contents)
+        if (split := list(benchmark.images)[-1]) in contents.splits:
+            files, what = contents.splits[split][0], f'{benchmark.title}, {split}'
+            contents.problems += check_files(contents.folders[split], files, what)
+    no_folder = not any(entry.is_dir() for entry in os.scandir(root))
+    if no_folder and len(benchmark.images) > 1:
+        contents.problems.append(f"{benchmark.title}: there is no folder of pictures in '{root}'.")
+    return contents.problems
+
+
+def _text_problems(cfg: Config) -> list[str]:
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    texts, root = dataset.get('class_texts'), dataset.get('data_root') or ''
+    if not isinstance(texts, str) or any(osp.exists(path) for path in (osp.join(root, texts), texts)):
+        return []
+    return [
+        f"The class texts '{osp.join(root, texts)}' do not exist: configs/vlltr/README.md says what lies there, and "
+        'how to train on prompts alone.'
+    ]
+
+
+def missing_weights(stages: Sequence[Stage]) -> list[str]:
+    """Pretrained weights that are not on this machine.
+
+    Args:
+        stages (Sequence[Stage]): Of :func:`mmlt.engine.stages.plan`.
+
+    Returns:
+        list[str]: A sentence each.
+    """
+    wanted = {}
+    for stage in stages:
+        for part in dicts(stage.cfg.model):
+            model, pretrained = part.get('model'), part.get('pretrained')
+            if isinstance(model, str) and isinstance(pretrained, str) and not carries_weights(model):
+                wanted[model, pretrained] = None
+    missing = []
+    for model, pretrained in wanted:
+        if is_tag(model, pretrained):
+            if not _is_cached(model, pretrained):
+                missing.append(
+                    f"The weights '{pretrained}' of {model} are not on this machine: they are fetched when they are "
+                    'first used; without a network give a file, see docs/deploy.md.'
+                )
+        elif '{stage:' not in pretrained and not osp.isfile(pretrained):
+            missing.append(f"The weight file '{pretrained}' of {model} does not exist.")
+    return missing
+
+
+def _is_cached(model: str, tag: str) -> bool:
+    """Whether open_clip has fetched a tag's weights before."""
+    known = open_clip.get_pretrained_cfg(model, tag)
+    url = known.get('url') or ''
+    if url and osp.isfile(osp.expanduser(f'~/.cache/clip/{osp.basename(url)}')):
+        return True
+    repository, name = osp.split(known.get('hf_hub') or '')
+    names = [name] if name else ['open_clip_model.safetensors', 'open_clip_pytorch_model.bin']
+    return bool(repository) and any(isinstance(try_to_load_from_cache(repository, n), str) for n in names)
+
+
+def dicts(value) -> Iterator[dict]:
+    """A config's dict and all dicts in it."""
+    if isinstance(value, dict):
+        yield value
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    for part in parts:
+        yield from dicts(part)
