@@ -130,7 +130,7 @@ def dry_run(args: Namespace) -> list[str]:
     elif training and args.step_time:
         give_times(costs, args.step_time)
     if costs:
-        print_costs(costs)
+        print_costs(costs, 'CPU' if args.measure and not torch.cuda.is_available() else 'GPU')
     print('\nCommands:')
     for command in _commands(request):
         print(command)

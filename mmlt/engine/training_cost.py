@@ -134,10 +134,15 @@ def give_times(costs: Sequence[Cost], seconds: Sequence[float]) -> None:
         cost.seconds = time_of_step
 
 
-def print_costs(costs: Sequence[Cost]) -> None:
-    """Print the table of all stages, and what is to be known with it."""
+def print_costs(costs: Sequence[Cost], device: str = 'GPU') -> None:
+    """Print the table of all stages, and what is to be known with it.
+
+    Args:
+        costs (Sequence[Cost]): Of :func:`stage_costs`.
+        device (str): Whose hours these are. Defaults to 'GPU'.
+    """
     table = Table(title='Training', title_justify='left')
-    for name in ('stage', 'batch x GPUs', 'steps x epochs', 'seconds a step', 'GPU hours'):
+    for name in ('stage', 'batch x GPUs', 'steps x epochs', 'seconds a step', f'{device} hours'):
         table.add_column(name, justify='left' if name == 'stage' else 'right')
     for cost in costs:
         steps = 'not known' if cost.steps is None else f'{cost.steps:,}'
@@ -145,8 +150,8 @@ def print_costs(costs: Sequence[Cost]) -> None:
             cost.name,
             f'{cost.batch} x {cost.gpus} = {cost.batch * cost.gpus:,}',
             f'{steps} x {cost.epochs}',
-            '-' if cost.seconds is None else f'{cost.seconds:.3g}',
-            '-' if cost.hours is None else f'{cost.hours:.3g}',
+            '-' if cost.seconds is None else _rounded(cost.seconds),
+            '-' if cost.hours is None else _rounded(cost.hours),
         )
     console = Console()
     if not console.is_terminal:
@@ -158,7 +163,11 @@ def print_costs(costs: Sequence[Cost]) -> None:
     for note in batch_notes(costs):
         print(note)
     if known := [cost.hours for cost in costs if cost.hours is not None]:
-        print(f'{sum(known):.3g} GPU hours in all, without validation and tests.')
+        print(f'{_rounded(sum(known))} {device} hours in all, without validation and tests.')
+
+
+def _rounded(value: float) -> str:
+    return f'{value:,.0f}' if value >= 100 else f'{value:.3g}'
 
 
 def batch_notes(costs: Sequence[Cost]) -> list[str]:
