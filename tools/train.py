@@ -155,7 +155,7 @@ def run(args) -> dict | None:
             continue
         stage.cfg.stage_name = stage.name
         if not todo and stage.cfg.get('train_cfg') is not None:
-            stage.cfg.load_from = find_latest_checkpoint(stage.work_dir)
+            stage.cfg.load_from = RunRecord(stage.work_dir).result
         runner = build_runner(stage.cfg)
         if todo:
             runner.train()

@@ -7,5 +7,7 @@ _base_ = [
 ]
 
 stages = dict(phase_a=dict(config='ballad_rn101_cifar100-lt_phase-a.py', load_from=True))
-train_dataloader = dict(sampler=dict(_delete_=True, type='mmlt.ClassBalancedSampler'))
-default_hooks = dict(feature_cache=dict(type='mmlt.FeatureCacheHook', views=1))
+train_dataloader = dict(
+    sampler=dict(_delete_=True, type='mmlt.ClassAwareSampler', samples_per_class=4, num_samples='images'))
+# There is no validation split, and the test split chooses no checkpoint: the last one is kept.
+default_hooks = dict(feature_cache=dict(type='mmlt.FeatureCacheHook', views='epochs'))

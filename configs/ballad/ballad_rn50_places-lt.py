@@ -7,5 +7,8 @@ _base_ = [
 ]
 
 stages = dict(phase_a=dict(config='ballad_rn50_places-lt_phase-a.py', load_from=True))
-train_dataloader = dict(sampler=dict(_delete_=True, type='mmlt.ClassBalancedSampler'))
-default_hooks = dict(feature_cache=dict(type='mmlt.FeatureCacheHook', views=1))
+train_dataloader = dict(
+    sampler=dict(_delete_=True, type='mmlt.ClassAwareSampler', samples_per_class=4, num_samples='images'))
+default_hooks = dict(
+    checkpoint=dict(save_best='shot/all', rule='greater'),
+    feature_cache=dict(type='mmlt.FeatureCacheHook', views='epochs'))

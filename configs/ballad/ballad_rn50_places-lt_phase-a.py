@@ -5,3 +5,6 @@ _base_ = [
     '../_base_/schedules/ballad_phase-a.py',
     '../_base_/default_runtime.py',
 ]
+
+model = dict(backbone=dict(norm_eval=True))  # published: CLIP's towers stay in eval mode
+default_hooks = dict(checkpoint=dict(save_best='shot/all', rule='greater'))

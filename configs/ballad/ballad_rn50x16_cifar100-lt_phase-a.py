@@ -5,3 +5,6 @@ _base_ = [
     '../_base_/schedules/ballad_phase-a.py',
     '../_base_/default_runtime.py',
 ]
+
+model = dict(backbone=dict(norm_eval=True))  # published: CLIP's towers stay in eval mode
+# There is no validation split, and the test split chooses no checkpoint: the last one is kept.

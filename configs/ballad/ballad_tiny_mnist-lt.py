@@ -11,3 +11,6 @@ stages = dict(_delete_=True, phase_a=dict(config='ballad_tiny_mnist-lt_phase-a.p
 train_dataloader = dict(sampler=dict(_delete_=True, type='mmlt.ClassBalancedSampler'))
 # Ten random views of every digit, encoded once: with 4 to 400 digits a class, augmentation matters.
 default_hooks = dict(feature_cache=dict(type='mmlt.FeatureCacheHook', views=10))
+# As the other tiny configs: cosine by iteration.
+param_scheduler = [dict(type='CosineAnnealingLR', eta_min=0, by_epoch=True, convert_to_iter_based=True)]
+train_cfg = dict(val_interval=10)

@@ -11,3 +11,6 @@ stages = dict(_delete_=True, phase_a=dict(config='ballad_tiny_twemoji-lt_phase-a
 train_dataloader = dict(sampler=dict(_delete_=True, type='mmlt.ClassBalancedSampler'))
 # Ten random views of every emoji, encoded once.
 default_hooks = dict(feature_cache=dict(type='mmlt.FeatureCacheHook', views=10))
+# As the other tiny configs: cosine by iteration.
+param_scheduler = [dict(type='CosineAnnealingLR', eta_min=0, by_epoch=True, convert_to_iter_based=True)]
+train_cfg = dict(val_interval=10)

@@ -5,3 +5,5 @@ _base_ = [
     '../_base_/schedules/ballad_phase-a.py',
     '../_base_/default_runtime.py',
 ]
+
+# There is no validation split, and the test split chooses no checkpoint: the last one is kept.

@@ -5,3 +5,5 @@ _base_ = [
     '../_base_/schedules/ballad_phase-a.py',
     '../_base_/default_runtime.py',
 ]
+
+default_hooks = dict(checkpoint=dict(save_best='shot/all', rule='greater'))

@@ -16,12 +16,11 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from mmengine.runner import find_latest_checkpoint
 
 from mmlt.engine.configs import read_config
 from mmlt.engine.paper_rows import FIGURES, REPO, Row, compare, find_row, print_comparison, shown, write_record
 from mmlt.engine.requirements import data_options, data_problems, missing_weights
-from mmlt.engine.stages import Stage, plan
+from mmlt.engine.stages import RunRecord, Stage, plan
 from mmlt.engine.training_cost import batch_notes, give_times, measure_step, print_costs, stage_costs
 from mmlt.errors import InputError
 from mmlt.models.converters import checkpoint_kind, read_checkpoint
@@ -186,7 +185,7 @@ def _test(request: Request) -> None:
         out = osp.join(request.work_dir, 'imported.pth')
         checkpoint, options = import_published(request.row, checkpoint, out, options)
     elif request.stages[-1].cfg.get('train_cfg'):
-        checkpoint = find_latest_checkpoint(request.work_dir)
+        checkpoint = RunRecord(request.work_dir).result
     tool = load_tool('test')
     words = [request.row.config, *([checkpoint] if checkpoint else []), '--work-dir', request.tested_in]
     tool.run(tool.parse_args([*words, *(['--tta'] if request.args.tta else []), *as_arguments(options)]))

@@ -159,12 +159,40 @@ class Runner(MMEngineRunner):
         if is_main_process():
             resumed = self._resume and (self._load_from or find_latest_checkpoint(self.work_dir)) is not None
             record.begin(self.asked or decisive(self.cfg), stage_ids(self.cfg), resumed)
+        self._tell_batch_size()
         model = super().train()
         self._has_loaded = True  # a test that follows is of the trained weights
+        best = self.message_hub.runtime_info.get('best_ckpt')
         if is_main_process():
-            record.finish()
+            record.finish(best and osp.basename(best))
         barrier()
+        self.starts_from_stage = False
+        if best:
+            self._take_best(best)
         return model
+
+    def _take_best(self, path: str) -> None:
+        """Load the best checkpoint by validation, which is what the training gives."""
+        self.testing = True
+        try:
+            self.load_checkpoint(path, map_location='cpu')
+        finally:
+            self.testing = False
+
+    def _tell_batch_size(self) -> None:
+        """One line where the learning rate is for another batch size than the actual one."""
+        scaling = self.auto_scale_lr or {}
+        base, loader = scaling.get('base_batch_size'), self.cfg.train_dataloader
+        if base is None or scaling.get('enable') or not loader or loader.get('batch_size') is None:
+            return
+        steps = (self.cfg.optim_wrapper or {}).get('accumulative_counts', 1)
+        actual = loader.batch_size * self.world_size * steps
+        if actual != base:
+            self.logger.warning(
+                f'The learning rate of this config is for a batch of {base}, the batch here is {actual} '
+                f'({loader.batch_size} x {self.world_size} processes x {steps} accumulated): scale it with '
+                '--auto-scale-lr (auto_scale_lr.enable=True), or make it up with optim_wrapper.accumulative_counts.'
+            )
 
     def test(self) -> dict:
         """Test; without a checkpoint, with the pretrained weights."""

@@ -106,9 +106,33 @@ class RunRecord:
             config = {**config, 'load_from': old['config']['load_from']}  # resuming replaced it
         self._write(dict(id=run_id, finished=False, config=config, stages=stages))
 
-    def finish(self) -> None:
-        """Note that the training is finished."""
-        self._write({**self.read(), 'finished': True})
+    def finish(self, best: str | None = None) -> None:
+        """Note that the training is finished.
+
+        Args:
+            best (str, optional): Name of the best checkpoint by validation,
+                where the training kept one. Defaults to None.
+        """
+        self._write({**self.read(), 'finished': True, 'best': best})
+
+    @property
+    def result(self) -> str | None:
+        """Path of the checkpoint that the training gave: the best by validation if it kept one, else the last.
+
+        Raises:
+            InputError: The best one is gone.
+        """
+        record = self.read() or {}
+        best = record.get('best') if record.get('finished') else None
+        if best is None:
+            return find_latest_checkpoint(self.work_dir)
+        path = osp.join(self.work_dir, best)
+        if not osp.isfile(path):
+            raise InputError(
+                f"The best checkpoint of the training in '{self.work_dir}', {best}, is gone: train it anew with "
+                '--restart, or give weights with --cfg-options stages=None load_from=<checkpoint>.'
+            )
+        return path
 
     def difference(self, cfg: Config, ignore: tuple[str, ...] = ()) -> str | None:
         """How a config differs from the one recorded here; None where it does not.
@@ -244,7 +268,7 @@ def starting_checkpoint(cfg: Config) -> tuple[str | None, str | None]:
                 f'stages=None load_from=<checkpoint>.'
             )
         if spec.get('load_from'):
-            return find_latest_checkpoint(folder), spec.load_from if isinstance(spec.load_from, str) else None
+            return RunRecord(folder).result, spec.load_from if isinstance(spec.load_from, str) else None
     return None, None
 
 

@@ -1,10 +1,8 @@
-# BALLAD phase A: SGD, lr 1e-5 for both towers, 50 epochs, cosine to zero by iteration.
+# BALLAD phase A as published: SGD, lr 1e-5 for both towers, 50 epochs, cosine by epoch, stepped before each epoch.
 max_epochs = 50
-train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=5)
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=1e-5, momentum=0.9, weight_decay=5e-4))
-param_scheduler = [
-    dict(type='CosineAnnealingLR', eta_min=0, by_epoch=True, convert_to_iter_based=True)
-]
+param_scheduler = [dict(type='mmlt.EpochCosineLR', lag=-1, eta_min=0)]
 auto_scale_lr = dict(base_batch_size=512, enable=False)

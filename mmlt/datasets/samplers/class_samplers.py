@@ -23,15 +23,22 @@ from mmlt.registry import DATA_SAMPLERS
 class _ClassSampler(Sampler):
     """Labels of the dataset, and the part of an epoch's order that belongs to this process."""
 
-    def __init__(self, dataset: Sized, seed: int | None = None, num_samples: int | None = None, round_up: bool = True):
+    def __init__(
+        self, dataset: Sized, seed: int | None = None, num_samples: int | str | None = None, round_up: bool = True
+    ):
         images, labels = dataset_positives(dataset)
         classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
         self.counts = np.array(count_classes(labels, classes, type(dataset).__name__))
         self.by_class = images[np.argsort(labels, kind='stable')]  # class after class; with several labels, repeatedly
         self.num_images = len(dataset)
         self.first = np.cumsum(self.counts) - self.counts
-        if num_samples is not None and num_samples < 1:
-            raise InputError(f'{type(self).__name__}: num_samples is {num_samples}; it must be positive.')
+        if num_samples == 'images':
+            num_samples = self.num_images
+        if num_samples is not None and (isinstance(num_samples, str) or num_samples < 1):
+            raise InputError(
+                f"{type(self).__name__}: num_samples is {num_samples!r}; give a positive number, or 'images' for as "
+                'many draws as the dataset has images.'
+            )
         self.total = num_samples or self._default_total()
         self.rank, self.world_size = get_dist_info()
         self.seed = sync_random_seed() if seed is None else seed
@@ -91,8 +98,9 @@ class ClassBalancedSampler(_IndependentSampler):
         dataset (Sized): A single- or multi-label mm dataset.
         seed (int, optional): Defaults to None, one seed shared by all
             processes; MMEngine gives the run's.
-        num_samples (int, optional): Draws an epoch over all processes.
-            Defaults to None, as many as the dataset has images.
+        num_samples (int | str, optional): Draws an epoch over all processes,
+            or 'images', as many as the dataset has images.
+            Defaults to None, the same.
         round_up (bool): Give all processes equally many. Defaults to True.
     """
 
@@ -154,9 +162,11 @@ class ClassAwareSampler(_ClassSampler):
         dataset (Sized): A single- or multi-label mm dataset.
         samples_per_class (int): Images drawn together at a class's turn.
             Defaults to 4.
-        num_samples (int, optional): Draws an epoch over all processes.
+        num_samples (int | str, optional): Draws an epoch over all processes.
             Defaults to None, largest count times number of classes (1.28
-            million for ImageNet-LT), as published.
+            million for ImageNet-LT), the published stream; 'images' cuts it
+            after as many as the dataset has images, where BALLAD's published
+            training leaves it (N // 512 batches).
         **kwargs: As in :class:`ClassBalancedSampler`.
     """
 

@@ -166,7 +166,8 @@ class TextClsHead(ClsHead):
             if self.text_features is None:
                 # Kept for every later batch, so not in the precision of the first one.
                 with torch.no_grad(), torch.autocast(self.class_tokens.device.type, enabled=False):
-                    self.text_features = self._encode(self.class_tokens).float()
+                    features = self._encode(self.class_tokens)
+                    self.text_features = features.to(torch.promote_types(features.dtype, torch.float32))
             return self.text_features[which]
         return self._encode(self.class_tokens[which])
 
