@@ -92,13 +92,14 @@ def checkpoints(folder):
 # Runs with default hooks only
 
 
-def test_diverged_training_stops_and_merges_nothing(tmp_path):
+@pytest.mark.parametrize('hooks', [(), (dict(type='mmlt.FiniteLossHook'),)], ids=['alone', 'with FiniteLossHook'])
+def test_diverged_training_stops_and_merges_nothing(tmp_path, hooks):
     with pytest.raises(InputError) as error:
-        train(tmp_path, lr=1e12)
+        train(tmp_path, *hooks, lr=1e12)
     message = str(error.value)
     assert 'became nan' in message or 'became inf' in message or 'became NaN or infinite' in message
     assert 'at iteration ' in message and 'no checkpoint was written yet' in message
-    assert 'clip_grad=dict(max_norm=5), a learning rate of at most 0.05' in message
+    assert 'clip_grad=dict(max_norm=5), a learning rate of at most 0.02' in message
     assert checkpoints(tmp_path) == []
 
 
@@ -216,11 +217,11 @@ def test_remedies_are_those_not_in_use(hub):
             stop(runner, 'the loss became nan', 5)
         return str(error.value).split(': ')[-1]
 
-    clip, rate, kl = 'optim_wrapper.clip_grad=dict(max_norm=5)', 'a learning rate of at most 0.05', "discrepancy='kl'"
-    assert said(0.1, None) == f'{clip}, {rate}, model.{kl}, model.peak=0.2.'
+    clip, rate = 'optim_wrapper.clip_grad=dict(max_norm=5)', 'a learning rate of at most 0.02'
+    assert said(0.1, None) == f'{clip}, {rate}, model.peak=0.2.'
     assert said(0.1, dict(max_norm=35)) == said(0.1, None)
-    assert said(0.02, dict(max_norm=5)) == f'a learning rate below 0.02, model.{kl}, model.peak=0.2.'
-    assert said(0.1, None, discrepancy='kl', peak=0.1) == f'{clip}, {rate}.'
+    assert said(0.02, dict(max_norm=5)) == 'a learning rate below 0.02, model.peak=0.2.'
+    assert said(0.1, None, peak=0.1) == f'{clip}, {rate}.'
     assert said(0.1, dict(max_norm=5), peak=0.0) == f'{rate}.'
 
 
