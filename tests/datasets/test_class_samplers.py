@@ -262,6 +262,15 @@ def test_more_processes_than_samples(dataset):
     assert list(chain(*parts)) == (whole * 3)[:8]
 
 
+def test_as_many_draws_as_images(dataset):
+    """BALLAD's published phase B: the stream of the class-aware sampler, cut off there."""
+    whole, cut = (order(build(ClassAwareSampler, dataset, seed=3, num_samples=n)) for n in (None, 'images'))
+    assert len(cut) == len(dataset) < len(whole)
+    assert len(build(ClassBalancedSampler, dataset, num_samples='images')) == len(dataset)
+    with pytest.raises(InputError, match="'image'"):
+        build(ClassAwareSampler, dataset, num_samples='image')
+
+
 def test_default_lengths(dataset):
     assert len(build(ClassBalancedSampler, dataset)) == 160
     assert len(build(SquareRootSampler, dataset)) == 160

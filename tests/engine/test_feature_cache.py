@@ -103,6 +103,19 @@ def test_views_come_from_the_train_pipeline_and_differ(phase_b):
     assert len(set(rows)) > 1  # several views are drawn
 
 
+def test_as_many_views_as_epochs(phase_b):
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='RandomResizedCrop', scale=32, crop_ratio_range=(0.3, 1.0)),
+        dict(type='PackInputs'),
+    ]
+    _, runner = phase_b('w', **{CACHE + 'views': 'epochs', 'train_dataloader.dataset.pipeline': pipeline})
+    assert runner.train_dataloader.features.shape == (runner.max_epochs, 10, 64)
+    loop = dict(_delete_=True, by_epoch=False, max_iters=5, val_interval=5)
+    with pytest.raises(InputError, match="views='epochs'.*views=10"):
+        phase_b('w2', **{CACHE + 'views': 'epochs', 'train_cfg': loop, 'param_scheduler': None})
+
+
 def test_making_the_cache_leaves_the_random_state_alone(phase_b, monkeypatch):
     from mmlt.engine.hooks import feature_cache
 
@@ -132,6 +145,7 @@ def test_iteration_based_training_uses_the_cache(phase_b):
     [
         ({'model.backbone.frozen': False}, 'need a frozen OpenCLIPVision'),
         ({CACHE + 'views': -1}, 'views is -1'),
+        ({CACHE + 'views': 'epoch'}, "views is 'epoch'"),
         ({CACHE + 'dtype': 'int8'}, "dtype is 'int8'"),
         (
             {

@@ -1,0 +1,138 @@
+"""The best checkpoint by validation is what a training gives; other batches and other recipes are told."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmlt import InputError
+from mmlt.engine import Runner
+from mmlt.engine.stages import RunRecord
+from mmlt.evaluation import ShotAccuracy
+
+BEST = [
+    'default_hooks.checkpoint.save_best=shot/all',
+    'default_hooks.checkpoint.rule=greater',
+    'train_cfg.val_interval=1',
+]
+
+
+@pytest.fixture
+def scores(monkeypatch):
+    """Validation finds 10, 30, 20 in the three epochs of a training, whatever the model is."""
+    found = iter([10.0, 30.0, 20.0] * 4)
+    original = ShotAccuracy.compute_metrics
+
+    def compute(self, results):
+        return {**original(self, results), 'all': next(found)}
+
+    monkeypatch.setattr(ShotAccuracy, 'compute_metrics', compute)
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)['state_dict']['backbone.visual.proj']
+
+
+def test_the_best_goes_to_the_next_stage_and_is_tested(two_stages, train_tool, scores, monkeypatch):
+    phase_a = [f'stages.phase_a.options.{option}' for option in BEST]
+    seen = []
+    original = Runner.test
+
+    def test(self):
+        seen.append(self.model.backbone.visual.proj.detach().clone())
+        return original(self)
+
+    monkeypatch.setattr(Runner, 'test', test)
+    train_tool.main(['b.py', '--work-dir', 'w', '--cfg-options', *phase_a])
+    best, last = Path('w/phase_a/best_shot_all_epoch_2.pth'), Path('w/phase_a/epoch_3.pth')
+    assert RunRecord('w/phase_a').read()['best'] == best.name and Path(RunRecord('w/phase_a').result) == best
+    assert not torch.equal(weights(best), weights(last))
+    assert torch.equal(weights('w/epoch_3.pth'), weights(best))  # phase B has the towers frozen
+    assert torch.equal(seen[0], weights(best))
+    assert RunRecord('w').read()['best'] is None and RunRecord('w').result.endswith('epoch_3.pth')
+
+
+def test_the_training_itself_ends_with_the_best(two_stages, train_tool, scores, monkeypatch):
+    seen = []
+    original = Runner.test
+    monkeypatch.setattr(Runner, 'test', lambda self: (seen.append(self.model.state_dict()), original(self))[1])
+    for _ in range(2):  # trained, then found finished
+        train_tool.main(['a.py', '--work-dir', 'w', '--cfg-options', *BEST])
+    best = weights('w/best_shot_all_epoch_2.pth')
+    assert torch.equal(seen[0]['backbone.visual.proj'], best)
+    Path('w/best_shot_all_epoch_2.pth').unlink()
+    with pytest.raises(SystemExit, match='best_shot_all_epoch_2.pth, is gone.*--restart'):
+        train_tool.main(['a.py', '--work-dir', 'w', '--cfg-options', *BEST])
+
+
+def test_without_validation_the_last_one_stands(two_stages, train_tool):
+    train_tool.main(['a.py', '--work-dir', 'w', '--no-validate', '--no-test', '--cfg-options', *BEST[:2]])
+    assert RunRecord('w').result.endswith('epoch_3.pth')
+
+
+def test_old_records_have_the_last_one(tmp_path):
+    record = RunRecord(str(tmp_path))
+    record._write(dict(id='x', finished=True, config={}, stages={}))
+    assert record.result is None  # nothing there
+
+
+def warnings_of(cfg, monkeypatch):
+    told = []
+    monkeypatch.setattr(logging.Logger, 'warning', lambda self, message, *args: told.append(str(message)))
+    Runner.from_cfg(cfg).train()
+    return told
+
+
+@pytest.mark.parametrize(
+    ('options', 'told'),
+    [
+        ({}, False),
+        ({'train_dataloader.batch_size': 2}, True),
+        ({'train_dataloader.batch_size': 2, 'optim_wrapper.accumulative_counts': 2}, False),
+        ({'train_dataloader.batch_size': 2, 'auto_scale_lr.enable': True}, False),
+        ({'train_dataloader.batch_size': 2, 'auto_scale_lr': None}, False),
+    ],
+)
+def test_another_batch_is_told_once(two_stages, monkeypatch, options, told):
+    cfg = Config.fromfile('a.py')
+    cfg.work_dir = 'w'
+    cfg.merge_from_dict(options)
+    lines = [m for m in warnings_of(cfg, monkeypatch) if 'for a batch of' in m]
+    assert len(lines) == told
+    if told:
+        assert 'batch of 4, the batch here is 2' in lines[0] and '--auto-scale-lr' in lines[0]
+
+
+@pytest.mark.parametrize(
+    ('options', 'difference'),
+    [
+        ({'optim_wrapper.optimizer.lr': 0.5}, 'optim_wrapper.optimizer.lr was 0.01 and is now 0.5'),
+        ({'optim_wrapper.optimizer.weight_decay': 0.1}, 'optim_wrapper.optimizer.weight_decay was not set'),
+        ({'train_cfg.max_epochs': 4}, 'train_cfg.max_epochs was 3 and is now 4'),
+        ({'train_dataloader.sampler.shuffle': False}, 'train_dataloader.sampler.shuffle'),
+        ({'train_dataloader.num_workers': 1, 'log_level': 'WARNING', 'default_hooks.logger.interval': 1}, None),
+    ],
+)
+def test_a_resume_names_the_first_difference_of_the_recipe(two_stages, monkeypatch, options, difference):
+    cfg = Config.fromfile('a.py')
+    cfg.work_dir = 'w'
+    Runner.from_cfg(cfg).train()
+    again = Config.fromfile('a.py')
+    again.work_dir, again.resume = 'w', True
+    again.merge_from_dict(options)
+    lines = [m for m in warnings_of(again, monkeypatch) if 'another recipe' in m]
+    assert len(lines) == (difference is not None)
+    assert difference is None or difference in lines[0]
+
+
+def test_a_resume_with_another_model_is_still_refused(two_stages):
+    cfg = Config.fromfile('a.py')
+    cfg.work_dir = 'w'
+    Runner.from_cfg(cfg).train()
+    again = Config.fromfile('a.py')
+    again.work_dir, again.resume = 'w', True
+    again.merge_from_dict({'model.head.logit_scale': 30.0})
+    with pytest.raises(InputError, match='model.head.logit_scale was 20.0 and is now 30.0'):
+        Runner.from_cfg(again).train()
