@@ -236,10 +236,11 @@ def test_lift(path, test_tool, monkeypatch, tmp_path):
     assert {k: v for k, v in head.text.items() if k != 'type'} == {
         k: backbone[k] for k in ('model', 'pretrained', 'quick_gelu') if k in backbone
     }
-    classes = {'imagenet-lt': 1000, 'places-lt': 365, 'mnist-lt': 10}[path.stem.split('_')[2]]
+    classes = {**NUM_CLASSES, 'cifar100-lt': 100}[path.stem.split('_')[2]]
     assert head.num_classes == classes
     assert backbone.adapter == dict(
-        type='mmlt.AdaptFormer', **(dict(bottleneck=16) if classes == 10 else dict(num_classes=classes))
+        type='mmlt.AdaptFormer',
+        **(dict(bottleneck=16) if classes == 10 else dict(num_classes=classes, init='normal')),
     )
     assert not backbone.projection and not head.get('projected', False)
     if 'plus' in path.stem:

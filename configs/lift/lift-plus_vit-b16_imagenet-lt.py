@@ -1,7 +1,11 @@
-# LIFT+ on ImageNet-LT: half the epochs, twice the learning rate, and crops whose smallest size grows.
-_base_ = './lift_vit-b16_imagenet-lt.py'
+# LIFT+ on ImageNet-LT: half the epochs, twice the learning rate, square crops whose smallest size grows.
+_base_ = [
+    '../_base_/models/lift_clip_vit-b16.py',
+    '../_base_/datasets/imagenet-lt_lift-plus.py',
+    '../_base_/schedules/lift.py',
+    '../_base_/default_runtime.py',
+]
 
-train_dataloader = dict(dataset=dict(pipeline=_base_.lift_plus_train_pipeline))
 max_epochs = 5
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 optim_wrapper = dict(optimizer=dict(lr=0.02))

@@ -1,4 +1,4 @@
-# LIFT's transforms: crops and flips to train; to test the centre, or the five crops of --tta.
+# LIFT's transforms as published, bilinear: crops and flips to train; to test the centre, or the five crops of --tta.
 lift_train_pipeline = [
     dict(type='LoadImageFromFile', imdecode_backend='pillow'),
     dict(
@@ -6,21 +6,13 @@ lift_train_pipeline = [
         scale=224,
         crop_ratio_range=(0.08, 1.0),
         backend='pillow',
-        interpolation='bicubic'),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='PackInputs'),
-]
-# LIFT+: crops whose smallest size grows.
-lift_plus_train_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
-    dict(
-        type='mmlt.GrowingRandomResizedCrop', scale=224, start=0.08, backend='pillow', interpolation='bicubic'),
+        interpolation='bilinear'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
 lift_test_pipeline = [
     dict(type='LoadImageFromFile', imdecode_backend='pillow'),
-    dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bilinear'),
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),
 ]
@@ -28,7 +20,7 @@ lift_test_pipeline = [
 tta_model = dict(type='mmlt.LogitTTA')
 tta_pipeline = [
     dict(type='LoadImageFromFile', imdecode_backend='pillow'),
-    dict(type='ResizeEdge', scale=248, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='ResizeEdge', scale=248, edge='short', backend='pillow', interpolation='bilinear'),
     dict(
         type='TestTimeAug',
         transforms=[

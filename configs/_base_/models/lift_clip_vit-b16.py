@@ -8,7 +8,7 @@ model = dict(
         pretrained='openai',
         quick_gelu=True,
         projection=False,
-        adapter=dict(type='mmlt.AdaptFormer', num_classes=1000)),
+        adapter=dict(type='mmlt.AdaptFormer', num_classes=1000, init='normal')),
     head=dict(
         type='mmlt.CosineClsHead',
         num_classes=1000,

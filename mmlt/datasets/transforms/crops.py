@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
+from mmcv.transforms.utils import cache_randomness
 from mmpretrain.datasets.transforms import RandomResizedCrop
 
 from mmlt.errors import InputError
@@ -50,19 +52,22 @@ class GrowingRandomResizedCrop(RandomResizedCrop):
         scale (int | Sequence[int]): Size of the result in pixels.
         start (float): Smallest area in the first epoch, as a share of the
             image. Defaults to 0.08.
+        square (bool): Square crops, anywhere in the image, whose area is a
+            share of the shorter side squared, as in LIFT+'s published code.
+            Defaults to False, MMPretrain's crops.
         **kwargs: See ``RandomResizedCrop``, without ``crop_ratio_range``.
 
     Raises:
         InputError: A start outside (0, 1], or a ``crop_ratio_range``.
     """
 
-    def __init__(self, scale, start: float = 0.08, **kwargs):
+    def __init__(self, scale, start: float = 0.08, square: bool = False, **kwargs):
         if 'crop_ratio_range' in kwargs:
             raise InputError('GrowingRandomResizedCrop has no crop_ratio_range: give the first minimum as start=0.08.')
         if not 0 < start <= 1:
             raise InputError(f"GrowingRandomResizedCrop's start is {start}; it is a share of the image, in (0, 1].")
         super().__init__(scale, crop_ratio_range=(start, 1.0), **kwargs)
-        self.start = start
+        self.start, self.square = start, square
         self._epochs = torch.tensor([0, 1]).share_memory_()  # the epoch, and how many there are
 
     def set_epoch(self, epoch: int, max_epochs: int) -> None:
@@ -80,7 +85,25 @@ class GrowingRandomResizedCrop(RandomResizedCrop):
         return super().transform(results)
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(scale={self.scale}, start={self.start})'
+        return f'{type(self).__name__}(scale={self.scale}, start={self.start}, square={self.square})'
+
+    def rand_crop_params(self, img: np.ndarray) -> tuple[int, int, int, int]:
+        """Where to crop.
+
+        Args:
+            img (np.ndarray): Shape (H, W, 3).
+
+        Returns:
+            tuple[int, int, int, int]: Top, left, height and width in pixels.
+        """
+        return self._square_crop(img) if self.square else super().rand_crop_params(img)
+
+    @cache_randomness
+    def _square_crop(self, img: np.ndarray) -> tuple[int, int, int, int]:
+        height, width = img.shape[:2]
+        shorter = min(height, width)
+        side = max(1, round(shorter * math.sqrt(np.random.uniform(*self.crop_ratio_range))))
+        return np.random.randint(height - side + 1), np.random.randint(width - side + 1), side, side
 
 
 @TRANSFORMS.register_module()

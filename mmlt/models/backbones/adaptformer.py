@@ -50,14 +50,26 @@ class AdaptFormer(nn.Module):
             by the number of classes, see :func:`adapter_bottleneck`.
         num_classes (int, optional): C, for the default of ``bottleneck``.
             Defaults to None.
+        init (str): How ``down`` starts, 'uniform' (PyTorch's) or 'normal'
+            (LIFT's published code), both with deviation ``1 / sqrt(3 W)``.
+            Defaults to 'uniform'.
 
     Raises:
         InputError: Neither a bottleneck nor a number of classes, or none above
-            zero.
+            zero; another ``init``.
     """
 
-    def __init__(self, width: int, num_blocks: int, bottleneck: int | None = None, num_classes: int | None = None):
+    def __init__(
+        self,
+        width: int,
+        num_blocks: int,
+        bottleneck: int | None = None,
+        num_classes: int | None = None,
+        init: str = 'uniform',
+    ):
         super().__init__()
+        if init not in ('uniform', 'normal'):
+            raise InputError(f"AdaptFormer's init is '{init}'; choose 'uniform' or 'normal'.")
         if bottleneck is None and not num_classes:
             raise InputError(
                 'AdaptFormer does not know how wide it is: give model.backbone.adapter num_classes=<classes of the '
@@ -73,6 +85,8 @@ class AdaptFormer(nn.Module):
         self.down = nn.Linear(width, bottleneck)
         self.up = nn.Linear(bottleneck, width)
         self.scale = nn.Parameter(torch.ones(()))
+        if init == 'normal':
+            nn.init.normal_(self.down.weight, std=(3 * width) ** -0.5)
         nn.init.zeros_(self.down.bias)
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)

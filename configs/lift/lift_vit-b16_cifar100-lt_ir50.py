@@ -1,0 +1,6 @@
+# LIFT on CIFAR-100-LT with an imbalance of 50; the shots follow from its own counts.
+_base_ = './lift_vit-b16_cifar100-lt.py'
+
+train_dataloader = dict(dataset=dict(imbalance_ratio=50))
+val_dataloader = dict(dataset=dict(imbalance_ratio=50))
+test_dataloader = dict(dataset=dict(imbalance_ratio=50))

@@ -1,0 +1,11 @@
+# LIFT on iNaturalist 2018 with CLIP's ViT-B/16, 20 epochs.
+_base_ = [
+    '../_base_/models/lift_clip_vit-b16.py',
+    '../_base_/datasets/inat18_lift.py',
+    '../_base_/schedules/lift.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(backbone=dict(adapter=dict(num_classes=8142)), head=dict(num_classes=8142))
+max_epochs = 20
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
