@@ -93,6 +93,13 @@ class EpochCosineLR(_ParamScheduler):
         self.lag, self.eta_min, self.warmup_epochs, self.warmup_lr = lag, eta_min, warmup_epochs, warmup_lr
         super().__init__(optimizer, 'lr', end=end, by_epoch=True, **kwargs)
 
+    @classmethod
+    def build_iter_from_epoch(cls, *args, **kwargs):
+        """Refused: MMEngine calls it for ``convert_to_iter_based=True``."""
+        raise InputError(
+            'EpochCosineLR changes the rate once an epoch: leave out convert_to_iter_based, or take CosineAnnealingLR.'
+        )
+
     def _get_value(self) -> list[float]:
         """Rates of all groups in the epoch that begins."""
         return [

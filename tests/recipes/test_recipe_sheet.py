@@ -1,0 +1,73 @@
+"""docs/recipes.md says what the configs do."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import yaml
+from mmengine.config import Config
+
+from mmlt.engine.recipe import recipe
+
+REPO = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope='module')
+def sheet():
+    """tools/analysis_tools/recipe_sheet.py as a module."""
+    path = REPO / 'tools/analysis_tools/recipe_sheet.py'
+    spec = importlib.util.spec_from_file_location('mmlt_recipe_sheet', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_what_the_configs_say(sheet, capsys, tmp_path):
+    assert sheet.main(['--check']) == 0, capsys.readouterr().out
+    (tmp_path / 'old.md').write_text((REPO / 'docs/recipes.md').read_text().replace('1e-06', '1e-05'))
+    assert sheet.main(['--check', '--out', str(tmp_path / 'old.md')]) == 1
+    assert '+' in capsys.readouterr().out
+
+
+def test_every_benchmark_config_stands_in_it(sheet):
+    entries = yaml.safe_load((REPO / 'docs/recipes.yml').read_text())['sheets']
+    shown = {name for entry in entries for name in sheet.configs(entry['configs'])}
+    folders = ('vlltr', 'ballad', 'lift', 'more')
+    wanted = {p.stem for f in folders for p in (REPO / 'configs' / f).glob('*.py') if 'tiny' not in p.stem}
+    heads = {'vlltr_rn50_imagenet-lt_fc', 'vlltr_rn50_imagenet-lt_knn'}  # of Table 4, in the recipe of stage 2
+    controls = {name for name in wanted if name.startswith('more-control')}  # MORE's but for the penalty
+    assert wanted - heads - controls == shown
+    for entry in entries:
+        for key, told in entry['settings'].items():
+            assert set(told) == {'published', 'paper'}, (entry['title'], key)
+
+
+def test_facts_are_those_of_the_built_parts():
+    cfg = Config.fromfile(REPO / 'configs/vlltr/vlltr_rn50_imagenet-lt_cvlp.py')
+    found = recipe(cfg, 115846)
+    assert found['batch'] == '256 x 8 GPUs = 2048' and found['steps of an epoch'] == '56'
+    assert found['rates at epochs 0, 1, 5, last'] == '1e-06, 1e-06, 4.02e-05, 1.97e-07'
+    assert 'BatchNorm in eval mode' in found['modes in training']
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'setting'),
+    [
+        ('param_scheduler.0.warmup_epochs', 0, 'rates at epochs 0, 1, 5, last'),
+        ('param_scheduler.0.lag', 0, 'rates at epochs 0, 1, 5, last'),
+        ('optim_wrapper.constructor', 'DefaultOptimWrapperConstructor', 'parameter groups'),
+        ('model.backbone.norm_eval', False, 'modes in training'),
+        ('model.backbone.frozen', True, 'modes in training'),
+        ('model.distill_loss.form', 'pair', 'model'),
+        ('train_dataloader.sampler.type', 'DefaultSampler', 'sampler'),
+        ('train_dataloader.batch_size', 128, 'batch'),
+        ('train_dataloader.dataset.pipeline.1.interpolation', 'bilinear', 'training transforms'),
+        ('default_hooks.checkpoint.save_best', 'shot/all', 'kept checkpoint'),
+    ],
+)
+def test_a_change_of_a_config_is_seen(key, value, setting):
+    cfg = Config.fromfile(REPO / 'configs/vlltr/vlltr_rn50_imagenet-lt_cvlp.py')
+    before = recipe(cfg, 115846)
+    cfg.merge_from_dict({key: value})
+    after = recipe(cfg, 115846)
+    assert before[setting] != after[setting]
