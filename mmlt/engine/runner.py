@@ -182,10 +182,10 @@ class Runner(MMEngineRunner):
     def _tell_batch_size(self) -> None:
         """One line where the learning rate is for another batch size than the actual one."""
         scaling = self.auto_scale_lr or {}
-        base, loader = scaling.get('base_batch_size'), self.cfg.train_dataloader
+        base, loader = scaling.get('base_batch_size'), self.cfg.get('train_dataloader')
         if base is None or scaling.get('enable') or not loader or loader.get('batch_size') is None:
             return
-        steps = (self.cfg.optim_wrapper or {}).get('accumulative_counts', 1)
+        steps = (self.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
         actual = loader.batch_size * self.world_size * steps
         if actual != base:
             self.logger.warning(

@@ -568,7 +568,7 @@ def test_configs_fit_together(prepare, fruit, weights, model, tmp_path, capsys):
         assert not lgr.backbone.get('frozen') and not lgr.backbone.get('norm_eval')
     if model == 'mmlt-tiny-vit':
         lift = cfgs['lift_my-fruit']
-        assert lift.model.backbone.adapter == dict(type='mmlt.AdaptFormer', num_classes=3)
+        assert lift.model.backbone.adapter == dict(type='mmlt.AdaptFormer', num_classes=3, init='normal')
         assert (lift.model.head.in_channels, lift.model.head.num_classes) == (64, 3)
         assert lift.tta_pipeline[1].scale == 71 and lift.tta_model.type == 'mmlt.LogitTTA'
 
