@@ -343,6 +343,10 @@ def main(argv=None) -> int:
     parser.add_argument('trajectory', nargs='+', type=Path, help='.safetensors files')
     parser.add_argument('--switch-off', action='store_true', help='also switch off each published setting once')
     args = parser.parse_args(argv)
+    for path in args.trajectory:
+        for file in (path, path.with_suffix('.json')):
+            if not file.is_file():
+                parser.error(f"'{file}' does not exist: a trajectory is a .safetensors file with a .json beside it")
     right = True
     for path in args.trajectory:
         errors = replay(path)
