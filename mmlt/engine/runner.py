@@ -11,6 +11,7 @@ import os.path as osp
 
 import torch
 from mmengine.dist import barrier, is_distributed, is_main_process
+from mmengine.hooks import EMAHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner import find_latest_checkpoint, get_state_dict, save_checkpoint, weights_to_cpu
@@ -166,18 +167,19 @@ class Runner(MMEngineRunner):
         if is_main_process():
             record.finish(best and osp.basename(best))
         barrier()
-        self.starts_from_stage = False
-        if best:
-            self._take_best(best)
+        self._test_result(best)
         return model
 
-    def _take_best(self, path: str) -> None:
-        """Load the best checkpoint by validation, which is what the training gives."""
-        self.testing = True
-        try:
-            self.load_checkpoint(path, map_location='cpu')
-        finally:
-            self.testing = False
+    def _test_result(self, best: str | None) -> None:
+        """Let a test that follows read the training's result from its file, where it is not what is in memory.
+
+        That is the best checkpoint by validation; and averaged weights, since an EMAHook begins anew with a test.
+        """
+        averaged = any(isinstance(hook, EMAHook) for hook in self.hooks)
+        result = best or (find_latest_checkpoint(self.work_dir) if averaged else None)
+        if result is not None:
+            self._load_from, self._resume, self._has_loaded = result, False, False
+            self.starts_from_stage = False
 
     def _tell_batch_size(self) -> None:
         """One line where the learning rate is for another batch size than the actual one."""

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 
 from mmlt import InputError
 from mmlt.engine import Runner
@@ -17,6 +19,17 @@ BEST = [
     'default_hooks.checkpoint.rule=greater',
     'train_cfg.val_interval=1',
 ]
+
+
+@HOOKS.register_module()
+class SeenInTest(Hook):
+    """Keeps a weight as a test sees it, after every other hook."""
+
+    priority = 'LOWEST'
+    seen: list = []
+
+    def before_test_iter(self, runner, *args, **kwargs):
+        self.seen[:] = [runner.model.backbone.visual.proj.detach().clone()]
 
 
 @pytest.fixture
@@ -35,36 +48,47 @@ def weights(path):
     return torch.load(path, weights_only=True)['state_dict']['backbone.visual.proj']
 
 
-def test_the_best_goes_to_the_next_stage_and_is_tested(two_stages, train_tool, scores, monkeypatch):
+def watched(config):
+    """A config like another one, with SeenInTest."""
+    path = Path(f'watched_{config}')
+    path.write_text(f"_base_ = ['./{config}']\ncustom_hooks = [dict(type='SeenInTest')]\n")
+    return str(path)
+
+
+def test_the_best_goes_to_the_next_stage_and_is_tested(two_stages, train_tool, scores):
     phase_a = [f'stages.phase_a.options.{option}' for option in BEST]
-    seen = []
-    original = Runner.test
-
-    def test(self):
-        seen.append(self.model.backbone.visual.proj.detach().clone())
-        return original(self)
-
-    monkeypatch.setattr(Runner, 'test', test)
-    train_tool.main(['b.py', '--work-dir', 'w', '--cfg-options', *phase_a])
+    train_tool.main([watched('b.py'), '--work-dir', 'w', '--cfg-options', *phase_a])
     best, last = Path('w/phase_a/best_shot_all_epoch_2.pth'), Path('w/phase_a/epoch_3.pth')
     assert RunRecord('w/phase_a').read()['best'] == best.name and Path(RunRecord('w/phase_a').result) == best
     assert not torch.equal(weights(best), weights(last))
     assert torch.equal(weights('w/epoch_3.pth'), weights(best))  # phase B has the towers frozen
-    assert torch.equal(seen[0], weights(best))
+    assert torch.equal(SeenInTest.seen[0], weights(best))
     assert RunRecord('w').read()['best'] is None and RunRecord('w').result.endswith('epoch_3.pth')
 
 
-def test_the_training_itself_ends_with_the_best(two_stages, train_tool, scores, monkeypatch):
-    seen = []
-    original = Runner.test
-    monkeypatch.setattr(Runner, 'test', lambda self: (seen.append(self.model.state_dict()), original(self))[1])
+def test_the_training_itself_ends_with_the_best(two_stages, train_tool, scores):
+    config = watched('a.py')
     for _ in range(2):  # trained, then found finished
-        train_tool.main(['a.py', '--work-dir', 'w', '--cfg-options', *BEST])
-    best = weights('w/best_shot_all_epoch_2.pth')
-    assert torch.equal(seen[0]['backbone.visual.proj'], best)
+        SeenInTest.seen.clear()
+        train_tool.main([config, '--work-dir', 'w', '--cfg-options', *BEST])
+        assert torch.equal(SeenInTest.seen[0], weights('w/best_shot_all_epoch_2.pth'))
     Path('w/best_shot_all_epoch_2.pth').unlink()
     with pytest.raises(SystemExit, match='best_shot_all_epoch_2.pth, is gone.*--restart'):
-        train_tool.main(['a.py', '--work-dir', 'w', '--cfg-options', *BEST])
+        train_tool.main([config, '--work-dir', 'w', '--cfg-options', *BEST])
+
+
+@pytest.mark.parametrize('best', [True, False])
+def test_with_averaged_weights(two_stages, train_tool, scores, best):
+    """An EMAHook's averages are what a checkpoint holds, and what is tested after a training, too."""
+    Path('ema.py').write_text(
+        "_base_ = ['./a.py']\ncustom_hooks = [dict(type='EMAHook', momentum=0.3), dict(type='SeenInTest')]\n"
+    )
+    train_tool.main(['ema.py', '--work-dir', 'w', *(['--cfg-options', *BEST] if best else [])])
+    path = 'w/best_shot_all_epoch_2.pth' if best else 'w/epoch_3.pth'
+    checkpoint = torch.load(path, weights_only=True)
+    (seen,) = SeenInTest.seen
+    assert torch.equal(seen, checkpoint['state_dict']['backbone.visual.proj'])
+    assert not torch.equal(seen, checkpoint['ema_state_dict']['module.backbone.visual.proj'])
 
 
 def test_without_validation_the_last_one_stands(two_stages, train_tool):
