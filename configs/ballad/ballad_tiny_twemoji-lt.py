@@ -14,3 +14,4 @@ default_hooks = dict(feature_cache=dict(type='mmlt.FeatureCacheHook', views=10))
 # As the other tiny configs: cosine by iteration.
 param_scheduler = [dict(type='CosineAnnealingLR', eta_min=0, by_epoch=True, convert_to_iter_based=True)]
 train_cfg = dict(val_interval=10)
+auto_scale_lr = dict(base_batch_size=64)

@@ -71,3 +71,13 @@ def test_a_change_of_a_config_is_seen(key, value, setting):
     cfg.merge_from_dict({key: value})
     after = recipe(cfg, 115846)
     assert before[setting] != after[setting]
+
+
+@pytest.mark.parametrize('path', sorted((REPO / 'configs').glob('[!_]*/*.py')), ids=lambda p: p.stem)
+def test_a_config_is_for_the_gpus_that_it_names(path):
+    """Tiny configs are for one process, so that a first run warns of nothing; others for one GPU or for eight."""
+    cfg = Config.fromfile(path)
+    if not cfg.get('train_cfg') or not cfg.get('auto_scale_lr'):
+        return
+    processes = cfg.auto_scale_lr.base_batch_size / cfg.train_dataloader.batch_size
+    assert processes == 1 if 'tiny' in path.stem else processes in (1, 8)
