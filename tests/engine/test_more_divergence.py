@@ -82,7 +82,7 @@ def train(folder, *hooks, epochs=2, lr=0.01, checkpoint=None, interval=20, **mor
 
 
 def weights(file):
-    return torch.load(file, weights_only=False)['state_dict']
+    return torch.load(file, weights_only=True)['state_dict']
 
 
 def checkpoints(folder):

@@ -1,22 +1,11 @@
-# CIFAR-100-LT with the transforms of LIFT+, bicubic: square crops whose smallest size grows, no flips.
-_base_ = './cifar100-lt_lift.py'
+# CIFAR-100-LT with the transforms of LIFT+; the pictures of 32 px are enlarged. A batch of 128 is that of one GPU.
+_base_ = ['./cifar100-lt.py', './lift-plus_pipelines.py']
 
-train_pipeline = [
-    *_base_.rgb_to_bgr,
-    dict(
-        type='mmlt.GrowingRandomResizedCrop',
-        scale=224,
-        start=0.08,
-        square=True,
-        backend='pillow',
-        interpolation='bicubic'),
-    dict(type='PackInputs'),
-]
-test_pipeline = _base_.test_pipeline
-test_pipeline[2].interpolation = 'bicubic'
-tta_pipeline = _base_.tta_pipeline
-tta_pipeline[2].interpolation = 'bicubic'
+# In place of the loading of a file.
+train_pipeline = [*_base_.rgb_to_bgr, *_base_.lift_train_pipeline[1:]]
+test_pipeline = [*_base_.rgb_to_bgr, *_base_.lift_test_pipeline[1:]]
+tta_pipeline = [*_base_.rgb_to_bgr, *_base_.tta_pipeline[1:]]
 
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(batch_size=128, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -1,33 +1,6 @@
 # iNaturalist 2018 with the transforms of LIFT; a batch of 128 is that of one GPU.
-# The JSON files lie in data_root, the images in train_val2018/ below it.
-_base_ = './lift_pipelines.py'
+_base_ = ['./inat18.py', './lift_pipelines.py']
 
-dataset_type = 'mmlt.INaturalist2018'
-data_root = 'data/inat18/'
-classes = 'categories.json'
-
-train_dataloader = dict(
-    batch_size=128,
-    num_workers=8,
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file='train2018.json',
-        classes=classes,
-        pipeline=_base_.lift_train_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    drop_last=True)
-val_dataloader = dict(
-    batch_size=128,
-    num_workers=8,
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file='val2018.json',
-        train_ann_file='train2018.json',
-        classes=classes,
-        pipeline=_base_.lift_test_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False))
-test_dataloader = val_dataloader
-val_evaluator = [dict(type='mmlt.ShotAccuracy')]
-test_evaluator = val_evaluator
+train_dataloader = dict(batch_size=128, dataset=dict(pipeline=_base_.lift_train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=_base_.lift_test_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=_base_.lift_test_pipeline))

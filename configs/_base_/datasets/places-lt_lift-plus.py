@@ -1,22 +1,6 @@
-# Places-LT with the transforms of LIFT+, bicubic: square crops whose smallest size grows, no flips.
-_base_ = './places-lt_lift.py'
+# Places-LT with the transforms of LIFT+; a batch of 128 is that of one GPU.
+_base_ = ['./places-lt.py', './lift-plus_pipelines.py']
 
-train_pipeline = [
-    _base_.lift_train_pipeline[0],
-    dict(
-        type='mmlt.GrowingRandomResizedCrop',
-        scale=224,
-        start=0.08,
-        square=True,
-        backend='pillow',
-        interpolation='bicubic'),
-    dict(type='PackInputs'),
-]
-test_pipeline = _base_.lift_test_pipeline
-test_pipeline[1].interpolation = 'bicubic'
-tta_pipeline = _base_.tta_pipeline
-tta_pipeline[1].interpolation = 'bicubic'
-
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+train_dataloader = dict(batch_size=128, dataset=dict(pipeline=_base_.lift_train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=_base_.lift_test_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=_base_.lift_test_pipeline))
