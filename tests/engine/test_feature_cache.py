@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -111,9 +112,31 @@ def test_as_many_views_as_epochs(phase_b):
     ]
     _, runner = phase_b('w', **{CACHE + 'views': 'epochs', 'train_dataloader.dataset.pipeline': pipeline})
     assert runner.train_dataloader.features.shape == (runner.max_epochs, 10, 64)
+    # A training of one epoch has one random view, not the test pipeline's.
+    one = {'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1, 'train_dataloader.dataset.pipeline': pipeline}
+    random, fixed = (phase_b(f'w{v}', **{CACHE + 'views': v}, **one)[1].train_dataloader for v in ('epochs', 1))
+    assert random.features.shape == fixed.features.shape == (1, 10, 64)
+    assert not torch.allclose(random.features, fixed.features)
     loop = dict(_delete_=True, by_epoch=False, max_iters=5, val_interval=5)
     with pytest.raises(InputError, match="views='epochs'.*views=10"):
         phase_b('w2', **{CACHE + 'views': 'epochs', 'train_cfg': loop, 'param_scheduler': None})
+
+
+def test_views_of_several_processes_are_those_of_one(monkeypatch):
+    from mmlt.engine.hooks import feature_cache
+
+    def batches(rank, processes, batch_size):
+        monkeypatch.setattr(feature_cache, 'get_dist_info', lambda: (rank, processes))
+        loader = SimpleNamespace(
+            dataset=None, batch_size=batch_size, drop_last=True, sampler=list(range(12))[rank::processes]
+        )
+        features = torch.arange(36.0).view(3, 12, 1)  # view, image
+        loader = feature_cache.FeatureLoader(features, np.zeros(12, int), loader, torch.device('cpu'), seed=0)
+        return [set(batch['inputs'].flatten().tolist()) for batch in loader]
+
+    one, two = batches(0, 1, 4), [batches(rank, 2, 2) for rank in (0, 1)]
+    assert len(one) == 3 and one == [a | b for a, b in zip(*two)]
+    assert {int(x) // 12 for batch in one for x in batch} == {0, 1, 2}
 
 
 def test_making_the_cache_leaves_the_random_state_alone(phase_b, monkeypatch):

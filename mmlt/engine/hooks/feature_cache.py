@@ -61,8 +61,10 @@ class FeatureLoader:
         order = np.fromiter(self.sampler, dtype=np.int64, count=len(self.sampler))
         views = np.zeros_like(order)
         if len(self.features) > 1:
-            rng = np.random.default_rng([self.seed, getattr(self.sampler, 'epoch', 0), get_dist_info()[0]])
-            views = rng.integers(len(self.features), size=len(order))
+            # One process's draws; the samplers deal an epoch out in turn, so each process takes its own of them.
+            rank, world_size = get_dist_info()
+            rng = np.random.default_rng([self.seed, getattr(self.sampler, 'epoch', 0), 0])
+            views = rng.integers(len(self.features), size=len(order) * world_size)[rank::world_size]
         for i in range(len(self)):
             part = slice(i * self.batch_size, (i + 1) * self.batch_size)
             chosen = self.features[torch.from_numpy(views[part]), torch.from_numpy(order[part])]
@@ -85,12 +87,13 @@ class FeatureCacheHook(Hook):
     Args:
         views (int | str): 1: one view of every image by the transform of the
             test pipeline; k > 1: k random views by the train pipeline, of
-            which one is drawn each time; 'epochs': as many as the training has
-            epochs, so that an image is seen in as many views as it would be
-            without cache if it were drawn once an epoch; 0: no cache, images
-            at every step. V views of N images of width D take 4 V N D bytes
-            (ImageNet-LT, RN50, 10 views: 4.7 GB; half with 'float16').
-            Defaults to 1.
+            which one is drawn at every draw of the image, not one an epoch:
+            a class-aware sampler gives an image of a rare class many times
+            an epoch, and without cache each time is another crop; 'epochs':
+            as many random views as the training has epochs, also if that is
+            one; 0: no cache, images at every step. V views of N images of
+            width D take 4 V N D bytes of memory and disk (ImageNet-LT, RN50,
+            10 views: 4.7 GB; half with 'float16'). Defaults to 1.
         pipeline (list[dict], optional): Another transform for the views.
             Defaults to None.
         dtype (str): 'float32' or 'float16' (half the size).
@@ -122,6 +125,7 @@ class FeatureCacheHook(Hook):
         if dtype not in ('float32', 'float16'):
             raise InputError(f"FeatureCacheHook: dtype is '{dtype}'; choose 'float32' or 'float16'.")
         self.views, self.pipeline, self.batch_size, self.directory = views, pipeline, batch_size, directory
+        self.random = views != 1  # 'epochs' are views of the train pipeline, also in a training of one epoch
         self.dtype = getattr(torch, dtype)
 
     def before_train(self, runner) -> None:
@@ -169,7 +173,7 @@ class FeatureCacheHook(Hook):
                 'plain dataset, or set default_hooks.feature_cache.views=0.'
             )
         pipeline = self.pipeline
-        if pipeline is None and self.views == 1:
+        if pipeline is None and not self.random:
             evaluated = runner.cfg.get('test_dataloader') or runner.cfg.get('val_dataloader')
             if evaluated is None:
                 raise InputError(
@@ -197,7 +201,7 @@ class FeatureCacheHook(Hook):
             to_rgb=getattr(preprocessor, 'to_rgb', None),
             views=self.views,
             dtype=str(self.dtype),
-            seed=seed if self.views > 1 else None,
+            seed=seed if self.random else None,
             versions=[torch.__version__, open_clip.__version__],
         )
         digest.update(json.dumps(plain(facts)).encode())
