@@ -11,7 +11,7 @@ import os.path as osp
 
 import torch
 from mmengine.dist import barrier, is_distributed, is_main_process
-from mmengine.hooks import EMAHook
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner import find_latest_checkpoint, get_state_dict, save_checkpoint, weights_to_cpu
@@ -58,7 +58,11 @@ class Runner(MMEngineRunner):
     - earlier ``stages`` of a config are found (see :mod:`mmlt.engine.stages`),
       also with MMPretrain's own ``train.py``, and a missing one is named; of
       its checkpoint all weights are loaded, or those below a prefix;
-    - ``run.json`` in the work directory tells whether a training is finished;
+    - ``run.json`` in the work directory tells whether a training is finished,
+      and its result: the best checkpoint by validation where ``save_best`` keeps
+      one, else the last; later stages start from it, and the test after a
+      training is of it;
+    - a learning rate for another batch size than the actual one is told;
     - checkpoints of another model are refused (:class:`CheckpointGuardHook`);
     - ``--launcher pytorch`` and ``--amp`` work without a GPU (gloo, bfloat16);
     - a test without checkpoint evaluates the pretrained model (zero-shot);
@@ -163,12 +167,28 @@ class Runner(MMEngineRunner):
         self._tell_batch_size()
         model = super().train()
         self._has_loaded = True  # a test that follows is of the trained weights
-        best = self.message_hub.runtime_info.get('best_ckpt')
+        barrier()  # the main process has written the last checkpoint
+        best = self._best_checkpoint()
         if is_main_process():
-            record.finish(best and osp.basename(best))
+            inside = best and osp.dirname(osp.abspath(best)) == osp.abspath(self.work_dir)
+            record.finish(osp.basename(best) if inside else best and osp.abspath(best))
         barrier()
         self._test_result(best)
         return model
+
+    def _best_checkpoint(self) -> str | None:
+        """Path of the best checkpoint by validation, None where the config or the training kept none."""
+        if not any(isinstance(hook, CheckpointHook) and hook.save_best for hook in self.hooks):
+            return None  # a resumed checkpoint may know one of another config
+        known = self.message_hub.runtime_info.get('best_ckpt')
+        if known is None:
+            return None
+        # A resumed training may have begun in another folder, or in this one under another name.
+        for path in (osp.join(self.work_dir, osp.basename(known)), known):
+            if osp.isfile(path):
+                return path
+        self.logger.warning(f"The best checkpoint, '{known}', is gone: the last one is the training's result.")
+        return None
 
     def _test_result(self, best: str | None) -> None:
         """Let a test that follows read the training's result from its file, where it is not what is in memory.

@@ -111,7 +111,8 @@ class RunRecord:
 
         Args:
             best (str, optional): Name of the best checkpoint by validation,
-                where the training kept one. Defaults to None.
+                where the training kept one; its whole path where it is not in
+                the work directory. Defaults to None.
         """
         self._write({**self.read(), 'finished': True, 'best': best})
 
@@ -168,6 +169,9 @@ def decisive(cfg: Config) -> dict:
             loader.pop(key, None)
     hooks = plain(cfg.get('default_hooks')) or {}
     part['feature_cache'] = hooks.get('feature_cache')
+    checkpoint = hooks.get('checkpoint') or {}
+    if checkpoint.get('save_best'):  # the best one is the result; where the last one is, nothing is recorded
+        part['checkpoint'] = {key: checkpoint.get(key) for key in ('save_best', 'rule')}
     part.update({name: hooks[name] for name in _DECISIVE_HOOKS if name in hooks})
     part['custom_hooks'] = plain(cfg.get('custom_hooks'))
     stages = cfg.get('stages') or {}

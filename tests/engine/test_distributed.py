@@ -124,6 +124,19 @@ def test_staged_training_and_test_in_two_processes(two_stages, repo, launcher_en
     assert report['num_samples'] == 6  # padding is dropped: 6 images on 2 x 4
 
 
+def test_the_best_checkpoint_of_two_processes_goes_on(two_stages, repo, launcher_env):
+    kept = ['default_hooks.checkpoint.save_best=shot/all', 'default_hooks.checkpoint.rule=less']
+    options = [f'stages.phase_a.options.{option}' for option in (*kept, 'train_cfg.val_interval=1')]
+    # Accuracy rises or stays, so by this rule an early epoch is the best.
+    out = train(repo, launcher_env, 'b.py', 2, 'w', 'train_dataloader.batch_size=2', *options)
+    assert 'few (3)' in out
+    best = json.loads(Path('w/phase_a/run.json').read_text())['best']
+    (path,) = Path('w/phase_a').glob('best_*.pth')
+    assert best == path.name != 'best_shot_all_epoch_3.pth'
+    start, trained = weights(path), weights('w/epoch_3.pth')
+    assert all(torch.equal(trained[k], start[k]) for k in start if 'steps' not in k)  # the towers are frozen
+
+
 def test_launchers_say_how_to_be_used(repo):
     for name, usage in (
         ('dist_train.sh', 'CONFIG PROCESSES'),

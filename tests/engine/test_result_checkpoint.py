@@ -48,6 +48,19 @@ def weights(path):
     return torch.load(path, weights_only=True)['state_dict']['backbone.visual.proj']
 
 
+def warnings(monkeypatch):
+    """All that is logged as a warning from now on."""
+    told = []
+    monkeypatch.setattr(logging.Logger, 'warning', lambda self, message, *args: told.append(str(message)))
+    return told
+
+
+def warnings_of(cfg, monkeypatch):
+    told = warnings(monkeypatch)
+    Runner.from_cfg(cfg).train()
+    return told
+
+
 def watched(config):
     """A config like another one, with SeenInTest."""
     path = Path(f'watched_{config}')
@@ -91,6 +104,35 @@ def test_with_averaged_weights(two_stages, train_tool, scores, best):
     assert not torch.equal(seen, checkpoint['ema_state_dict']['module.backbone.visual.proj'])
 
 
+def resumed(folder, *options):
+    return ['a.py', '--work-dir', folder, '--resume', 'w/epoch_2.pth', '--no-test', '--cfg-options', *options]
+
+
+def test_the_best_is_found_where_it_lies(two_stages, train_tool, scores):
+    """Of a training that began in another folder, whose later epochs are no better."""
+    train_tool.main(['a.py', '--work-dir', 'w', '--no-test', '--cfg-options', *BEST])
+    train_tool.main(resumed('w2', *BEST))  # epoch 3 scores 10
+    assert RunRecord('w2').result == str(Path('w/best_shot_all_epoch_2.pth').resolve())
+    train_tool.main(resumed('w3', 'train_cfg.val_interval=1'))
+    assert RunRecord('w3').result.endswith('w3/epoch_3.pth')  # this config keeps none
+
+
+def test_a_best_that_is_gone_at_the_end_gives_way_to_the_last(two_stages, train_tool, scores, monkeypatch):
+    train_tool.main(['a.py', '--work-dir', 'w', '--no-test', '--cfg-options', *BEST])
+    Path('w/best_shot_all_epoch_2.pth').unlink()
+    told = warnings(monkeypatch)
+    train_tool.main(resumed('w2', *BEST))
+    assert RunRecord('w2').result.endswith('w2/epoch_3.pth')
+    assert any("best_shot_all_epoch_2.pth', is gone: the last one" in line for line in told)
+
+
+def test_which_checkpoint_is_the_result_decides(two_stages, train_tool):
+    train_tool.main(['a.py', '--work-dir', 'w', '--no-test', '--cfg-options', *BEST])
+    last = [*BEST[2:], 'default_hooks.checkpoint.save_best=None']
+    with pytest.raises(SystemExit, match="another config: checkpoint was .*'shot/all'.* and is now not set"):
+        train_tool.main(['a.py', '--work-dir', 'w', '--no-test', '--cfg-options', *last])
+
+
 def test_without_validation_the_last_one_stands(two_stages, train_tool):
     train_tool.main(['a.py', '--work-dir', 'w', '--no-validate', '--no-test', '--cfg-options', *BEST[:2]])
     assert RunRecord('w').result.endswith('epoch_3.pth')
@@ -100,13 +142,6 @@ def test_old_records_have_the_last_one(tmp_path):
     record = RunRecord(str(tmp_path))
     record._write(dict(id='x', finished=True, config={}, stages={}))
     assert record.result is None  # nothing there
-
-
-def warnings_of(cfg, monkeypatch):
-    told = []
-    monkeypatch.setattr(logging.Logger, 'warning', lambda self, message, *args: told.append(str(message)))
-    Runner.from_cfg(cfg).train()
-    return told
 
 
 @pytest.mark.parametrize(
@@ -136,6 +171,8 @@ def test_another_batch_is_told_once(two_stages, monkeypatch, options, told):
         ({'optim_wrapper.optimizer.weight_decay': 0.1}, 'optim_wrapper.optimizer.weight_decay was not set'),
         ({'train_cfg.max_epochs': 4}, 'train_cfg.max_epochs was 3 and is now 4'),
         ({'train_dataloader.sampler.shuffle': False}, 'train_dataloader.sampler.shuffle'),
+        ({'train_dataloader.dataset.ann_file': 'meta/other.txt'}, "ann_file was 'train.txt' and is now 'other.txt'"),
+        ({'train_dataloader.dataset.data_root': './', 'train_dataloader.dataset.ann_file': './train.txt'}, None),
         ({'train_dataloader.num_workers': 1, 'log_level': 'WARNING', 'default_hooks.logger.interval': 1}, None),
     ],
 )
@@ -146,6 +183,8 @@ def test_a_resume_names_the_first_difference_of_the_recipe(two_stages, monkeypat
     again = Config.fromfile('a.py')
     again.work_dir, again.resume = 'w', True
     again.merge_from_dict(options)
+    Path('meta').mkdir()
+    Path('meta/other.txt').write_text(Path('train.txt').read_text())
     lines = [m for m in warnings_of(again, monkeypatch) if 'another recipe' in m]
     assert len(lines) == (difference is not None)
     assert difference is None or difference in lines[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os.path as osp
+
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import find_latest_checkpoint
@@ -83,8 +85,17 @@ class CheckpointGuardHook(Hook):
             )
         for recipe in (old, new):
             recipe.pop('load_from')  # a resume replaces it
-        if (difference := first_difference(old, new)) is not None:
+        if (difference := first_difference(_without_places(old), _without_places(new))) is not None:
             runner.logger.warning(
                 f"The training goes on from '{source}' by another recipe than it began with: {difference}. If that is "
                 'not meant, give the same settings again.'
             )
+
+
+def _without_places(recipe):
+    """A recipe in which files count by their names: data and work directories may have been moved since."""
+    if isinstance(recipe, dict):
+        return {k: _without_places(v) for k, v in recipe.items() if k != 'data_root'}
+    if isinstance(recipe, list):
+        return [_without_places(v) for v in recipe]
+    return osp.basename(recipe) if isinstance(recipe, str) and osp.dirname(recipe) else recipe
