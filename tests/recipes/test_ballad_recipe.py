@@ -99,18 +99,15 @@ def naive(model, tiny, lr, adapter):
 
 
 def compare(backbone, phase, options=None):
-    """Largest relative errors of the losses and of the weights, against how far these went."""
+    """Largest relative errors of the losses and of the weights, against how far these went, and the losses."""
     cfg = resolved(backbone, phase, options)
     ours, theirs, start = (build(cfg) for _ in range(3))
     losses = trained(cfg, ours)
     expected = naive(theirs, BACKBONES[backbone], cfg.optim_wrapper.optimizer.lr, phase == 'b')
     loss_error = max(abs(a - b) / abs(b) for a, b in zip(losses, expected))
     weight_error = 0.0
-    for (name, own), other, first in zip(
-        ours.state_dict().items(), theirs.state_dict().values(), start.state_dict().values()
-    ):
-        if not own.is_floating_point():
-            assert name == 'head.steps' or torch.equal(own, first), name  # counters of BatchNorm, too
+    for own, other, first in zip(*(model.state_dict().values() for model in (ours, theirs, start))):
+        if not own.is_floating_point():  # counters
             continue
         moved = (other - first).norm()
         weight_error = max(weight_error, float((own - other).norm() / (moved if moved > 0 else 1.0)))
@@ -136,11 +133,8 @@ def test_ten_steps(backbone, phase):
     ],
 )
 def test_a_setting_that_is_switched_off_is_noticed(backbone, phase, options):
-    if options == {'model.backbone.norm_eval': False}:
-        with pytest.raises(AssertionError, match='num_batches_tracked'):
-            compare(backbone, phase, options)
-        return
-    assert max(compare(backbone, phase, options)[:2]) > 1e-6
+    loss_error, weight_error, _ = compare(backbone, phase, options)
+    assert loss_error > 1e-6 and weight_error > 1e-6
 
 
 BENCHMARKS = [
@@ -155,6 +149,7 @@ def test_settings_of_every_config(backbone, data):
         assert cfg.optim_wrapper == dict(optimizer=dict(type='SGD', lr=lr, momentum=0.9, weight_decay=5e-4))
         assert cfg.param_scheduler == [dict(type='mmlt.EpochCosineLR', lag=-1, eta_min=0)]
         assert (cfg.train_cfg.max_epochs, cfg.train_cfg.val_interval) == (epochs, 1)
+        assert cfg.train_dataloader.drop_last  # N // 512 steps, see below
         assert (cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size) == (64, 512)
         assert cfg.model.backbone.get('norm_eval', False) == backbone.startswith('rn')
         best = cfg.default_hooks.checkpoint.get('save_best')
