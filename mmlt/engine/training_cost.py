@@ -94,6 +94,7 @@ def stage_costs(stages: Sequence[Stage], benchmark: Benchmark | None, gpus: int)
         epochs = cfg.train_cfg.max_epochs
         scale = cfg.get('auto_scale_lr') or {}
         recipe = None if scale.get('enable') else scale.get('base_batch_size')
+        views = epochs if views == 'epochs' else views  # as many passes as without cache
         passes, accumulate = min(views, epochs) or epochs, cfg.optim_wrapper.get('accumulative_counts', 1)
         costs.append(Cost(stage.name, batch, gpus, recipe, images, steps, epochs, passes, accumulate))
     return costs
@@ -102,10 +103,11 @@ def stage_costs(stages: Sequence[Stage], benchmark: Benchmark | None, gpus: int)
 def _draws(cfg: Config, benchmark: Benchmark | None) -> int | None:
     """Images drawn in an epoch."""
     sampler = cfg.train_dataloader.get('sampler') or {}
-    if sampler.get('num_samples'):
+    if sampler.get('num_samples') not in (None, 'images'):
         return sampler.num_samples
     if benchmark is not None:
-        if sampler.get('type') == 'mmlt.ClassAwareSampler' and benchmark.largest:
+        whole_stream = sampler.get('type') == 'mmlt.ClassAwareSampler' and sampler.get('num_samples') != 'images'
+        if whole_stream and benchmark.largest:
             return benchmark.largest * benchmark.num_classes
         return benchmark.images['train']
     try:

@@ -336,3 +336,10 @@ def test_all_stages_with_the_same_data_move():
         stages = plan(cfg)
         assert all(stage.name in (cfg.get('stages') or {}) for stage in stages[:-1]), path
         assert len(data_options(stages, 'x')) >= len(stages)
+
+
+def test_a_dry_run_counts_images_and_views_by_name(tmp_path, monkeypatch, capsys):
+    """BALLAD's phase B draws as many as 'images', and caches as many views as 'epochs'."""
+    monkeypatch.chdir(tmp_path)
+    module('tools/reproduce.py').main(['ballad', 'rn50', 'imagenet-lt', '--dry-run'])
+    assert '1,810 x 10' in capsys.readouterr().out
