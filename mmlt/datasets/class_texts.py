@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.logging import print_log
 
-from mmlt.datasets.text_files import decode, read_json
+from mmlt.datasets.text_files import read_json, read_table, read_text
 from mmlt.errors import InputError
 from mmlt.models.text.prompts import class_prompts
 from mmlt.registry import DATASETS
@@ -94,7 +92,7 @@ class ClassTexts:
       in a folder ``wiki`` below it) or of ``<class name>.txt``, articles with
       ``== Section ==`` headings, UTF-8 or GBK;
     - a ``.json`` file, ``{class name: text or list of sentences}``;
-    - a ``.csv`` file with the columns ``class`` and ``text``;
+    - a ``.csv`` or ``.tsv`` file with the columns ``class`` and ``text``;
     - a name: ``'mnist-lt'``, the corpus that comes with mmlt;
     - or the sentences themselves, a sequence a class.
 
@@ -188,12 +186,12 @@ class ClassTexts:
             )
         if folder.is_dir():
             raw = self._read_folder(folder, classes)
-        elif folder.suffix == '.json':
+        elif folder.suffix.lower() == '.json':
             raw = _by_class(_read_json(folder), classes, folder)
-        elif folder.suffix == '.csv':
+        elif folder.suffix.lower() in ('.csv', '.tsv'):
             raw = _by_class(_read_csv(folder), classes, folder)
         else:
-            raise InputError(f"The class texts '{path}' are neither a folder nor a .json or .csv file.")
+            raise InputError(f"The class texts '{path}' are neither a folder nor a .json, .csv or .tsv file.")
         whole = [self._sentences(texts) for texts in raw]
         texts = [self._long(own) for own in whole]
         return texts, [name for name, own, kept in zip(classes, whole, texts) if own and not kept]
@@ -215,8 +213,8 @@ class ClassTexts:
                     f"'{folder}' has no texts of these classes: name its files desc_<class index>.txt or "
                     f"<class name>.txt, for example '{classes[0]}.txt'."
                 )
-            return [[decode(f.read_bytes(), str(f)) for f in files] for files in _by_class(own, classes, folder)]
-        return [[decode(f.read_bytes(), str(f))] if f.exists() else [] for f in files]
+            return [[read_text(str(f), strict=False) for f in files] for files in _by_class(own, classes, folder)]
+        return [[read_text(str(f), strict=False)] if f.exists() else [] for f in files]
 
     def _sentences(self, texts: list[str]) -> list[str]:
         return [s for text in texts for s in parse_article(text, self.drop_sections)]
@@ -258,30 +256,11 @@ def _read_json(path: Path) -> dict[str, list[str]]:
     return texts
 
 
-def _rows(reader: csv.DictReader, path: Path) -> Iterator[dict]:
-    try:
-        yield from reader
-    except csv.Error as e:
-        raise InputError(
-            f"'{path}', line {reader.line_num}: {e}. Long texts go into a folder of .txt files, or into JSON."
-        ) from e
-
-
 def _read_csv(path: Path) -> dict[str, list[str]]:
-    csv.field_size_limit(2**31 - 1)  # an article is longer than the 131,072 characters that it allows
-    reader = csv.DictReader(io.StringIO(decode(path.read_bytes(), str(path)), newline=''))
-    for column in ('class', 'text'):
-        if column not in (reader.fieldnames or ()):
-            raise InputError(f"'{path}' has no column '{column}' in its first line: it needs a header class,text.")
     texts: dict[str, list[str]] = {}
-    for row in _rows(reader, path):
-        if None in row:
-            raise InputError(
-                f"'{path}', line {reader.line_num}: there are more fields than columns; a text with a comma has to "
-                'stand in quotation marks.'
-            )
+    for where, row in read_table(str(path), ('class', 'text')).select('class', 'text'):
         if not row['text']:
-            raise InputError(f"'{path}', line {reader.line_num}: class '{row['class']}' has an empty text.")
+            raise InputError(f"{where}: class '{row['class']}' has an empty text.")
         texts.setdefault(row['class'], []).append(row['text'])
     return texts
 

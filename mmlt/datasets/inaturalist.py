@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 
@@ -10,23 +9,15 @@ import numpy as np
 from mmengine.fileio import join_path
 
 from mmlt.datasets.long_tailed_dataset import LongTailedDataset
+from mmlt.datasets.text_files import is_file, read_json
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
 
 
-def read_json(path: str):
-    """Content of a JSON file.
-
-    Raises:
-        InputError: It is missing, or not valid JSON; names the line.
-    """
-    if not os.path.isfile(path):
+def _read(path: str):
+    if not is_file(path):
         raise InputError(f"The file '{path}' does not exist: docs/datasets.md says where it is from.")
-    with open(path, encoding='utf-8') as f:
-        try:
-            return json.load(f)
-        except ValueError as e:
-            raise InputError(f"'{path}' is not valid JSON ({e}): the download may be incomplete.") from e
+    return read_json(path)
 
 
 def entries(path: str, table, key: str, fields: Sequence[str]) -> list[dict]:
@@ -69,7 +60,7 @@ def read_categories(path: str) -> dict[int, str]:
     Raises:
         InputError: The file is missing, damaged or of another form.
     """
-    table = read_json(path)
+    table = _read(path)
     return _names(path, table if isinstance(table, dict) else dict(categories=table))
 
 
@@ -125,7 +116,7 @@ class INaturalist2018(LongTailedDataset):
 
     def read_annotation(self, path: str) -> tuple[list[str], np.ndarray]:
         """See :class:`LongTailedDataset`."""
-        table = read_json(path)
+        table = _read(path)
         names = _names(path, table)
         if self.category_ids is None:
             self.category_ids, self.categories_file = tuple(names), path

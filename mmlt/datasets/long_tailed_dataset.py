@@ -9,14 +9,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import open_clip
-from mmengine.fileio import LocalBackend, get, get_file_backend, join_path
+from mmengine.fileio import BaseStorageBackend, get, join_path
 from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from mmlt.datasets.long_tail import check_labels, count_classes
-from mmlt.datasets.text_files import read_lines
+from mmlt.datasets.picture_files import image_paths, picture_backend
+from mmlt.datasets.text_files import is_file, read_lines
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
 
@@ -42,7 +43,7 @@ def read_class_names(path: str) -> tuple[str, ...]:
         InputError: The file is missing or no text; a line begins as one of
             Places365 and goes on otherwise.
     """
-    if not os.path.isfile(path):
+    if not is_file(path):
         raise InputError(f"The class list '{path}' does not exist: give a text file with one class name a line.")
     names = []
     for i, line in enumerate(read_lines(path), 1):
@@ -106,42 +107,13 @@ def checked_label(digits: str, where: str) -> int:
     return int(digits)
 
 
-def image_paths(prefix: str, files: Sequence[str], ann_file: str) -> list[str]:
-    """Full paths of the listed images, which are there if they are local.
-
-    Args:
-        prefix (str): Folder of the images, or ''.
-        files (Sequence[str]): Paths below it.
-        ann_file (str): What to name in an error.
-
-    Returns:
-        list[str]: As many as ``files``.
-
-    Raises:
-        InputError: The folder or an image is missing.
-    """
-    local = isinstance(get_file_backend(prefix), LocalBackend)
-    if local and prefix and not os.path.isdir(prefix):
-        raise InputError(
-            f"The image folder '{prefix}' does not exist: set data_root (and data_prefix) to where the images are."
-        )
-    paths = [join_path(prefix, f) if prefix else f for f in files]
-    if local:
-        missing = [p for p in paths if not os.path.exists(p)]
-        if missing:
-            raise InputError(
-                f"{len(missing)} of the {len(paths)} images of '{ann_file}' do not exist, the first is "
-                f"'{missing[0]}': check data_prefix, or complete the download."
-            )
-    return paths
-
-
-def read_error(path: str) -> str | None:
-    """Why a picture cannot be read, or None if it can."""
+def read_error(path: str, backend: BaseStorageBackend | None = None) -> str | None:
+    """Why a picture cannot be read, by its address or from a backend, or None if it can."""
     try:
-        return picture_error(get(path))
-    except OSError as e:
+        data = get(path) if backend is None else backend.get(path)
+    except Exception as e:  # of a backend, which may be anybody's
         return f'{type(e).__name__}: {e}'
+    return 'there is nothing of this name' if data is None else picture_error(data)
 
 
 def picture_error(data: bytes) -> str | None:
@@ -167,7 +139,7 @@ class NamesUnreadablePictures:
             return super().prepare_data(idx)
         except Exception as e:
             path = self.get_data_info(idx)['img_path']
-            if (reason := read_error(path)) is None:
+            if (reason := read_error(path, picture_backend(self, enable_singleton=True))) is None:
                 raise
             raise InputError(f"The picture '{path}' cannot be read ({reason}): {self.unreadable_remedy}.") from e
 
@@ -244,7 +216,7 @@ class LongTailedDataset(NamesUnreadablePictures, CustomDataset):
         return parse_annotation(path)
 
     def _read_split(self, path: str) -> tuple[list[str], np.ndarray]:
-        if not os.path.isfile(path):
+        if not is_file(path):
             raise InputError(
                 f"The annotation file '{path}' does not exist: check data_root and ann_file, or download the list "
                 '(the dataset page in docs/ says where from).'
@@ -257,13 +229,13 @@ class LongTailedDataset(NamesUnreadablePictures, CustomDataset):
     def load_data_list(self) -> list[dict]:
         """Read the lists; see :class:`LongTailedDataset` for what is checked."""
         files, labels = self._read_split(self.ann_file)
-        train_file = self.train_ann_file or self.ann_file
-        if self.train_ann_file is not None and not os.path.isabs(train_file):
+        train_file = self.ann_file if self.train_ann_file is None else self.train_ann_file
+        if self.train_ann_file is not None and not (os.path.isabs(train_file) or '://' in train_file):
             train_file = join_path(self.data_root, train_file)
-        is_train_split = os.path.realpath(train_file) == os.path.realpath(self.ann_file)
+        is_train_split = train_file == self.ann_file or os.path.realpath(train_file) == os.path.realpath(self.ann_file)
         train_labels = labels if is_train_split else self._read_split(train_file)[1]
 
-        paths = image_paths(self.img_prefix, files, self.ann_file)
+        paths = image_paths(self.img_prefix, files, self.ann_file, picture_backend(self))
         if self.skip_unreadable:
             paths, labels = self._drop_unreadable(paths, labels)
             if is_train_split:
@@ -275,7 +247,8 @@ class LongTailedDataset(NamesUnreadablePictures, CustomDataset):
         return [{'img_path': p, 'gt_label': int(y)} for p, y in zip(paths, labels)]
 
     def _drop_unreadable(self, paths: list[str], labels: np.ndarray) -> tuple[list[str], np.ndarray]:
-        errors = [read_error(p) for p in tqdm(paths, desc='Checking pictures', mininterval=2)]
+        backend = picture_backend(self)
+        errors = [read_error(p, backend) for p in tqdm(paths, desc='Checking pictures', mininterval=2)]
         bad = [(p, e) for p, e in zip(paths, errors) if e]
         if bad:
             listing = '\n'.join(f'  {p}: {e}' for p, e in bad)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
 import numpy as np
-from mmengine.fileio import join_path, list_from_file
+from mmengine.fileio import join_path
 from mmengine.logging import print_log
 from mmpretrain.datasets import MultiLabelDataset
 from mmpretrain.datasets.categories import VOC2007_CATEGORIES
@@ -20,11 +17,11 @@ from mmlt.datasets.long_tail import check_label_lists, count_positives
 from mmlt.datasets.long_tailed_dataset import (
     NamesUnreadablePictures,
     checked_label,
-    image_paths,
     resolve_classes,
 )
+from mmlt.datasets.picture_files import image_paths, picture_backend
 from mmlt.datasets.restricted_pickle import load_restricted_pickle
-from mmlt.datasets.text_files import read_lines, read_text
+from mmlt.datasets.text_files import is_file, read_json, read_lines, read_table
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
 
@@ -33,7 +30,7 @@ PUBLISHED_SPLIT = {'head': (100, np.inf), 'middle': (20, 100), 'tail': (0, 20)}
 
 
 def _must_exist(path: str, what: str) -> None:
-    if not os.path.exists(path):
+    if not (is_file(path) or os.path.isdir(path)):
         raise InputError(
             f"The {what} '{path}' does not exist: check data_root and the dataset's arguments, or download it "
             '(docs/datasets.md says where from).'
@@ -57,9 +54,9 @@ def read_image_ids(path: str) -> list[str]:
     """
     _must_exist(path, 'list of image ids')
     try:
-        ids = [line.strip() for line in list_from_file(path) if line.strip()]
-    except UnicodeDecodeError as e:
-        raise InputError(f"'{path}' is not a text with one image id a line.") from e
+        ids = [line.strip() for line in read_lines(path) if line.strip()]
+    except InputError as e:
+        raise InputError(f"'{path}' is not a text with one image id a line: {e}") from e
     if not ids:
         raise InputError(f"'{path}' lists no images.")
     return ids
@@ -100,52 +97,95 @@ def parse_label_list(path: str) -> tuple[list[str], list[np.ndarray]]:
     return files, labels
 
 
-def parse_label_table(
+# Beside numbers: what pandas and spreadsheets write.
+_WORDS = {'': 0, 'false': 0, 'true': 1, 'nan': -1, 'na': -1, 'n/a': -1}
+
+
+def _label_value(text: str) -> int | None:
+    """1, 0 or -1 of a table's field, None if it is none of them; a decimal comma is a point."""
+    if (word := text.lower()) in _WORDS:
+        return _WORDS[word]
+    try:
+        value = float(word.replace(',', '.'))
+    except ValueError:
+        return None
+    return int(value) if value in (-1, 0, 1) else None
+
+
+def read_label_scores(
     path: str, classes: Sequence[str] | None = None
-) -> tuple[list[str], list[np.ndarray], tuple[str, ...]]:
-    """Read a CSV file: a column ``image``, and one of 0 and 1 for each class.
+) -> tuple[list[str], np.ndarray, tuple[str, ...], int]:
+    """Read a table: a column ``image``, and one for each class with 1 where an image has the label, 0 where not.
+
+    1.0, 0.0, True and False are the same; a blank is 0; -1 and NaN say that it
+    is not known: such a label is not to be scored.
 
     Args:
-        path (str): CSV file in UTF-8, with a header.
+        path (str): ``.csv`` or ``.tsv`` file with a header, see
+            :func:`read_table`.
         classes (Sequence[str], optional): The columns to take, in the order of
             labels. Defaults to None, all but ``image``.
 
     Returns:
-        tuple: N paths, the sorted labels of each, and the class names.
+        tuple: N paths; 1, 0 or -1, shape (N, C); the class names; how many
+        values were blank.
 
     Raises:
         InputError: The file, a column or a value is missing or wrong; names it.
     """
     _must_exist(path, 'annotation file')
-    with io.StringIO(read_text(path), newline='') as f:
-        reader = csv.reader(f)
-        header = [name.strip() for name in next(reader, ())]
-        if 'image' not in header:
+    table = read_table(path, ('image',))
+    image = table.column('image')
+    header = [name for i, name in enumerate(table.header) if i != image]
+    names = tuple(header if classes is None else classes)
+    for name in names:
+        if not name:
+            raise InputError(f"'{path}' has a column without a name: remove it (pandas: index=False), or name it.")
+        if (number := header.count(name)) > 1:
+            raise InputError(f"'{path}' has the column '{name}' {number} times: remove all but one.")
+        if number == 0:
             raise InputError(
-                f"'{path}' has no column 'image' in its first line: it needs a header with image and the class names."
+                f"'{path}' has no column '{name}', which the class list names: its columns are "
+                f'{", ".join(table.header[:8])}{" ..." if len(table.header) > 8 else ""}.'
             )
-        names = tuple(classes or (name for name in header if name != 'image'))
-        if lost := [name for name in names if name not in header]:
+    columns = [next(i for i, own in enumerate(table.header) if own == name and i != image) for name in names]
+    files, blank = [], 0
+    scores = np.empty((len(table.rows), len(names)), np.int8)
+    for i, row in enumerate(table.rows):
+        if None in row:
             raise InputError(
-                f"'{path}' has no column '{lost[0]}', which the class list names: its columns are "
-                f'{", ".join(header[:8])}{" ..." if len(header) > 8 else ""}.'
+                f'{table.where(i)}: {row.index(None)} values, but the header has {len(row)} columns; a value that is '
+                'not there needs its delimiter.'
             )
-        image, columns = header.index('image'), [header.index(name) for name in names]
-        files, labels = [], []
-        for row in reader:
-            if not row:
-                continue
-            where = f"'{path}', line {reader.line_num}"
-            if len(row) != len(header):
-                raise InputError(f'{where}: {len(row)} values, but the header has {len(header)} columns.')
-            values = [row[c].strip() for c in columns]
-            if wrong := [v for v in values if v not in ('0', '1')]:
-                raise InputError(f"{where}: the value '{wrong[0]}' is neither 0 nor 1.")
-            files.append(row[image])
-            labels.append(np.flatnonzero(np.array(values) == '1'))
-    if not files:
-        raise InputError(f"'{path}' has a header but no rows.")
-    return files, labels, names
+        if not row[image]:
+            raise InputError(f'{table.where(i)}: the image is missing.')
+        for j, c in enumerate(columns):
+            value = _label_value(row[c])
+            if value is None:
+                raise InputError(
+                    f"{table.where(i)}: the value '{row[c]}' is neither 0 nor 1 in the column '{names[j]}' (nor blank, "
+                    'which is 0, nor -1, not known).'
+                )
+            scores[i, j] = value
+            blank += not row[c]
+        files.append(row[image])
+    return files, scores, names, blank
+
+
+def parse_label_table(
+    path: str, classes: Sequence[str] | None = None
+) -> tuple[list[str], list[np.ndarray], tuple[str, ...]]:
+    """The labels of :func:`read_label_scores`.
+
+    Args:
+        path (str): See there.
+        classes (Sequence[str], optional): See there. Defaults to None.
+
+    Returns:
+        tuple: N paths, the sorted labels of each, and the class names.
+    """
+    files, scores, names, _ = read_label_scores(path, classes)
+    return files, [np.flatnonzero(row == 1) for row in scores], names
 
 
 def parse_voc(
@@ -170,7 +210,7 @@ def parse_voc(
             of no class of VOC.
     """
     _must_exist(folder, 'annotation folder')
-    names = tuple(classes or VOC2007_CATEGORIES)
+    names = tuple(VOC2007_CATEGORIES if classes is None else classes)
     number = {name: i for i, name in enumerate(names)}
     labels = []
     for image_id in ids:
@@ -209,9 +249,8 @@ def parse_coco(
             is not in it.
     """
     _must_exist(path, 'annotation file')
+    content = read_json(path)
     try:
-        with open(path, encoding='utf-8') as f:
-            content = json.load(f)
         files = {str(image['id']): image['file_name'] for image in content['images']}
         categories = {c['name']: c['id'] for c in sorted(content['categories'], key=lambda c: c['id'])}
         objects = [
@@ -221,7 +260,7 @@ def parse_coco(
         ]
     except (ValueError, KeyError, TypeError) as e:
         raise InputError(f"'{path}' is not an annotation file of COCO ({type(e).__name__}: {e}).") from e
-    names = tuple(classes or categories)
+    names = tuple(categories if classes is None else classes)
     if lost := [name for name in names if name not in categories]:
         raise InputError(f"'{path}' has no category '{lost[0]}', which the class list names.")
     ids = list(files if ids is None else ids)
@@ -305,7 +344,9 @@ class LongTailedMultiLabel(NamesUnreadablePictures, MultiLabelDataset):
 
     - a folder: Pascal VOC's ``Annotations``, with ``img_ids``;
     - ``.json``: COCO's ``instances_*.json``, with or without ``img_ids``;
-    - ``.csv``: a header, a column ``image`` and one of 0 and 1 a class;
+    - ``.csv``, ``.tsv``: a header, a column ``image`` and one of 0 and 1 a
+      class; a blank is 0, and -1 (not known) is not to be scored, which the
+      samples then say by ``gt_score``, see :func:`read_label_scores`;
     - anything else: ``relative/path label label ...`` a line, labels from 0.
 
     ``metainfo['class_counts']`` holds the images of every class in the TRAIN
@@ -367,12 +408,12 @@ class LongTailedMultiLabel(NamesUnreadablePictures, MultiLabelDataset):
 
     def load_data_list(self) -> list[dict]:
         """Read the annotations; see :class:`LongTailedMultiLabel` for what is checked."""
-        files, labels, names = self._read(self.ann_file, self._path(self.img_ids), self.CLASSES)
+        files, labels, names, scores = self._read(self.ann_file, self._path(self.img_ids), self.CLASSES)
         is_train_split = self.train_ann_file is None
         train_labels, train_file = labels, self.ann_file
         if not is_train_split:
             train_file = self._path(self.train_ann_file)
-            _, train_labels, names = self._read(train_file, self._path(self.train_img_ids), self.CLASSES)
+            _, train_labels, names, _ = self._read(train_file, self._path(self.train_img_ids), self.CLASSES)
         if names is None:
             top = max((int(own[-1]) for own in train_labels if len(own)), default=-1)
             names = tuple(str(c) for c in range(top + 1))
@@ -387,25 +428,35 @@ class LongTailedMultiLabel(NamesUnreadablePictures, MultiLabelDataset):
         self._compare(train_labels if len(train_labels) == total else None)
         if empty := sum(len(own) == 0 for own in labels):
             print_log(f"{empty} of the {len(labels)} images of '{self.ann_file}' have no label.", logger='current')
-        paths = image_paths(self.img_prefix, files, self.ann_file)
-        return [{'img_path': path, 'gt_label': own.tolist()} for path, own in zip(paths, labels)]
+        paths = image_paths(self.img_prefix, files, self.ann_file, picture_backend(self))
+        infos = [{'img_path': path, 'gt_label': own.tolist()} for path, own in zip(paths, labels)]
+        if scores is not None and (scores < 0).any():
+            for info, own in zip(infos, scores):
+                info['gt_score'] = own.astype(np.float32).tolist()
+        return infos
 
     def _path(self, path: str | None) -> str | None:
         return path if path is None or os.path.isabs(path) else join_path(self.data_root, path)
 
     def _read(self, ann_file: str, img_ids: str | None, classes: Sequence[str] | None) -> tuple:
-        """Files, labels and class names of a split; None for the names that a list does not tell."""
+        """Files, labels, class names (None where a list does not tell them) and scores (None but of a table)."""
+        kind = os.path.splitext(ann_file)[1].lower()
         if os.path.isdir(ann_file):
             if img_ids is None:
                 raise InputError(f"'{ann_file}' is a folder, Pascal VOC's: name the images of the split by img_ids.")
-            return parse_voc(ann_file, read_image_ids(img_ids), classes)
-        if ann_file.endswith('.json'):
-            return parse_coco(ann_file, None if img_ids is None else read_image_ids(img_ids), classes)
+            return *parse_voc(ann_file, read_image_ids(img_ids), classes), None
+        if kind == '.json':
+            return *parse_coco(ann_file, None if img_ids is None else read_image_ids(img_ids), classes), None
         if img_ids is not None:
             raise InputError(f"img_ids is for VOC's and COCO's annotations; '{ann_file}' lists its images itself.")
-        if ann_file.endswith('.csv'):
-            return parse_label_table(ann_file, classes)
-        return *parse_label_list(ann_file), classes
+        if kind not in ('.csv', '.tsv'):
+            return *parse_label_list(ann_file), classes, None
+        files, scores, names, blank = read_label_scores(ann_file, classes)
+        if blank:
+            print_log(
+                f"{blank} of the {scores.size} values of '{ann_file}' are blank and count as 0.", logger='current'
+            )
+        return files, [np.flatnonzero(row == 1) for row in scores], names, scores
 
     def _compare(self, train_labels: list[np.ndarray] | None) -> None:
         """Warn where published statistics and annotations disagree."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import os.path as osp
 import unicodedata
@@ -19,7 +17,8 @@ from tqdm import tqdm
 
 from mmlt.datasets.long_tail import exponential_profile, select_long_tail
 from mmlt.datasets.long_tailed_dataset import parse_annotation, picture_error, read_class_names
-from mmlt.datasets.text_files import read_json, read_text
+from mmlt.datasets.picture_files import existing
+from mmlt.datasets.text_files import read_json, read_table
 from mmlt.errors import InputError
 
 # Still pictures only: Pillow knows videos, grids and documents, too. Which it can open depends on how it was built.
@@ -136,7 +135,7 @@ def read_source(source: str, root: str | None = None) -> Pictures:
 
     Raises:
         InputError: There is nothing of this kind, or it has a fault; see
-            :func:`read_folder`, :func:`read_table`, :func:`read_json_annotation`,
+            :func:`read_folder`, :func:`read_label_table`, :func:`read_json_annotation`,
             :func:`read_list`. A file's name is not fit for a list.
     """
     pictures = _read_source(source, root)
@@ -158,7 +157,7 @@ def _read_source(source: str, root: str | None) -> Pictures:
         )
     root = osp.abspath(root or osp.dirname(source) or '.')
     if source.lower().endswith(('.csv', '.tsv')):
-        return read_table(source, root)
+        return read_label_table(source, root)
     if source.lower().endswith('.json'):
         return read_json_annotation(source, root)
     if is_picture(source):
@@ -236,13 +235,12 @@ def _walk(folder: str, name: str) -> tuple[list[str], list[str]]:
     return sorted(seen), sorted(hidden)
 
 
-def read_table(path: str, root: str) -> Pictures:
+def read_label_table(path: str, root: str) -> Pictures:
     """Pictures from the columns ``image`` and ``label`` of a table.
 
     Args:
-        path (str): ``.csv`` or ``.tsv`` with a header, in UTF-8, or as
-            :func:`decode` reads it; its columns are divided by comma,
-            semicolon or tab.
+        path (str): ``.csv`` or ``.tsv`` with a header, see
+            :func:`read_table`.
         root (str): What its paths are relative to.
 
     Returns:
@@ -252,35 +250,14 @@ def read_table(path: str, root: str) -> Pictures:
         InputError: No header, a column twice, an empty value, or listed files
             that are missing or no pictures.
     """
-    with io.StringIO(read_text(path), newline='') as f:
-        first = f.readline()
-        f.seek(0)
-        # Spreadsheets write a semicolon where the comma is decimal, whatever the file's name ends with.
-        reader = csv.DictReader(f, delimiter=max(',;\t', key=first.count))
-        found = [name.strip() for name in reader.fieldnames or ()]
-        reader.fieldnames = header = [name.lower() for name in found]
-        for column in ('image', 'label'):
-            if column not in header:
-                hint = ' Its first line names a picture: there is no header.' if any(map(is_picture, header)) else ''
-                raise InputError(
-                    f"'{path}' has no column '{column}', but {listing(found) or 'none'}: its first line must name the "
-                    f'columns, image,label.{hint}'
-                )
-            if header.count(column) > 1:
-                raise InputError(
-                    f"'{path}' has the column '{column}' {header.count(column)} times: remove all but one."
-                )
-        files, keys = [], []
-        for row in reader:
-            for column in ('image', 'label'):
-                if not (row[column] or '').strip():
-                    raise InputError(f"'{path}', line {reader.line_num}: the {column} is missing.")
-            files.append(row['image'].strip())
-            keys.append(row['label'].strip())
-    if not files:
-        raise InputError(f"'{path}' has a header but no rows.")
-    _check_listed(path, root, files)
-    return Pictures.of(root, files, keys)
+    files, keys = [], []
+    for where, row in read_table(path, ('image', 'label')).select('image', 'label'):
+        for column, value in row.items():
+            if not value:
+                raise InputError(f'{where}: the {column} is missing.')
+        files.append(row['image'])
+        keys.append(row['label'])
+    return Pictures.of(root, _check_listed(path, root, files), keys)
 
 
 def read_json_annotation(path: str, root: str) -> Pictures:
@@ -332,8 +309,7 @@ def read_json_annotation(path: str, root: str) -> Pictures:
             f"'{path}' has no picture of class '{classes[empty[0]]}': add some, or remove the class and renumber the "
             'labels.'
         )
-    _check_listed(path, root, files)
-    pictures = Pictures(root, files, np.array(labels), classes)
+    pictures = Pictures(root, _check_listed(path, root, files), np.array(labels), classes)
     if not names:
         pictures.notes.append(_NUMBERS_AS_NAMES)
     return pictures
@@ -365,7 +341,7 @@ def read_list(path: str, root: str) -> Pictures:
             f"'{path}' has {len(present)} different labels from {present[0]} to {present[-1]}: number the classes "
             '0, 1, 2, ... without gaps.'
         )
-    _check_listed(path, root, files)
+    files = _check_listed(path, root, files)
     pairs = {(osp.basename(osp.dirname(file)), int(label)) for file, label in zip(files, labels)}
     one_each = len(pairs) == len(present) == len({folder for folder, _ in pairs if folder})
     names = {label: folder for folder, label in pairs}
@@ -376,8 +352,10 @@ def read_list(path: str, root: str) -> Pictures:
     return pictures
 
 
-def _check_listed(path: str, root: str, files: Sequence[str]) -> None:
-    if missing := [f for f in files if not osp.isfile(osp.join(root, f))]:
+def _check_listed(path: str, root: str, files: Sequence[str]) -> list[str]:
+    """The listed files, which are there, with the separators of this system."""
+    found = [existing(f, lambda name: osp.isfile(osp.join(root, name))) for f in files]
+    if missing := [f for f, there in zip(files, found) if there is None]:
         raise InputError(
             f"'{path}' and the pictures disagree: {len(missing):,} of the {len(files):,} listed files are not in "
             f"'{root}', {listing(missing)}. Complete the download, or say by --root what the paths are relative to."
@@ -387,6 +365,7 @@ def _check_listed(path: str, root: str, files: Sequence[str]) -> None:
         raise InputError(
             f"'{path}' lists {len(others):,} files that are no pictures, {listing(others)}: remove these lines{heic}."
         )
+    return found
 
 
 def _inspect(path: str) -> tuple[str | None, str]:

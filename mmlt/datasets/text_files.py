@@ -1,12 +1,16 @@
-"""Text files as people and spreadsheets save them: UTF-8, UTF-16 or GBK."""
+"""Text files as people and spreadsheets save them: UTF-8, UTF-16 or GBK; tables with any of the usual delimiters."""
 
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import json
 import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from mmengine.fileio import get
+from mmengine.fileio import get, get_file_backend
 
 from mmlt.errors import InputError
 
@@ -56,14 +60,32 @@ def decode(data: bytes, where: str, strict: bool = False) -> str:
         return text
 
 
-def read_text(path: str) -> str:
-    """A list, table or JSON file as text, see :func:`decode`; line breaks are as they are."""
-    return decode(get(path), path, strict=True)
+def is_file(path: str) -> bool:
+    """Whether a file is there, by the backend of its address; one that cannot tell (HTTP) is believed."""
+    backend = get_file_backend(path, enable_singleton=True)
+    return backend.isfile(path) if hasattr(backend, 'isfile') else True
+
+
+def read_text(path: str, strict: bool = True) -> str:
+    """A list, table, article or JSON file as text; line breaks are as they are.
+
+    Args:
+        path (str): The file, or its address.
+        strict (bool): See :func:`decode`. Defaults to True.
+
+    Raises:
+        InputError: It cannot be read, or is no text.
+    """
+    try:
+        data = get(path)
+    except OSError as e:
+        raise InputError(f"'{path}' cannot be read ({type(e).__name__}: {e}).") from e
+    return decode(data, path, strict)
 
 
 def read_lines(path: str) -> list[str]:
-    """Lines of :func:`read_text`, without their ends."""
-    return [line.rstrip('\r') for line in read_text(path).split('\n')]
+    """Lines of :func:`read_text`, without their ends: those of Unix, Windows, or an old Mac."""
+    return re.split(r'\r\n|\n|\r', read_text(path))
 
 
 def read_json(path: str):
@@ -77,5 +99,142 @@ def read_json(path: str):
     """
     try:
         return json.loads(read_text(path))
-    except json.JSONDecodeError as e:
-        raise InputError(f"'{path}' is not valid JSON: {e}.") from e
+    except ValueError as e:
+        raise InputError(f"'{path}' is not valid JSON ({e}): the download may be incomplete.") from e
+
+
+def read_numbers(path: str) -> list[int]:
+    """Whole numbers of a text file, one a line."""
+    numbers = []
+    for i, line in enumerate(read_lines(path), 1):
+        if line.strip():
+            try:
+                numbers.append(int(line))
+            except ValueError as e:
+                raise InputError(
+                    f"'{path}', line {i}: '{line.strip()[:80]}' is none: there must be one whole number a line."
+                ) from e
+    return numbers
+
+
+@dataclass
+class Table:
+    """A table with a header, see :func:`read_table`.
+
+    Args:
+        path (str): Its file.
+        header (list[str]): Names of the columns without surrounding space.
+        rows (list[list[str | None]]): Fields without surrounding space, as
+            many a row as the header has; None where a row ended before.
+        lines (list[int]): The last line of every row in the file.
+    """
+
+    path: str
+    header: list[str]
+    rows: list[list[str | None]]
+    lines: list[int]
+
+    def where(self, i: int) -> str:
+        """Place of row i, for errors."""
+        return f"'{self.path}', line {self.lines[i]}"
+
+    def column(self, name: str) -> int | None:
+        """Place of a column by its name in any case, None where there is none.
+
+        Raises:
+            InputError: There are several.
+        """
+        places = [i for i, own in enumerate(self.header) if own.lower() == name.lower()]
+        if len(places) > 1:
+            raise InputError(f"'{self.path}' has the column '{name}' {len(places)} times: remove all but one.")
+        return places[0] if places else None
+
+    def select(self, *names: str) -> Iterator[tuple[str, dict[str, str]]]:
+        """Every row's place in words, and its fields in these columns as far as they are there; '' for a blank."""
+        places = {name: place for name in names if (place := self.column(name)) is not None}
+        for i, row in enumerate(self.rows):
+            yield self.where(i), {name: row[place] or '' for name, place in places.items()}
+
+
+# Spreadsheets write a semicolon where the comma is decimal, whatever the file's name ends with.
+_DELIMITERS = {',': 'a comma', ';': 'a semicolon', '\t': 'a tab', '|': "a '|'"}
+
+
+def read_table(path: str, needed: Sequence[str]) -> Table:
+    """Read a table with a header, as spreadsheets and pandas write it.
+
+    Its columns are divided by comma, semicolon, tab or ``|``: what finds the
+    needed ones in the first line and divides it most, or what Excel's line
+    ``sep=;`` before it says. A field with a delimiter or a line break stands
+    in quotation marks. Empty rows are skipped.
+
+    Args:
+        path (str): The file, in an encoding of :func:`decode`.
+        needed (Sequence[str]): Columns that it must have, in any case.
+
+    Returns:
+        Table: All of it.
+
+    Raises:
+        InputError: It cannot be read; a needed column is missing, or there
+            twice; there are no rows; a row has more fields than the header;
+            names the line.
+    """
+    text = read_text(path)
+    start = len(text) - len(text.lstrip('\r\n '))
+    first = re.match(r'[^\r\n]*', text[start:])[0]
+    if told := re.fullmatch(rf'"?sep=([{"".join(_DELIMITERS)}])"?,*', first.rstrip(' ')):
+        start, delimiter = start + len(first), told[1]
+    else:
+        delimiter = _delimiter(first, needed, path)
+    skipped = len(re.findall(r'\r\n|\n|\r', text[:start]))
+    csv.field_size_limit(2**31 - 1)  # an article is longer than the 131,072 characters that it allows
+    reader = csv.reader(io.StringIO(text[start:], newline=''), delimiter=delimiter, skipinitialspace=delimiter != '\t')
+    table = Table(path, [], [], [])
+    try:
+        for row in reader:
+            if any(row := [field.strip() for field in row]):
+                _add(table, row, reader.line_num + skipped, _DELIMITERS[delimiter])
+    except csv.Error as e:
+        raise InputError(
+            f"'{path}', line {reader.line_num + skipped}: {e}. Long texts go into a folder of .txt files, or into JSON."
+        ) from e
+    _check_columns(table, needed)
+    return table
+
+
+def _delimiter(first: str, needed: Sequence[str], path: str) -> str:
+    def fitness(delimiter: str) -> tuple:
+        names = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), ())]
+        return sum(name.lower() in names for name in needed), len(names), delimiter == '\t' and path.endswith('.tsv')
+
+    return max(_DELIMITERS, key=fitness)  # of equal ones the first
+
+
+def _add(table: Table, row: list[str], line: int, delimiter: str) -> None:
+    """The first row is the header."""
+    while row and not row[-1] and (not table.header or len(row) > len(table.header)):
+        row.pop()  # what a spreadsheet leaves of deleted columns
+    if not table.header:
+        table.header.extend(row)
+        return
+    if len(row) > len(table.header):
+        raise InputError(
+            f"'{table.path}', line {line}: {len(row)} values, but the header has {len(table.header)} columns; a text "
+            f'with {delimiter} has to stand in quotation marks.'
+        )
+    table.rows.append(row + [None] * (len(table.header) - len(row)))
+    table.lines.append(line)
+
+
+def _check_columns(table: Table, needed: Sequence[str]) -> None:
+    if missing := [name for name in needed if table.column(name) is None]:
+        columns = ', '.join(f"'{name}'" for name in table.header[:5]) or 'none'
+        more = f' and {len(table.header) - 5} more' if len(table.header) > 5 else ''
+        picture = any(re.search(r'\.(jpe?g|png|bmp|webp|tiff?|gif)$', name.lower()) for name in table.header)
+        raise InputError(
+            f"'{table.path}' has no column '{missing[0]}', but {columns}{more}: its first line must name the columns, "
+            f'{",".join(needed)}.{" Its first line names a picture: there is no header." if picture else ""}'
+        )
+    if not table.rows:
+        raise InputError(f"'{table.path}' has a header but no rows.")

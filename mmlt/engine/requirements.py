@@ -67,7 +67,7 @@ def data_problems(cfg: Config, benchmark: Benchmark | None, training: bool) -> l
         if benchmark is None:
             for part in ('train_dataloader', 'test_dataloader') if training else ('test_dataloader',):
                 if cfg.get(part):
-                    DATASETS.build({**cfg[part].dataset, 'pipeline': []})
+                    DATASETS.build(cfg[part].dataset)
             problems = []
         else:
             problems = _benchmark_problems(benchmark, data_root(cfg), training)

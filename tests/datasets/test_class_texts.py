@@ -235,18 +235,18 @@ def test_csv_with_a_long_text_and_odd_separators(tmp_path):
 @pytest.mark.parametrize(
     'name, content, sentence',
     [
-        ('a.json', '{"apple": ', r"a\.json' is not valid JSON: .*line 1"),
+        ('a.json', '{"apple": ', r"a\.json' is not valid JSON .*line 1"),
         ('a.json', '["apple"]', r'must be \{class name: text, or list of sentences\}'),
         ('a.json', '{"apple": 3}', r"must be \{class name: text.*class 'apple' is not"),
         ('a.json', '{"apple": ["x", 3]}', r"class 'apple' is not"),
         ('a.json', '{"appel": "a b c"}', r"texts of 'appel', which is none of the 3 classes: rename it"),
-        ('a.csv', 'class;text\napple;x\n', r"a\.csv' has no column 'class' in its first line"),
-        ('a.csv', 'class,words\napple,x\n', r"a\.csv' has no column 'text' in its first line"),
+        ('a.csv', 'class,words\napple,x\n', r"a\.csv' has no column 'text', but 'class', 'words': its first line"),
         ('a.csv', '', r"a\.csv' has no column 'class'"),
         ('a.csv', 'class,text\napple,a b c\nplum,\n', r"a\.csv', line 3: class 'plum' has an empty text"),
         ('a.csv', 'class,text\napple,a b c\nplum\n', r"a\.csv', line 3: class 'plum' has an empty text"),
         ('a.csv', 'class,text\nappel,a b c\n', r"texts of 'appel', which is none of the 3 classes"),
-        ('a.tsv', 'apple\tx', r"a\.tsv' are neither a folder nor a \.json or \.csv file"),
+        ('a.tsv', 'apple\tx', r"a\.tsv' has no column 'class', but 'apple', 'x'"),
+        ('a.xml', 'apple\tx', r"a\.xml' are neither a folder nor a \.json, \.csv or \.tsv file"),
     ],
 )
 def test_unfit_files(tmp_path, name, content, sentence):

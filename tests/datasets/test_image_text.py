@@ -68,7 +68,7 @@ def test_missing_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('header', 'missing'), [('file,caption', 'image'), ('image,text', 'caption'), ('image\tcaption', 'image')]
+    ('header', 'missing'), [('file,caption', 'image'), ('image,text', 'caption'), ('image\ttext', 'caption')]
 )
 def test_missing_column_is_named(picture_folder, header, missing):
     with pytest.raises(InputError, match=f"captions.csv' has no column '{missing}'"):

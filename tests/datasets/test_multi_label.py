@@ -19,6 +19,7 @@ from mmlt.datasets.multi_label import (
     read_class_freq,
     read_class_split,
     read_image_ids,
+    read_label_scores,
 )
 from mmlt.registry import DATASETS
 
@@ -286,6 +287,11 @@ def test_bad_lists(tmp_path, content, sentence):
         ('path,a\nx.jpg,1\n', "no column 'image'"),
         ('image,a\n', 'no rows'),
         ('image,b\nx.jpg,1\n', "no column 'a', which the class list names: its columns are image, b"),
+        ('image,a,a\nx.jpg,1,0\n', "the column 'a' 2 times"),
+        ('image,a\n,1\n', 'line 2: the image is missing'),
+        ('image;a\nx.jpg;yes\n', "line 2: the value 'yes' is neither 0 nor 1 in the column 'a'"),
+        ('image,a\nx.jpg,0.5\n', "the value '0.5' is neither"),
+        ('image,a\nx.jpg,1,0\n', 'line 2: 3 values, but the header has 2 columns; a text with a comma'),
         ('image,a\nx.jpg,2\n', "line 2: the value '2' is neither 0 nor 1"),
         ('image,a\nx.jpg\n', 'line 2: 1 values, but the header has 2'),
     ],
@@ -294,6 +300,51 @@ def test_bad_tables(tmp_path, content, sentence):
     (tmp_path / 'a.csv').write_text(content)
     with pytest.raises(InputError, match=sentence):
         parse_label_table(str(tmp_path / 'a.csv'), ['a'])
+
+
+SCORES = [[1, 0, -1], [0, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ('content', 'scores', 'blank'),
+    [
+        ('image;a;b;c\r\nx.jpg;1;0;-1\r\ny.jpg;0;1;1\r\n', SCORES, 0),
+        ('image,a,b,c\nx.jpg,1.0,0.0,nan\ny.jpg,0.0,1.0,1.0\n', SCORES, 0),
+        ('image;a;b;c\nx.jpg;1,0;;-1,0\ny.jpg;;1,0;1\n', SCORES, 2),
+        ('\ufeffa\tImage\tb\tc\n1\tx.jpg\t0\t-1.0\nFalse\ty.jpg\tTrue\tTRUE', SCORES, 0),
+        ('sep=|\nimage|a|b|c\nx.jpg|1| 0|NA\n|||\ny.jpg|0|1|1|||\n', SCORES, 0),
+        ('image;c;"sand; dry";a\nx.jpg;-1;0;1\ny.jpg;1;1;0\n', SCORES, 0),
+    ],
+)
+def test_tables_as_spreadsheets_write_them(tmp_path, content, scores, blank):
+    (tmp_path / 'a.csv').write_text(content, newline='')
+    names = ['a', 'sand; dry', 'c'] if 'sand' in content else ['a', 'b', 'c']
+    files, found, classes, blanks = read_label_scores(str(tmp_path / 'a.csv'), names)
+    assert (files, found.tolist(), classes, blanks) == (['x.jpg', 'y.jpg'], scores, tuple(names), blank)
+    assert [own.tolist() for own in parse_label_table(str(tmp_path / 'a.csv'), names)[1]] == [[0], [1, 2]]
+
+
+def test_labels_that_are_not_known_are_marked_for_losses_and_metrics(scenes):
+    """In a split with such labels every sample has scores; others have labels alone."""
+    (scenes / 'odd.TSV').write_text('image\ta\tb\nc.jpg\t1\t-1\nd.jpg\t\t1\n')
+    common = dict(data_root=str(scenes), data_prefix='images', pipeline=PIPELINE)
+    odd = LongTailedMultiLabel('odd.TSV', **common)
+    assert odd.metainfo['class_counts'] == [1, 1]
+    samples = [odd[i]['data_samples'] for i in range(2)]
+    assert [s.gt_score.tolist() for s in samples] == [[1, -1], [0, 1]]
+    assert [s.gt_label.tolist() for s in samples] == [[0], [1]]
+    (scenes / 'even.csv').write_text('image,a,b\nc.jpg,1,0\nd.jpg,,1\n')
+    even = LongTailedMultiLabel('even.csv', train_ann_file='odd.TSV', **common)
+    assert 'gt_score' not in even[0]['data_samples'] and even.get_cat_ids(1) == [1]
+
+
+def test_lists_of_windows(scenes):
+    (scenes / 'w.txt').write_text('images\\c.jpg 0\r\nimages\\d.jpg 0 1\r\n')
+    data = LongTailedMultiLabel('w.txt', data_root=str(scenes))
+    assert [data.get_data_info(i)['img_path'] for i in range(2)] == [f'{scenes}/images/{n}.jpg' for n in 'cd']
+    (scenes / 'w.txt').write_text('images\\none.jpg 0\n')
+    with pytest.raises(InputError, match=r'1 of the 1 images .*none\.jpg'):
+        LongTailedMultiLabel('w.txt', data_root=str(scenes))
 
 
 @pytest.mark.parametrize(
@@ -355,9 +406,13 @@ def test_bad_coco(coco):
         parse_coco(path, ['7', '8'])
     with pytest.raises(InputError, match="no category 'dragon'"):
         parse_coco(path, None, ['person', 'dragon'])
-    for content in ('{', '[]', '{"images": []}'):
+    for content, sentence in (
+        ('{', 'bad.json. is not valid JSON'),
+        ('[]', 'not an annotation file of COCO'),
+        ('{"images": []}', 'not an annotation file of COCO'),
+    ):
         (coco / 'bad.json').write_text(content)
-        with pytest.raises(InputError, match='not an annotation file of COCO'):
+        with pytest.raises(InputError, match=sentence):
             parse_coco(str(coco / 'bad.json'))
 
 

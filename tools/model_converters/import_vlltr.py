@@ -24,6 +24,7 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
 import mmlt  # noqa: F401  registers everything
 from mmlt.datasets import ClassTexts
+from mmlt.datasets.text_files import read_numbers
 from mmlt.engine.importing import build_to_fill, check_out, tell_classes, write_imported
 from mmlt.engine.options import CfgOptions
 from mmlt.errors import InputError
@@ -57,15 +58,6 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def read_counts(path: str) -> list[int]:
-    """Numbers of a text file, one a line."""
-    try:
-        with open(path, encoding='utf-8') as f:
-            return [int(line) for line in f if line.strip()]
-    except (OSError, ValueError) as e:
-        raise InputError(f"The sentence counts '{path}' could not be read, one whole number a line: {e}.") from e
-
-
 def select(args, model, classes) -> Anchors:
     """Anchor sentences from the published embeddings and scores."""
     embeddings, scores = read_array(args.embeddings, 2), read_array(args.scores, 1)
@@ -75,7 +67,7 @@ def select(args, model, classes) -> Anchors:
         sentences = ClassTexts(args.texts, templates=args.templates or 'imagenet').read(classes)
         counts = [len(own) for own in sentences]
     elif args.counts:
-        counts = read_counts(args.counts)
+        counts = read_numbers(args.counts)
         sentences = unknown_sentences(counts)
     else:
         raise InputError('To select anchors, the sentences of every class must be known: give --texts or --counts.')
@@ -151,7 +143,7 @@ def run(args) -> None:
     classes = tell_classes(cfg, model, args.classes)
     anchors = None
     if kind == 'VL-LTR stage 2':
-        counts = read_counts(args.counts) if args.counts else None
+        counts = read_numbers(args.counts) if args.counts else None
         renamed = from_vlltr_recognition(checkpoint, args.checkpoint, counts)
         fill(model, renamed, args.checkpoint)
     else:
