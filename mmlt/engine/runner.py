@@ -16,7 +16,9 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner import find_latest_checkpoint, get_state_dict, save_checkpoint, weights_to_cpu
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
+from mmlt.engine.batches import check_evaluated, fit_batches
 from mmlt.engine.stages import (
     RunRecord,
     decisive,
@@ -62,6 +64,7 @@ class Runner(MMEngineRunner):
       and its result: the best checkpoint by validation where ``save_best`` keeps
       one, else the last; later stages start from it, and the test after a
       training is of it;
+    - batches of a training fit what a process gets (:mod:`mmlt.engine.batches`);
     - a learning rate for another batch size than the actual one is told;
     - checkpoints of another model are refused (:class:`CheckpointGuardHook`);
     - ``--launcher pytorch`` and ``--amp`` work without a GPU (gloo, bfloat16);
@@ -157,6 +160,31 @@ class Runner(MMEngineRunner):
             model_wrapper_cfg = cfg
         return super().wrap_model(model_wrapper_cfg, model)
 
+    def build_train_loop(self, loop):
+        """See MMEngine; the batches fit the data."""
+        loader = self._train_dataloader
+        if isinstance(loop, dict) and (isinstance(loader, DataLoader) or 'dataset' in (loader or {})):
+            self._train_dataloader = fit_batches(self._build_loader, loader)
+            self._tell_batch_size(self._train_dataloader.batch_size)
+        return super().build_train_loop(loop)
+
+    def _build_loader(self, config) -> DataLoader:
+        """As MMEngine's loops do."""
+        different = self._randomness_cfg.get('diff_rank_seed', False)
+        return self.build_dataloader(config, seed=self.seed, diff_rank_seed=different)
+
+    def build_val_loop(self, loop):
+        """See MMEngine; no picture is left out."""
+        loop = super().build_val_loop(loop)
+        check_evaluated(loop.dataloader, 'val_dataloader')
+        return loop
+
+    def build_test_loop(self, loop):
+        """See MMEngine; no picture is left out."""
+        loop = super().build_test_loop(loop)
+        check_evaluated(loop.dataloader, 'test_dataloader')
+        return loop
+
     def train(self):
         """Train, and record the beginning and the end in ``run.json``."""
         record = RunRecord(self.work_dir)
@@ -164,7 +192,6 @@ class Runner(MMEngineRunner):
         if is_main_process():
             resumed = self._resume and (self._load_from or find_latest_checkpoint(self.work_dir)) is not None
             record.begin(self.asked or decisive(self.cfg), stage_ids(self.cfg), resumed)
-        self._tell_batch_size()
         model = super().train()
         self._has_loaded = True  # a test that follows is of the trained weights
         barrier()  # the main process has written the last checkpoint
@@ -201,18 +228,18 @@ class Runner(MMEngineRunner):
             self._load_from, self._resume, self._has_loaded = result, False, False
             self.starts_from_stage = False
 
-    def _tell_batch_size(self) -> None:
+    def _tell_batch_size(self, size: int | None) -> None:
         """One line where the learning rate is for another batch size than the actual one."""
         scaling = self.auto_scale_lr or {}
-        base, loader = scaling.get('base_batch_size'), self.cfg.get('train_dataloader')
-        if base is None or scaling.get('enable') or not loader or loader.get('batch_size') is None:
+        base = scaling.get('base_batch_size')
+        if base is None or scaling.get('enable') or size is None:
             return
         steps = (self.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
-        actual = loader.batch_size * self.world_size * steps
+        actual = size * self.world_size * steps
         if actual != base:
             self.logger.warning(
                 f'The learning rate of this config is for a batch of {base}, the batch here is {actual} '
-                f'({loader.batch_size} x {self.world_size} processes x {steps} accumulated): scale it with '
+                f'({size} x {self.world_size} processes x {steps} accumulated): scale it with '
                 '--auto-scale-lr (auto_scale_lr.enable=True), or make it up with optim_wrapper.accumulative_counts.'
             )
 

@@ -89,7 +89,8 @@ def stage_costs(stages: Sequence[Stage], benchmark: Benchmark | None, gpus: int)
         images = _draws(cfg, benchmark if same else None)
         batch, drop = cfg.train_dataloader.batch_size, cfg.train_dataloader.get('drop_last')
         whole = batch * gpus
-        steps = None if images is None else images // whole if drop else -(-images // whole)
+        # Batches fit a process's share, so there is a step at least.
+        steps = None if images is None else max(1, images // whole) if drop else -(-images // whole)
         views = ((cfg.get('default_hooks') or {}).get('feature_cache') or {}).get('views', 0)
         epochs = cfg.train_cfg.max_epochs
         scale = cfg.get('auto_scale_lr') or {}
@@ -111,7 +112,7 @@ def _draws(cfg: Config, benchmark: Benchmark | None) -> int | None:
             return benchmark.largest * benchmark.num_classes
         return benchmark.images['train']
     try:
-        return len(DATASETS.build({**cfg.train_dataloader.dataset, 'pipeline': []}))
+        return len(DATASETS.build(cfg.train_dataloader.dataset))
     except (InputError, FileNotFoundError):
         return None
 
