@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from mmlt.datasets.given_splits import check_doubled, compare_classes, sibling_splits, split_folders
 from mmlt.datasets.long_tail import exponential_profile, select_long_tail
 from mmlt.datasets.long_tailed_dataset import parse_annotation, picture_error, read_class_names
 from mmlt.datasets.picture_files import existing
@@ -39,8 +40,6 @@ PARTIAL_SUFFIXES = ('.part', '.partial', '.crdownload', '.download', '.aria2', '
 
 _NUMBERS_AS_NAMES = 'The classes have numbers for names, which say nothing in a prompt: give --class-names.'
 
-_SPLIT_NAMES = {'train', 'training', 'val', 'valid', 'validation', 'test', 'testing'}
-
 
 @dataclass
 class Pictures:
@@ -52,6 +51,8 @@ class Pictures:
         labels (np.ndarray): Shape (N, ).
         classes (list[str]): C classes as the source names them.
         notes (list[str]): What was left out. Defaults to none.
+        splits (np.ndarray, optional): 'train', 'val' or 'test' of every
+            picture, (N, ). Defaults to None, they are not split yet.
     """
 
     root: str
@@ -59,6 +60,7 @@ class Pictures:
     labels: np.ndarray
     classes: list[str]
     notes: list[str] = field(default_factory=list)
+    splits: np.ndarray | None = None
 
     @classmethod
     def of(cls, root: str, files: Sequence[str], keys: Sequence[str]) -> Pictures:
@@ -70,6 +72,8 @@ class Pictures:
     def keep(self, indices: Sequence[int]) -> None:
         """Drop all pictures but these."""
         self.files, self.labels = [self.files[i] for i in indices], self.labels[list(indices)]
+        if self.splits is not None:
+            self.splits = self.splits[list(indices)]
 
 
 def listing(names: Sequence[str], limit: int = 5) -> str:
@@ -123,7 +127,8 @@ def read_source(source: str, root: str | None = None) -> Pictures:
     """Find pictures and their classes.
 
     Args:
-        source (str): A folder with a folder of pictures for every class; a
+        source (str): A folder with a folder of pictures for every class, or
+            with such folders ``train``, ``test`` and perhaps ``val``; a
             ``.csv`` or ``.tsv`` table with the columns ``image`` and
             ``label``; MMEngine's ``.json``; or a list of
             ``relative/path label`` lines.
@@ -135,7 +140,7 @@ def read_source(source: str, root: str | None = None) -> Pictures:
 
     Raises:
         InputError: There is nothing of this kind, or it has a fault; see
-            :func:`read_folder`, :func:`read_label_table`, :func:`read_json_annotation`,
+            :func:`read_folder`, :func:`read_splits`, :func:`read_label_table`, :func:`read_json_annotation`,
             :func:`read_list`. A file's name is not fit for a list.
     """
     pictures = _read_source(source, root)
@@ -149,7 +154,13 @@ def _read_source(source: str, root: str | None) -> Pictures:
     if osp.isdir(source):
         if root is not None:
             raise InputError(f"--root '{root}' is for a table or list, but '{source}' is a folder: leave it out.")
-        return read_folder(source)
+        pictures = read_folder(source)
+        if beside := sibling_splits(source):
+            pictures.notes.append(
+                f"Beside '{source}' there are {listing(beside)}, which are not used: to take them as they are, give "
+                f"'{osp.dirname(osp.abspath(source))}'."
+            )
+        return pictures
     if not osp.isfile(source):
         raise InputError(
             f"'{source}' does not exist: give a folder with a folder of pictures for every class, a .csv file with "
@@ -168,6 +179,8 @@ def _read_source(source: str, root: str | None) -> Pictures:
 def read_folder(folder: str) -> Pictures:
     """Pictures by class folders; what lies deeper in one belongs to it, too.
 
+    Where the folder has splits in place of classes, see :func:`read_splits`.
+
     Files that are no pictures are left out, and counted and named in the
     notes; so are pictures in hidden folders. Hidden files are left out.
 
@@ -178,10 +191,18 @@ def read_folder(folder: str) -> Pictures:
         Pictures: Sorted by class and path.
 
     Raises:
-        InputError: No class folders, an empty one, splits in place of classes,
-            pictures beside the class folders, unfinished downloads, or names
-            that are not UTF-8.
+        InputError: No class folders, an empty one, splits that do not fit
+            together, pictures beside the class folders, unfinished downloads,
+            or names that are not UTF-8.
     """
+    folder, classes, beside = _look_into(folder)
+    if splits := split_folders(folder, classes, is_picture):
+        return read_splits(folder, splits, [e for e in (*classes, *beside) if e not in splits.values()])
+    return _read_classes(folder, classes, beside)
+
+
+def _look_into(folder: str) -> tuple[str, list[str], list[str]]:
+    """Its full path, its sub-folders and its files."""
     folder = osp.abspath(folder)
     entries = sorted(e.name for e in os.scandir(folder) if not is_hidden(e.name))
     check_encoding([folder, *entries])
@@ -189,17 +210,16 @@ def read_folder(folder: str) -> Pictures:
     beside = [e for e in entries if e not in classes]
     if not classes:
         raise InputError(f"'{folder}' has no sub-folders: it needs a folder of pictures for every class.")
-    if set(map(str.lower, classes)) <= _SPLIT_NAMES:
-        raise InputError(
-            f"'{folder}' has the splits {listing(classes)} and no classes: give one of them, for example "
-            f"'{osp.join(folder, classes[0])}', whose sub-folders are the classes."
-        )
     if loose := [e for e in beside if is_picture(e)]:
         raise InputError(
             f"{len(loose)} pictures in '{folder}' lie beside the class folders, {listing(loose)}: move them into the "
             'folder of their class.'
         )
-    files, keys, others, hidden = [], [], beside, []
+    return folder, classes, beside
+
+
+def _read_classes(folder: str, classes: Sequence[str], beside: Sequence[str]) -> Pictures:
+    files, keys, others, hidden = [], [], [*beside], []
     for name in tqdm(classes, desc='Class folders', mininterval=2, disable=None):
         inside, unseen = _walk(folder, name)
         check_encoding(inside)
@@ -222,6 +242,42 @@ def read_folder(folder: str) -> Pictures:
     if hidden:
         check_encoding(hidden)
         pictures.notes.append(f'{len(hidden):,} pictures in hidden folders are left out: {listing(hidden)}.')
+    return pictures
+
+
+def read_splits(folder: str, splits: dict[str, str], others: Sequence[str] = ()) -> Pictures:
+    """Pictures of splits, each with its class folders, as they are.
+
+    Args:
+        folder (str): Where they lie.
+        splits (dict[str, str]): See :func:`split_folders`.
+        others (Sequence[str]): What else lies there and is left out.
+            Defaults to nothing.
+
+    Returns:
+        Pictures: Those of the test split first: where a picture is in training
+        and test, the test keeps it.
+
+    Raises:
+        InputError: See :func:`read_folder`; a split has a class that is not
+            trained.
+    """
+    parts = {}
+    for kind in (kind for kind in ('test', 'val', 'train') if kind in splits):
+        inside = _look_into(osp.join(folder, splits[kind]))
+        check_doubled(*inside[:2], is_picture)
+        parts[kind] = _read_classes(*inside)
+    notes = compare_classes(
+        folder, {splits[kind]: parts[kind].classes for kind in ('train', 'val', 'test') if kind in parts}
+    )
+    keys = [part.classes[label] for part in parts.values() for label in part.labels]
+    pictures = Pictures.of(
+        folder, [osp.join(splits[kind], file) for kind, part in parts.items() for file in part.files], keys
+    )
+    pictures.splits = np.repeat(list(parts), [len(part.files) for part in parts.values()])
+    pictures.notes = [note for part in parts.values() for note in part.notes] + notes
+    if others:
+        pictures.notes.append(f'{len(others)} files or folders beside the splits are left out: {listing(others)}.')
     return pictures
 
 

@@ -290,7 +290,7 @@ def make_splits(folder):
         (folder / 'train').mkdir(exist_ok=True)
         (folder / name).rename(folder / 'train' / name)
     (folder / 'Val').mkdir()
-    return "has the splits 'Val', 'train' and no classes"
+    return "Val' has no sub-folders"
 
 
 def keep_one_class(folder):
@@ -317,6 +317,101 @@ def keep_one_class(folder):
 def test_bad_folder(prepare, fruit, capsys, spoil):
     sentence = spoil(fruit)
     assert sentence in refused(prepare, capsys, fruit)
+
+
+def split_folder(**splits: dict[str, int]) -> Path:
+    """`pics/<split>/<class>/<i>.png`, all different."""
+    seed = 0
+    for split, classes in splits.items():
+        for name, count in classes.items():
+            for i in range(count):
+                seed += 1
+                picture(Path('pics', split, name, f'{i}.png'), seed)
+    return Path('pics')
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_given_splits_stay_as_they_are(prepare, here, capsys):
+    folder = split_folder(train=dict(pear=5, apple=3, plum=1), Val=dict(apple=1), test=dict(pear=2, apple=2))
+    (folder / 'README.txt').write_text('x')
+    prepare.main(['pics', '--out', 'out', *TINY])
+    assert Path('out/classes.txt').read_text() == 'apple\npear\nplum\n'
+    assert [counts(Path(f'out/{s}.txt')) for s in ('train', 'val', 'test')] == [[3, 5, 1], [1, 0, 0], [2, 2, 0]]
+    for split, prefix in (('train', 'train/'), ('val', 'Val/'), ('test', 'test/')):
+        assert all(name.startswith(prefix) for name in entries(Path(f'out/{split}.txt')))
+    said = capsys.readouterr().out
+    assert 'The splits are those of the source: 9 to train, 1 to val, 4 to test.' in said
+    assert "1 of the 3 classes of 'train' have no pictures in 'test': 'plum'." in said
+    assert "1 files or folders beside the splits are left out: 'README.txt'" in said
+    data = Config.fromfile('out/dataset_out.py').test_dataloader.dataset
+    init_default_scope('mmpretrain')
+    assert len(DATASETS.build(data)) == 4
+
+
+def test_given_splits_without_test_or_val(prepare, here, capsys):
+    split_folder(train=dict(pear=4, apple=8), valid=dict(pear=2, apple=2))
+    prepare.main(['pics', '--out', 'out', '--tail-ratio', '4', *TINY])
+    assert [counts(Path(f'out/{s}.txt'))[:2] for s in ('train', 'test')] == [[8, 2], [2, 2]]
+    assert not Path('out/val.txt').exists() and 'that for validation is tested on' in capsys.readouterr().out
+    Path('pics/valid').rename('pics/testing')
+    prepare.main(['pics', '--out', 'b', '--val-per-class', '1', *TINY])
+    assert [counts(Path(f'b/{s}.txt'))[:2] for s in ('train', 'val', 'test')] == [[7, 3], [1, 1], [2, 2]]
+
+
+def test_a_picture_in_training_and_test_is_tested(prepare, here, capsys):
+    folder = split_folder(train=dict(a=3, b=2), test=dict(a=2, b=1))
+    (folder / 'train/a/copy.png').write_bytes((folder / 'test/a/0.png').read_bytes())
+    prepare.main(['pics', '--out', 'out', *TINY])
+    assert [counts(Path(f'out/{s}.txt'))[:2] for s in ('train', 'test')] == [[3, 2], [2, 1]]
+    assert "1 copies of other pictures are left out: 'train/a/copy.png'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'splits, args, sentence',
+    [
+        (dict(train=dict(a=2, b=2), test=dict(a=1, c=1)), (), "has 1 classes that 'train' has not, the first is 'c'"),
+        (dict(train=dict(a=2, b=2), test=dict(A=1)), (), "first is 'A' ('a' is there: name them the same)"),
+        (dict(train=dict(a=2, b=2)), (), "has 'train' alone, the name of a split and not of a class"),
+        (dict(val=dict(a=2), test=dict(a=2)), (), "has 'test', 'val' alone, the name of a split"),
+        (dict(train=dict(a=2), test=dict(a=2), Testing=dict(a=1)), (), 'two folders of one split'),
+        (dict(train=dict(a=2), test=dict(a=2), more=dict(a=1)), (), "and beside them 'more' with pictures"),
+        (dict(train=dict(a=2, b=2), test=dict(a=1)), ('--test-per-class', '1'), 'leave out --test-per-class'),
+        (
+            dict(train=dict(a=2, b=2), test=dict(a=1), val=dict(a=1)),
+            ('--val-per-class', '1'),
+            'leave out --val-per-class',
+        ),
+        (dict(train={'': 3}, test={'': 2}), (), "test' has no sub-folders"),
+        ({'train/train': dict(a=1, b=1), 'test/test': dict(a=1)}, (), "test' has 'test' in place of classes: move"),
+    ],
+)
+def test_splits_that_do_not_fit_together(prepare, here, capsys, splits, args, sentence):
+    split_folder(**splits)
+    assert sentence in refused(prepare, capsys, 'pics', *args)
+
+
+def test_two_sources_are_told_their_folder(prepare, here, capsys, tmp_path):
+    split_folder(train=dict(a=2, b=2), test=dict(a=1, b=1))
+    assert f"that is the folder in which they lie, '{tmp_path}/pics'" in refused(
+        prepare, capsys, 'pics/train', 'pics/test'
+    )
+    prepare.main(['pics/train', '--out', 'out', *TINY])
+    said = capsys.readouterr().out
+    assert f"there are 'test', which are not used: to take them as they are, give '{tmp_path}/pics'" in said
+
+
+def test_a_class_may_have_the_name_of_a_split(prepare, here):
+    """Vehicles; pictures lie in the folders, not classes."""
+    split_folder(**{name: {'': 2} for name in ('car', 'train', 'test')})
+    prepare.main(['pics', '--out', 'out', *TINY])
+    assert Path('out/classes.txt').read_text() == 'car\ntest\ntrain\n'
+    split_folder(**{'vehicles/train': dict(car=2, train=2), 'vehicles/test': dict(train=1)})
+    prepare.main(['pics/vehicles', '--out', 'b', *TINY])
+    assert Path('b/classes.txt').read_text() == 'car\ntrain\n'
 
 
 @pytest.mark.parametrize(

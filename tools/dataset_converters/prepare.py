@@ -3,7 +3,8 @@
     python tools/dataset_converters/prepare.py pictures/ --out data/mine
     python tools/train.py data/mine/vlltr_mine.py
 
-The source is a folder with a folder of pictures for every class, a table (.csv, .tsv) with the columns image and
+The source is a folder with a folder of pictures for every class, a folder of splits (train/, test/ and perhaps val/,
+each with a folder for every class), which are then taken as they are, a table (.csv, .tsv) with the columns image and
 label, an annotation in MMEngine's form (.json), or a list of `relative/path label` lines. The pictures stay where
 they are. Into --out go the lists of a seeded split, classes.txt, a picture of the class sizes, and a config for every
 method.
@@ -43,7 +44,9 @@ BASE = osp.join(osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))), 'c
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', help='folder of class folders, .csv or .tsv table, .json annotation, or list')
+    parser.add_argument(
+        'source', nargs='+', help='folder of class folders or of splits, .csv or .tsv table, .json annotation, or list'
+    )
     parser.add_argument('--out', required=True, help='folder for lists and configs')
     parser.add_argument('--name', help="the data set's name, a part of file names; default that of --out")
     parser.add_argument('--root', help='what paths in a table, annotation or list are relative to; default its folder')
@@ -69,6 +72,12 @@ def parse_args(argv=None):
 
 def check_args(args) -> str:
     """Check what costs no time; return the name of the data set."""
+    if len(args.source) > 1:
+        raise InputError(
+            f'There are {len(args.source)} sources, {listing(args.source)}: give one. Of a train/ and a test/ folder, '
+            f"that is the folder in which they lie, '{osp.commonpath(list(map(osp.abspath, args.source)))}'."
+        )
+    (args.source,) = args.source
     out = osp.abspath(args.out)
     if osp.isdir(args.source) and osp.commonpath([out, osp.abspath(args.source)]) == osp.abspath(args.source):
         raise InputError(f"--out '{args.out}' lies in the folder of the pictures: choose another.")
@@ -99,6 +108,30 @@ def pretrained_of(args) -> str | None:
     return args.pretrained
 
 
+def given_splits(pictures, args) -> dict[str, np.ndarray]:
+    """The splits of the source as they are; without one to test on, that for validation is it."""
+    splits = {split: np.flatnonzero(pictures.splits == split) for split in ('train', 'val', 'test')}
+    if args.test_per_class is not None:
+        raise InputError(f"'{args.source}' has its splits already: leave out --test-per-class.")
+    if not len(splits['test']):
+        splits['test'], splits['val'] = splits['val'], splits['test']
+        pictures.notes.append('There is no test split: that for validation is tested on.')
+    if args.val_per_class:
+        if len(splits['val']):
+            raise InputError(f"'{args.source}' has a split for validation already: leave out --val-per-class.")
+        train = splits['train']
+        parts = balanced_split(pictures.labels[train], 0, args.val_per_class, args.seed)
+        splits['train'], splits['val'] = train[parts['train']], train[parts['val']]
+    sizes = ', '.join(f'{len(own):,} to {split}' for split, own in splits.items() if len(own))
+    pictures.notes.append(f'The splits are those of the source: {sizes}.')
+    if lost := [pictures.classes[c] for c in sorted(set(pictures.labels) - set(pictures.labels[splits['train']]))]:
+        raise InputError(
+            f'{len(lost)} classes have no picture to train on, {listing(lost)}: all that they had are copies of '
+            'pictures in other splits, or cannot be read.'
+        )
+    return splits
+
+
 def split_notes(counts, names, test: int, val: int) -> list[str]:
     """What is to be said about the classes that are too small for the split."""
     notes = [f'{test} test pictures a class' + (f', {val} for validation.' if val else '.')]
@@ -125,8 +158,11 @@ def run(args, command: str) -> None:
         ClassTexts(templates='clip').read(names, osp.abspath(args.texts))  # their faults show now, not in the training
     inspect_pictures(pictures, args.skip_unreadable)
     labels = pictures.labels
-    test = args.test_per_class or default_test_size(np.bincount(labels))
-    splits = balanced_split(labels, test, args.val_per_class, args.seed)
+    test = default_test_size(np.bincount(labels)) if args.test_per_class is None else args.test_per_class
+    if pictures.splits is None:
+        splits = balanced_split(labels, test, args.val_per_class, args.seed)
+    else:
+        splits = given_splits(pictures, args)
     if not len(splits['test']):
         raise InputError('Every class has a single picture, so nothing can be split off for a test: add pictures.')
     if args.tail_ratio is not None:
@@ -178,7 +214,8 @@ def run(args, command: str) -> None:
             f'The ratio is {report["ratio"]:.1f} in place of {args.tail_ratio:g}: the sizes of small classes are '
             'rounded down to whole pictures.'
         )
-    for note in (*pictures.notes, *split_notes(counts, names, test, args.val_per_class), *left_out(setup)):
+    own = split_notes(counts, names, test, args.val_per_class) if pictures.splits is None else []
+    for note in (*pictures.notes, *own, *left_out(setup)):
         print(note)
     renamed = [f'{key} -> {n}' for key, n in zip(pictures.classes, names) if key != n]
     if renamed:
