@@ -7,7 +7,6 @@ A folder stands for all pictures in it. A model with the LGR head also tells whi
 class it attended to most.
 """
 
-import argparse
 import os.path as osp
 import sys
 
@@ -20,13 +19,13 @@ from rich.table import Table
 from mmlt.apis import get_model, inference
 from mmlt.apis.inference import check_numbers
 from mmlt.datasets.class_names import class_list
-from mmlt.engine.options import CfgOptions
+from mmlt.engine.options import CfgOptions, ToolParser
 from mmlt.errors import InputError
 from mmlt.models import LGRHead
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument('images', nargs='+', help='pictures, or folders of pictures')
     parser.add_argument('--config', required=True, help='config file, or the name of a model')
     parser.add_argument('--checkpoint', help='its checkpoint; without one, the pretrained model (zero-shot)')

@@ -7,7 +7,6 @@ other weights, or without any training:
     python tools/select_anchors.py CONFIG --out anchors.safetensors          # no checkpoint: the pretrained weights
 """
 
-import argparse
 import csv
 import os
 import os.path as osp
@@ -25,21 +24,23 @@ from mmengine.runner import load_checkpoint
 from mmlt.engine.anchor_selection import select_anchors
 from mmlt.engine.configs import read_config
 from mmlt.engine.hooks.anchor_selection import write_anchors
-from mmlt.engine.options import CfgOptions
+from mmlt.engine.options import CfgOptions, ToolParser, at_least
 from mmlt.engine.stages import resolve_placeholders
 from mmlt.errors import InputError
 from mmlt.models import CVLP
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument('config', help='config of a CVLP training')
     parser.add_argument('checkpoint', nargs='?', help='its checkpoint; without one, the pretrained weights')
     parser.add_argument('--out', required=True, help='anchor file to write, .safetensors')
-    parser.add_argument('--num-anchors', type=int, help="sentences a class, M; default the config's")
-    parser.add_argument('--images-per-class', type=int, help="images that score a sentence; default the config's")
+    parser.add_argument('--num-anchors', type=at_least(1), help="sentences a class, M; default the config's")
+    parser.add_argument(
+        '--images-per-class', type=at_least(1), help="images that score a sentence; default the config's"
+    )
     parser.add_argument('--method', choices=['anss', 'cutoff', 'random'], help="default the config's")
-    parser.add_argument('--seed', type=int, default=0, help='which images are drawn; default 0')
+    parser.add_argument('--seed', type=at_least(0), default=0, help='which images are drawn; default 0')
     parser.add_argument('--csv', help='also write every sentence with its class, rank and score to this file')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='settings to override, key=value')
     return parser.parse_args(argv)
@@ -74,7 +75,7 @@ def run(args) -> None:
     model.to('cuda' if torch.cuda.is_available() else 'cpu')
     hook = dict(cfg.get('default_hooks', {}).get('anchors') or {})
     settings = {
-        key: getattr(args, key) or hook.get(key, default)
+        key: hook.get(key, default) if getattr(args, key) is None else getattr(args, key)
         for key, default in (('num_anchors', 64), ('images_per_class', 50), ('method', 'anss'))
     }
     evaluated = cfg.get('test_dataloader') or cfg.get('val_dataloader') or cfg.train_dataloader

@@ -4,7 +4,6 @@ The checkpoint may be left out: then the model is tested with its pretrained
 weights, which for an image-text model is its zero-shot result.
 """
 
-import argparse
 import os
 import os.path as osp
 import sys
@@ -20,13 +19,13 @@ from mmengine.runner import Runner
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
 from mmlt.engine.configs import change_config, read_config
-from mmlt.engine.options import CfgOptions
+from mmlt.engine.options import CfgOptions, ToolParser, at_least
 from mmlt.errors import InputError
 from mmlt.utils import leave_together
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument('config', help='test config file path')
     parser.add_argument('checkpoint', nargs='?', help='checkpoint file; without it the pretrained model is tested')
     parser.add_argument('--work-dir', help='where the report goes; default work_dirs/<config name>')
@@ -36,7 +35,7 @@ def parse_args(argv=None):
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--show-dir', help='folder for pictures of the predictions')
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
-    parser.add_argument('--interval', type=int, default=1, help='visualise every n-th sample')
+    parser.add_argument('--interval', type=at_least(1), default=1, help='visualise every n-th sample')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds to show each')
     parser.add_argument('--no-pin-memory', action='store_true', help='no pinned memory in dataloaders')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation, flips by default')

@@ -5,7 +5,6 @@ earlier stages has those run first, unless they are finished; an interrupted
 stage goes on from its last checkpoint. The result is tested at the end.
 """
 
-import argparse
 import os
 import os.path as osp
 import sys
@@ -20,14 +19,14 @@ from mmengine.runner import Runner, find_latest_checkpoint
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
 from mmlt.engine.configs import read_config
-from mmlt.engine.options import CfgOptions
+from mmlt.engine.options import CfgOptions, ToolParser
 from mmlt.engine.stages import RunRecord, Stage, plan
 from mmlt.errors import InputError
 from mmlt.utils import leave_together
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument('config', help='train config file path')
     parser.add_argument('--work-dir', help='where logs and models go; default work_dirs/<config name>')
     parser.add_argument(

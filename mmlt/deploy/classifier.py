@@ -72,7 +72,7 @@ class NeighbourLogits(nn.Module):
         super().__init__()
         self.num_classes, self.num_neighbours = head.num_classes, head.num_neighbours
         keys, classes = head.keys()
-        scale = torch.as_tensor(head.scale or head.anchor_scale)
+        scale = torch.as_tensor(head.anchor_scale if head.scale is None else head.scale)
         for name, tensor in dict(keys=keys, classes=classes, scale=scale).items():
             self.register_buffer(name, tensor.detach().clone())
 

@@ -40,8 +40,8 @@ def export(model: nn.Module, path: str, form: str, image_size: tuple[int, int], 
             format cannot express.
     """
     check_target(path, form)
-    example = torch.rand(batch or 2, 3, *image_size, device=next(model.parameters()).device) * 255
-    shapes = None if batch else ({0: torch.export.Dim('batch')},) if form != 'torchscript' else None
+    example = torch.rand(2 if batch is None else batch, 3, *image_size, device=next(model.parameters()).device) * 255
+    shapes = None if batch is not None else ({0: torch.export.Dim('batch')},) if form != 'torchscript' else None
     try:
         with warnings.catch_warnings(), redirect_stdout(StringIO()):  # exporters talk about themselves
             warnings.simplefilter('ignore')

@@ -17,7 +17,7 @@ from mmlt.datasets.long_tail import dataset_labels
 from mmlt.engine.checkpoint import plain
 from mmlt.engine.features import compute_features
 from mmlt.errors import InputError
-from mmlt.models.text.anchors import Anchors, select_sentences, sentence_scores
+from mmlt.models.text.anchors import METHODS, Anchors, select_sentences, sentence_scores
 from mmlt.models.text.token_table import encode_table
 from mmlt.utils import tensors_fingerprint, texts_fingerprint
 
@@ -38,6 +38,15 @@ def few_of_each(labels: np.ndarray, number: int, seed: int) -> np.ndarray:
     _, start, counts = np.unique(labels[order], return_index=True, return_counts=True)
     place = np.arange(len(labels)) - np.repeat(start, counts)
     return np.sort(order[place < number])
+
+
+def check_selection(num_anchors: int, images_per_class: int, method: str) -> None:
+    """Raise an InputError for settings of :func:`select_anchors` that cannot be."""
+    if method not in METHODS:
+        raise InputError(f"Anchor selection: method '{method}' is unknown; choose one of {', '.join(METHODS)}.")
+    for name, value in dict(num_anchors=num_anchors, images_per_class=images_per_class).items():
+        if value < 1:
+            raise InputError(f'Anchor selection: {name} is {value}; it must be at least 1.')
 
 
 def select_anchors(
@@ -70,9 +79,10 @@ def select_anchors(
         (T, ), in the order of ``model.table``.
 
     Raises:
-        InputError: The dataset has no pipeline to replace; a class without
+        InputError: Settings that cannot be; the dataset has no pipeline to replace; a class without
             images.
     """
+    check_selection(num_anchors, images_per_class, method)
     if not hasattr(dataset, 'pipeline'):
         raise InputError(
             f'{type(dataset).__name__} has no pipeline of its own: anchor selection needs a plain training dataset.'

@@ -145,7 +145,7 @@ def dry_run(args: Namespace) -> list[str]:
 
 def _request(args: Namespace) -> Request:
     row = find_row(args.method, args.backbone, args.dataset, args.tta)
-    gpus = args.gpus or max(1, torch.cuda.device_count())
+    gpus = max(1, torch.cuda.device_count()) if args.gpus is None else args.gpus
     work_dir = args.work_dir or osp.join('work_dirs', row.name + ('_published' if args.checkpoint else ''))
     options = list(args.cfg_options or ())
     if args.seed is not None:

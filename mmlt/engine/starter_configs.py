@@ -136,7 +136,7 @@ class Setup:
 
     def schedule(self, lr: float | None, epochs: int | None = None, **optim_wrapper) -> dict:
         """Length and learning rate of a stage; a learning rate of None is that of the base."""
-        epochs = epochs or self.epochs
+        epochs = self.epochs if epochs is None else epochs
         interval = max(1, epochs // 5)
         rate = {} if lr is None else dict(optimizer=dict(lr=lr))
         return dict(

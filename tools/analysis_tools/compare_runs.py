@@ -6,7 +6,6 @@
 Each is a work directory with shot_report.json, or that file. The deviation is that of a sample (n - 1).
 """
 
-import argparse
 import os.path as osp
 import sys
 
@@ -14,12 +13,13 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
 from rich.console import Console
 
+from mmlt.engine.options import ToolParser
 from mmlt.errors import InputError
 from mmlt.visualization import comparison_markdown, comparison_table, named_runs, read_report, summarise
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='folder, or name=folder,folder,... of seeds')
     parser.add_argument('--markdown', action='store_true', help='print the table as Markdown')
     return parser.parse_args(argv)

@@ -5,18 +5,18 @@
 Each is a work directory with shot_report.json, or that file.
 """
 
-import argparse
 import os.path as osp
 import sys
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
+from mmlt.engine.options import ToolParser
 from mmlt.errors import InputError
 from mmlt.visualization import plot_class_gain, read_report
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument('report', help='work directory or shot_report.json')
     parser.add_argument('baseline', help='the one to compare with')
     parser.add_argument('-o', '--out', default='class_gain.png', help='PNG to write; default class_gain.png')

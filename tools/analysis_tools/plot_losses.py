@@ -7,18 +7,18 @@ A run that was resumed is one curve. The validation loss is shot/nll of mmlt.Sho
 folders of their own within its work directory.
 """
 
-import argparse
 import os.path as osp
 import sys
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
+from mmlt.engine.options import ToolParser
 from mmlt.errors import InputError
 from mmlt.visualization import named_runs, plot_losses, read_losses
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='folder, or name=folder,folder,... of seeds')
     parser.add_argument('-o', '--out', default='losses.png', help='PNG to write; default losses.png')
     return parser.parse_args(argv)

@@ -7,7 +7,6 @@ The config is any with both towers: CVLP, BALLAD, ContrastivePretrainer, zero-sh
 weights are asked. Texts are encoded as they are, without prompt.
 """
 
-import argparse
 import os.path as osp
 import sys
 from copy import deepcopy
@@ -24,7 +23,7 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
 from mmlt.engine import compute_features
 from mmlt.engine.configs import read_config
-from mmlt.engine.options import CfgOptions
+from mmlt.engine.options import CfgOptions, ToolParser, at_least
 from mmlt.engine.stages import resolve_placeholders, starting_checkpoint
 from mmlt.errors import InputError
 from mmlt.visualization import plot_retrieval, png_path
@@ -33,19 +32,17 @@ PRETRAINED = 'pretrained'
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument('config', help='config of a model with both towers')
     parser.add_argument('checkpoint', nargs='?', default=PRETRAINED, help="checkpoint file; default 'pretrained'")
     parser.add_argument('--words', nargs='+', required=True, metavar='TEXT', help='texts to look for')
     parser.add_argument('--split', choices=['train', 'val', 'test'], default='test', help='where to look; default test')
-    parser.add_argument('-k', type=int, default=8, help='pictures per text; default 8')
+    parser.add_argument('-k', type=at_least(1), default=8, help='pictures per text; default 8')
     parser.add_argument('-o', '--out', default='concepts.png', help='PNG to write; default concepts.png')
     parser.add_argument('--against', metavar='CHECKPOINT', help="another checkpoint, or 'pretrained', side by side")
     parser.add_argument('--against-config', metavar='CONFIG', help='config of the other one; default the same')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='settings to override, key=value')
     args = parser.parse_args(argv)
-    if args.k < 1:
-        parser.error('-k must be at least 1')
     if args.against_config and not args.against:
         parser.error('--against-config needs --against')
     return args

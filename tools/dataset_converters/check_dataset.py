@@ -6,7 +6,6 @@ It prints the long tail, draws it, and names every fault; the exit code is 1 if 
 annotation as `relative/path label` lines, for tools that read nothing else; the configs do not need it.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -14,12 +13,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import mmlt.datasets.multi_label_benchmarks  # noqa: F401  adds VOC-LT and COCO-LT
 from mmlt.datasets.benchmarks import BENCHMARKS, check_benchmark, write_annotation
+from mmlt.engine.options import ToolParser
 from mmlt.errors import InputError
 from mmlt.visualization import class_size_report, plot_class_sizes, print_class_sizes
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument('name', choices=sorted(BENCHMARKS), help='which data set')
     parser.add_argument('root', help='the folder that docs/datasets.md shows, for example data/imagenet')
     parser.add_argument('--decode', action='store_true', help='read every picture; takes minutes')

@@ -10,7 +10,6 @@ they are. Into --out go the lists of a seeded split, classes.txt, a picture of t
 method.
 """
 
-import argparse
 import os
 import os.path as osp
 import re
@@ -34,6 +33,7 @@ from mmlt.datasets.own_pictures import (
     prompt_names,
     read_source,
 )
+from mmlt.engine.options import ToolParser, at_least
 from mmlt.engine.starter_configs import Setup, earlier_configs, left_out, split_digest, starter_configs
 from mmlt.errors import InputError
 from mmlt.models.open_clip_towers import carries_weights
@@ -43,7 +43,7 @@ BASE = osp.join(osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))), 'c
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument(
         'source', nargs='+', help='folder of class folders or of splits, .csv or .tsv table, .json annotation, or list'
     )
@@ -62,9 +62,9 @@ def parse_args(argv=None):
     model.add_argument('--model', default='ViT-B-16', help='open_clip model; default ViT-B-16')
     model.add_argument('--pretrained', help='tag, weight file, or none; default openai, or what --model brings')
     model.add_argument('--quick-gelu', action='store_true', default=None, help='as OpenAI trained; default by weights')
-    model.add_argument('--image-size', type=int, help="pixels; default the model's")
-    model.add_argument('--epochs', type=int, help='of every stage; default by the number of pictures')
-    model.add_argument('--batch-size', type=int, default=64, help='default 64, or as many as there are')
+    model.add_argument('--image-size', type=at_least(1), help="pixels; default the model's")
+    model.add_argument('--epochs', type=at_least(1), help='of every stage; default by the number of pictures')
+    model.add_argument('--batch-size', type=at_least(1), default=64, help='default 64, or as many as there are')
     model.add_argument('--no-flip', action='store_true', help='mirrored pictures are wrong, as of letters')
     parser.add_argument('--overwrite', action='store_true', help='replace an earlier result in --out')
     return parser.parse_args(argv)

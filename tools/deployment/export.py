@@ -9,7 +9,6 @@ and `probabilities`, (N, C). Beside the file stands <out>.json with class names,
 The logits are compared with those of the trained model, then both are timed in turns.
 """
 
-import argparse
 import json
 import os
 import os.path as osp
@@ -25,14 +24,14 @@ from mmlt.apis import get_model
 from mmlt.datasets.class_names import class_list
 from mmlt.deploy import FORMATS, DeployedClassifier, check_target, compare, export, load_exported, median_times
 from mmlt.engine.checkpoint import plain
-from mmlt.engine.options import CfgOptions
+from mmlt.engine.options import CfgOptions, ToolParser
 from mmlt.errors import InputError
 
 TOLERANCE = 1e-4  # of logits
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument('config', help='config file, or the name of a model')
     parser.add_argument('checkpoint', nargs='?', help='its checkpoint; without one, the pretrained model (zero-shot)')
     parser.add_argument('--format', choices=list(FORMATS), default='onnx', help='default onnx')

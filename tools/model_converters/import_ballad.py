@@ -8,7 +8,6 @@ finds its place, or nothing is written. The published adapter has neither ReLU n
 is printed at the end, says so.
 """
 
-import argparse
 import os.path as osp
 import sys
 
@@ -16,7 +15,7 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
 import mmlt  # noqa: F401  registers everything
 from mmlt.engine.importing import build_to_fill, check_out, tell_classes, write_imported
-from mmlt.engine.options import CfgOptions
+from mmlt.engine.options import CfgOptions, ToolParser
 from mmlt.errors import InputError
 from mmlt.models.converters import fill, from_ballad, read_checkpoint
 
@@ -24,7 +23,7 @@ ADAPTER = {'model.neck.relu': False, 'model.neck.bias': False}  # as published
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument('checkpoint', help='published file, final_model_checkpoint.pth')
     parser.add_argument('config', help='one of configs/ballad/, of the same backbone and data set')
     parser.add_argument('--out', required=True, help='checkpoint to write, .pth')

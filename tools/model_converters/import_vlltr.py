@@ -15,7 +15,6 @@ The published files do not say how many sentences a class has: --counts gives th
 padding. Everything that is in the checkpoint finds its place, or nothing is written.
 """
 
-import argparse
 import os.path as osp
 import shlex
 import sys
@@ -26,7 +25,7 @@ import mmlt  # noqa: F401  registers everything
 from mmlt.datasets import ClassTexts
 from mmlt.datasets.text_files import read_numbers
 from mmlt.engine.importing import build_to_fill, check_out, tell_classes, write_imported
-from mmlt.engine.options import CfgOptions
+from mmlt.engine.options import CfgOptions, ToolParser
 from mmlt.errors import InputError
 from mmlt.models.converters import (
     expect_kind,
@@ -42,7 +41,7 @@ from mmlt.utils import tensors_fingerprint
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument('checkpoint', help='published file, checkpoint.pth, of stage 1 or 2')
     parser.add_argument('config', help='one of configs/vlltr/, of the same stage, backbone and data set')
     parser.add_argument('--out', required=True, help='checkpoint to write, .pth; anchors.safetensors goes beside it')

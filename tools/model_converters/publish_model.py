@@ -7,7 +7,6 @@ after are compared on random images. Of any other checkpoint the weights and
 the meta data stay.
 """
 
-import argparse
 import os.path as osp
 import sys
 
@@ -19,17 +18,20 @@ from mmpretrain.registry import MODELS
 
 import mmlt  # noqa: F401  lets checkpoints of MMEngine load safely
 from mmlt.engine.configs import read_config
+from mmlt.engine.options import ToolParser, at_least
 from mmlt.engine.publish import check_merged, is_split, plain_config, publish_checkpoint
 from mmlt.errors import InputError
 from mmlt.models.converters import read_checkpoint
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument('in_file', help='checkpoint of a training')
     parser.add_argument('out_file', help='where the published one goes')
     parser.add_argument('--config', help='a plain config that the result must fit; default the one in the checkpoint')
-    parser.add_argument('--size', type=int, help="pixels of the images of the check; default the backbone's, or 224")
+    parser.add_argument(
+        '--size', type=at_least(1), help="pixels of the images of the check; default the backbone's, or 224"
+    )
     return parser.parse_args(argv)
 
 
@@ -59,7 +61,7 @@ def check(checkpoint: dict, published: dict, config: str | None, size: int | Non
         )
     cfg = Config.fromstring(text, '.py')
     model = MODELS.build(cfg.model)
-    size = size or image_size(model)
+    size = image_size(model) if size is None else size
     images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
     right, found = check_merged(model, checkpoint['state_dict'], published['state_dict'], images)
     if not right:

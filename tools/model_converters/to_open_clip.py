@@ -5,7 +5,6 @@
 open_clip reads the result with open_clip.create_model(NAME, pretrained=FILE), and so do our configs.
 """
 
-import argparse
 import os
 import os.path as osp
 import sys
@@ -16,12 +15,13 @@ from safetensors.torch import save_file
 
 import mmlt  # noqa: F401  lets torch read MMEngine's checkpoints
 from mmlt.engine.importing import check_out
+from mmlt.engine.options import ToolParser
 from mmlt.errors import InputError
 from mmlt.models.converters import expect_kind, read_checkpoint, to_open_clip
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument('checkpoint', help='checkpoint of a training with both towers')
     parser.add_argument('out', help='file to write, .safetensors')
     parser.add_argument('--drop', nargs='+', default=[], help='names to leave out, for example neck.')

@@ -10,10 +10,10 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook, Hook
 from torch import Tensor
 
-from mmlt.engine.anchor_selection import listing, select_anchors
+from mmlt.engine.anchor_selection import check_selection, listing, select_anchors
 from mmlt.errors import InputError
 from mmlt.models import CVLP
-from mmlt.models.text.anchors import METHODS, Anchors
+from mmlt.models.text.anchors import Anchors
 from mmlt.registry import HOOKS
 from mmlt.utils import unwrap
 
@@ -50,10 +50,7 @@ class AnchorSelectionHook(Hook):
         method: str = 'anss',
         filename: str = 'anchors.safetensors',
     ):
-        if method not in METHODS:
-            raise InputError(f"AnchorSelectionHook: method '{method}' is unknown; choose one of {', '.join(METHODS)}.")
-        if num_anchors < 1 or images_per_class < 1:
-            raise InputError('AnchorSelectionHook: num_anchors and images_per_class must be at least 1.')
+        check_selection(num_anchors, images_per_class, method)
         self.num_anchors, self.images_per_class = num_anchors, images_per_class
         self.method, self.filename = method, filename
 

@@ -124,6 +124,10 @@ class FeatureCacheHook(Hook):
             )
         if dtype not in ('float32', 'float16'):
             raise InputError(f"FeatureCacheHook: dtype is '{dtype}'; choose 'float32' or 'float16'.")
+        if batch_size is not None and batch_size < 1:
+            raise InputError(
+                f'FeatureCacheHook: batch_size is {batch_size}; give at least 1, or None for that of training.'
+            )
         self.views, self.pipeline, self.batch_size, self.directory = views, pipeline, batch_size, directory
         self.random = views != 1  # 'epochs' are views of the train pipeline, also in a training of one epoch
         self.dtype = getattr(torch, dtype)
@@ -150,7 +154,7 @@ class FeatureCacheHook(Hook):
         loader = runner.train_dataloader
         dataset = self._viewed_dataset(runner, loader.dataset)
         labels = dataset_labels(loader.dataset)
-        folder = self.directory or os.path.join(runner.work_dir, 'features')
+        folder = os.path.join(runner.work_dir, 'features') if self.directory is None else self.directory
         key = self._fingerprint(model, dataset, labels, runner.seed)
         path = os.path.join(folder, f'{key}.safetensors')
         features = _read(path, (self.views, len(labels)))
@@ -224,7 +228,7 @@ class FeatureCacheHook(Hook):
             compute_features(
                 model,
                 dataset,
-                self.batch_size or loader.batch_size,
+                loader.batch_size if self.batch_size is None else self.batch_size,
                 loader.num_workers,
                 f'Caching features {view + 1}/{self.views}',
                 neck=False,

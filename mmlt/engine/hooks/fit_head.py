@@ -34,6 +34,8 @@ class FitHeadHook(Hook):
     """
 
     def __init__(self, dataset: dict, pipeline: list[dict] | None = None, batch_size: int | None = None):
+        if batch_size is not None and batch_size < 1:
+            raise InputError(f'FitHeadHook: batch_size is {batch_size}; give at least 1, or None for that of the test.')
         self.dataset, self.pipeline, self.batch_size = dataset, pipeline, batch_size
 
     def before_test(self, runner) -> None:
@@ -49,7 +51,7 @@ class FitHeadHook(Hook):
         loader = runner.test_dataloader
         dataset = DATASETS.build({**self.dataset, 'pipeline': self._pipeline(runner)})
         labels = torch.from_numpy(dataset_labels(dataset))
-        batch_size = self.batch_size or loader.batch_size
+        batch_size = loader.batch_size if self.batch_size is None else self.batch_size
         features = compute_features(model, dataset, batch_size, loader.num_workers, 'Features to fit the head')
         model.head.fit(features, labels)
         runner.logger.info(f'{type(model.head).__name__} is fitted on {len(labels)} images.')

@@ -89,7 +89,7 @@ class AnchorHead(ClsHead):
         classes, number, width = anchors.features.shape
         for name, own, theirs in (
             ('num_classes (C)', self.num_classes, classes),
-            ('num_anchors (M)', self.num_anchors or number, number),
+            ('num_anchors (M)', number if self.num_anchors is None else self.num_anchors, number),
             ('in_channels (D)', self.in_channels, width),
         ):
             if own != theirs:
@@ -187,6 +187,11 @@ class AnchorHead(ClsHead):
             )
 
 
+def _check_scale(logit_scale: float | None) -> None:
+    if logit_scale is not None and not logit_scale > 0:
+        raise InputError(f'logit_scale is {logit_scale}; it is 1 / tau, so positive, or None for that of the anchors.')
+
+
 @MODELS.register_module()
 class LGRHead(AnchorHead):
     """Language-guided recognition head (VL-LTR, section 3.3, Eq. 4-7).
@@ -251,7 +256,10 @@ class LGRHead(AnchorHead):
         super().__init__(num_classes, in_channels, anchors, num_anchors, **kwargs)
         if not 0 <= fusion <= 1:
             raise InputError(f'LGRHead: fusion is {fusion}; it is the share of the visual branch, in [0, 1].')
-        hidden_channels = hidden_channels or 4 * in_channels
+        _check_scale(logit_scale)
+        if hidden_channels is not None and hidden_channels < 1:
+            raise InputError(f'LGRHead: hidden_channels is {hidden_channels}; give at least 1, or None for 4 D.')
+        hidden_channels = 4 * in_channels if hidden_channels is None else hidden_channels
         self.norm_query = nn.LayerNorm(in_channels)
         self.norm_key = nn.LayerNorm(in_channels, bias=False)
         self.query = nn.Linear(in_channels, in_channels, bias=query_bias)
@@ -274,7 +282,7 @@ class LGRHead(AnchorHead):
     def _take(self, anchors: Anchors) -> None:
         super()._take(anchors)
         with torch.no_grad():
-            self.log_scale.fill_(torch.tensor(self.scale or anchors.logit_scale).log())
+            self.log_scale.fill_(torch.tensor(anchors.logit_scale if self.scale is None else self.scale).log())
 
     def forget_tables(self) -> None:
         """See :class:`AnchorHead`."""
@@ -414,6 +422,7 @@ class AnchorKNNHead(AnchorHead):
         **kwargs,
     ):
         super().__init__(num_classes, in_channels, anchors, num_anchors, **kwargs)
+        _check_scale(logit_scale)
         self.num_neighbours, self.scale = num_neighbours, logit_scale
         self._preload()
 
@@ -444,7 +453,7 @@ class AnchorKNNHead(AnchorHead):
         image = F.normalize(self._image(feats), dim=-1)
         keys, classes = self.keys()
         with torch.autocast(image.device.type, enabled=False):
-            similarity = (self.scale or self.anchor_scale) * image @ keys.t()
+            similarity = (self.anchor_scale if self.scale is None else self.scale) * image @ keys.t()
         return log_votes(similarity, classes, self.num_classes, self.num_neighbours)
 
 

@@ -35,7 +35,7 @@ class AnchorTable:
 
     def __init__(self, values: Tensor, counts: Tensor, eps: float = 1e-5, chunk: int | None = None):
         self.values, self.counts = values, counts
-        self.chunk = chunk or (32 if values.device.type == 'cpu' else 1024)
+        self.chunk = (32 if values.device.type == 'cpu' else 1024) if chunk is None else chunk
         self.inv_std = (values.var(-1, unbiased=False) + eps).rsqrt()  # (C, M)
         self.gram = torch.bmm(values, values.transpose(1, 2))  # (C, M, M)
         longest = [int(part.max()) for part in counts.split(self.chunk)]
