@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmpretrain.datasets import BaseDataset
 
-from mmlt.datasets.long_tailed_dataset import checked_label
+from mmlt.datasets.long_tailed_dataset import NamesUnreadablePictures, checked_label
 from mmlt.datasets.picture_files import image_paths, picture_backend
 from mmlt.datasets.text_files import is_file, read_table
 from mmlt.errors import InputError
@@ -12,7 +12,7 @@ from mmlt.registry import DATASETS
 
 
 @DATASETS.register_module()
-class ImageTextDataset(BaseDataset):
+class ImageTextDataset(NamesUnreadablePictures, BaseDataset):
     """Pairs of image and caption from a CSV or TSV file with a header.
 
     The columns ``image`` (path below ``data_prefix``) and ``caption`` are

@@ -75,7 +75,7 @@ def parse_label_list(path: str) -> tuple[list[str], list[np.ndarray]]:
 
     Raises:
         InputError: The file is missing or empty, or a line names a label
-            twice; names it.
+            twice, or divides or writes them otherwise; names it.
     """
     _must_exist(path, 'annotation file')
     files, labels = [], []
@@ -83,6 +83,11 @@ def parse_label_list(path: str) -> tuple[list[str], list[np.ndarray]]:
         if not line.strip():
             continue
         file, numbers = re.fullmatch(r'(\S.*?)((?:\s+-?\d+)*)\s*', line.strip()).groups()
+        if re.search(r'[,;|]\s*-?\d+(\.\d*)?$|\s-?\d+\.\d*$', file):
+            raise InputError(
+                f"'{path}', line {i}: '{line.strip()[:80]}' is not of the form 'relative/path label label ...', whole "
+                'numbers with spaces between; a table with a header is for a .csv file.'
+            )
         own = sorted(checked_label(n, f"'{path}', line {i}") for n in numbers.split())
         if len(set(own)) < len(own):
             twice = next(a for a, b in zip(own, own[1:]) if a == b)

@@ -96,7 +96,7 @@ def image_paths(
             f"The image folder '{prefix}' does not exist: set data_root (and data_prefix) to where the images are, or "
             'backend_args of LoadImageFromFile to what reads them.'
         )
-    paths = [join_path(prefix, f) if prefix and '://' not in f else f for f in files]
+    paths = [_join(prefix, f) if prefix and '://' not in f else f for f in files]
     stored = [i for i, p in enumerate(paths) if backend is not None or '://' in p]
     missing = [] if len(stored) == len(paths) else _replace(paths, set(stored))
     if stored:
@@ -115,6 +115,12 @@ def image_paths(
             f"'{paths[first]}': check data_prefix, or complete the download."
         )
     return paths
+
+
+def _join(prefix: str, file: str) -> str:
+    # A backend of one's own may read alone.
+    known = '://' not in prefix or hasattr(get_file_backend(prefix, enable_singleton=True), 'join_path')
+    return join_path(prefix, file) if known else f'{prefix.rstrip("/")}/{file}'
 
 
 def _replace(paths: list[str], others: set[int]) -> list[int]:

@@ -272,6 +272,9 @@ def test_unreadable_picture_is_named(scenes):
     [
         ('a.jpg 0 1 0 0\n', r'line 1: label 0 stands there twice.*\.csv'),
         ('', 'lists no images'),
+        ('a.jpg;0;1\n', r"line 1: 'a\.jpg;0;1' is not of the form 'relative/path label label"),
+        ('a.jpg 0,1\n', r"line 1: 'a\.jpg 0,1' is not of the form"),
+        ('b.jpg 0\na.jpg 1.0\n', r"line 2: 'a\.jpg 1\.0' is not of the form"),
     ],
 )
 def test_bad_lists(tmp_path, content, sentence):

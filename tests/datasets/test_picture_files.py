@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from mmengine.fileio import BaseStorageBackend, backends, register_backend
+from mmengine.fileio import BaseStorageBackend, FileClient, register_backend
 from PIL import Image
 
 from mmlt import InputError
@@ -37,9 +37,21 @@ class Zip(Keys):
             return filepath in file.namelist()
 
 
+class Addresses(Zip):
+    """testzip://k/a.png"""
+
+    def __init__(self):
+        pass
+
+    def get(self, filepath):
+        return super().get(filepath.removeprefix('testzip://'))
+
+    def exists(self, filepath):
+        return super().exists(filepath.removeprefix('testzip://'))
+
+
 @pytest.fixture
-def store(tmp_path, monkeypatch):
-    monkeypatch.setattr(backends, 'backends', dict(backends.backends), raising=False)
+def store(tmp_path):
     register_backend('test-keys', Keys, force=True)
     register_backend('test-zip', Zip, force=True)
     buffer = io.BytesIO()
@@ -78,9 +90,8 @@ def test_pictures_in_a_store(store, dataset, backend):
             dataset(**arguments(store, backend, lines, suffix))
     else:
         data = dataset(**arguments(store, backend, lines, suffix))
-        if dataset is not ImageTextDataset:
-            with pytest.raises(InputError, match=r"'k/none\.png' cannot be read \(there is nothing of this name\)"):
-                data[1]
+        with pytest.raises(InputError, match=r"'k/none\.png' cannot be read \(there is nothing of this name\)"):
+            data[1]
     lines = [line.replace('a.png', 'none.png') for line in LISTS[dataset][1]]
     with pytest.raises(InputError, match=r'k/none\.png'):
         dataset(**arguments(store, backend, lines, suffix))
@@ -90,6 +101,23 @@ def test_backslashes_in_a_store(store):
     args = arguments(store, 'test-zip', ['k\\a.png 0', 'k\\b.png 1'])
     data = LongTailedDataset(**{**args, 'data_prefix': ''})
     assert data.get_data_info(1)['img_path'] == 'k/b.png'
+
+
+def test_stores_by_address_and_by_the_old_argument(store):
+    register_backend('test-prefix', Addresses, prefixes='testzip', force=True)
+    args = arguments(store, 'test-zip', ['a.png 0', 'b.png 1'])
+    args['pipeline'][0]['backend_args'] = None
+    Addresses.path = store / 'p.zip'
+    assert LongTailedDataset(**{**args, 'data_prefix': 'testzip://k'})[1]['inputs'].shape == (3, 6, 8)
+    with pytest.raises(InputError, match=r'testzip://x/b\.png|testzip://x/a\.png'):
+        LongTailedDataset(**{**args, 'data_prefix': 'testzip://x'})
+    FileClient.register_backend('test-client', Zip, force=True)
+    old = dict(backend='test-client', path=str(store / 'p.zip'))
+    args['pipeline'] = [dict(type='LoadImageFromFile', file_client_args=old), dict(type='PackInputs')]
+    assert LongTailedDataset(**args)[1]['inputs'].shape == (3, 6, 8)
+    (store / 'list.txt').write_text('a.png 0\nnone.png 1\n')
+    with pytest.raises(InputError, match=r'none\.png'):
+        LongTailedDataset(**args)
 
 
 def test_unreadable_pictures_in_a_store(store):
