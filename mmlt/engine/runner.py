@@ -17,6 +17,7 @@ from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner import find_latest_checkpoint, get_state_dict, save_checkpoint, weights_to_cpu
 from torch.nn.parallel import DistributedDataParallel
 
+from mmlt.datasets.unscored import mark_unscored
 from mmlt.engine.stages import (
     RunRecord,
     decisive,
@@ -25,6 +26,7 @@ from mmlt.engine.stages import (
     stage_ids,
     starting_checkpoint,
 )
+from mmlt.models.losses.common import leave_out_unscored
 from mmlt.registry import RUNNERS
 from mmlt.utils import unwrap
 
@@ -136,6 +138,19 @@ class Runner(MMEngineRunner):
             if type(handler) is logging.StreamHandler:
                 handler.addFilter(_ConsoleFilter())
         return logger
+
+    def build_model(self, model):
+        """See MMEngine; labels that a dataset marks as not to be scored cost nothing in any multi-label loss."""
+        model = super().build_model(model)
+        leave_out_unscored(model)
+        return model
+
+    @staticmethod
+    def build_dataloader(dataloader, *args, **kwargs):
+        """See MMEngine; a multi-label dataset tells which labels are not to be scored."""
+        loader = MMEngineRunner.build_dataloader(dataloader, *args, **kwargs)
+        mark_unscored(loader.dataset)
+        return loader
 
     def setup_env(self, env_cfg: dict) -> None:
         """See MMEngine; processes on CPUs talk by gloo."""

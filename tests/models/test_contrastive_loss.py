@@ -319,11 +319,3 @@ def test_unequal_batches_are_refused(processes):
         assert len(result['errors']) == 2
         for error in result['errors']:
             assert f'equal batches in all processes, but they are {sizes}: set drop_last=True' in error
-
-
-def test_pairs_without_a_class_are_positives_of_themselves_only():
-    generator = torch.Generator().manual_seed(3)
-    image, text = (torch.nn.functional.normalize(torch.randn(6, 5, generator=generator), dim=1) for _ in range(2))
-    unknown = contrastive_loss(image, text, torch.tensor([0, -1, 1, 0, -1, -1]), 10.0)
-    assert unknown == contrastive_loss(image, text, torch.tensor([0, 7, 1, 0, 8, 9]), 10.0)
-    assert unknown != contrastive_loss(image, text, torch.tensor([0, 7, 1, 0, 7, 7]), 10.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from mmpretrain.models.heads import MultiLabelClsHead
 from mmpretrain.models.losses.utils import weight_reduce_loss
 from torch import Tensor, nn
 
@@ -117,3 +118,26 @@ def reduce_scored(
     if reduction != 'mean':
         return reduced
     return reduced * (len(known) / known.sum().clamp(min=1).to(losses.dtype))  # on the device: nothing is waited for
+
+
+def leave_out_unscored(model: nn.Module) -> None:
+    """Let the losses of MMPretrain's multi-label heads leave out labels that are not to be scored, too.
+
+    They know of none, and would take -1 for a target. Those of this package
+    are left as they are.
+
+    Args:
+        model (nn.Module): Any; changed in place.
+    """
+    for head in model.modules():
+        if isinstance(head, MultiLabelClsHead) and not isinstance(head.loss_module, TrainingCounts):
+            head.loss_module.register_forward_pre_hook(_without_unscored)
+
+
+def _without_unscored(loss: nn.Module, args: tuple) -> tuple:
+    """A class that is surely not predicted and not there costs nothing in any loss, and gets no gradient."""
+    logits, target, *rest = args
+    if target.shape != logits.shape:
+        return args
+    known, target = scored(target)
+    return logits.masked_fill(~known, -100), target, *rest

@@ -17,14 +17,12 @@ def class_means(x: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         x (Tensor): Shape (N, D).
-        labels (Tensor): Integers of shape (N, ); a negative one is of no known
-            class, and shared with no other row.
+        labels (Tensor): Integers of shape (N, ).
 
     Returns:
         Tensor: Shape (N, D); row i is the mean over all j with
         ``labels[j] == labels[i]``.
     """
-    labels = torch.where(labels < 0, -1 - torch.arange(len(labels), device=labels.device), labels)
     _, group, counts = torch.unique(labels, return_inverse=True, return_counts=True)
     sums = x.new_zeros(len(counts), x.shape[1]).index_add(0, group, x)
     return (sums / counts.to(x.dtype).unsqueeze(1))[group]
@@ -98,8 +96,7 @@ def contrastive_loss(
     Args:
         image (Tensor): This process's normalised image features, (N, D).
         text (Tensor): This process's normalised text features, (N, D).
-        labels (Tensor): Integers of shape (N, ); equal ones are positives, a
-            negative one (no known class) only of itself.
+        labels (Tensor): Integers of shape (N, ); equal ones are positives.
         logit_scale (Tensor | float): s, 1 / temperature.
         label_smoothing (float): Share of the target that is spread over the
             whole batch. Defaults to 0.
