@@ -13,8 +13,8 @@ def first_not_finite(samples: Sequence[Mapping]) -> int | None:
     """The first sample whose scores are not finite; waits for the device once.
 
     Args:
-        samples (Sequence[Mapping]): Predictions, of which those with a tensor
-            ``pred_score`` are looked at.
+        samples (Sequence[Mapping | DataSample]): Predictions, of which those
+            with a tensor ``pred_score`` are looked at.
 
     Returns:
         int | None: Its place, None where there is no such sample.
@@ -22,7 +22,7 @@ def first_not_finite(samples: Sequence[Mapping]) -> int | None:
     places = [i for i, sample in enumerate(samples) if torch.is_tensor(sample.get('pred_score'))]
     if not places:
         return None
-    finite = torch.stack([samples[i]['pred_score'].isfinite().all() for i in places]).tolist()
+    finite = torch.stack([samples[i].get('pred_score').isfinite().all() for i in places]).tolist()
     return next((i for i, fine in zip(places, finite) if not fine), None)
 
 
@@ -30,12 +30,12 @@ def not_finite(sample: Mapping) -> str:
     """The sentence that ends a test whose scores are not finite.
 
     Args:
-        sample (Mapping): The first such.
+        sample (Mapping | DataSample): The first such.
 
     Returns:
         str: Names the picture.
     """
-    scores = sample['pred_score'].float()
+    scores = sample.get('pred_score').float()
     wrong = scores[~scores.isfinite()]
     return (
         f'The scores of {picture_name(sample)} are not finite ({len(wrong)} of {len(scores)} are NaN or infinite, the '

@@ -22,6 +22,19 @@ def overall_meaning(protocol: str, measure: str = 'accuracy') -> str:
     return SAMPLE_MEAN if by_samples else CLASS_MEAN
 
 
+def overall_key(report: dict) -> str:
+    """Which of the figures with a name of their own ``all`` is, for a report of any version.
+
+    Args:
+        report (dict): :attr:`ShotAccuracy.report` or :attr:`ShotMAP.report`.
+
+    Returns:
+        str: 'balanced' or 'sample_accuracy'.
+    """
+    meaning = overall_meaning(report['protocol'], report.get('measure', 'accuracy'))
+    return 'sample_accuracy' if meaning == SAMPLE_MEAN else 'balanced'
+
+
 def meanings(protocol: str, measure: str = 'accuracy') -> dict[str, str]:
     """What every figure of a report is.
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, print_log
 from mmengine.registry import DATASETS as ROOT_DATASETS
 
 from mmlt.datasets.long_tail import count_classes, dataset_labels
@@ -133,6 +133,32 @@ class ShotMetric(BaseMetric):
         dataset = ROOT_DATASETS.build(dataset_cfg)
         classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
         return count_classes(self.labels_of(dataset), classes, type(dataset).__name__)
+
+
+def tell_apart(metrics: Sequence[BaseMetric]) -> None:
+    """Give shot metrics of one evaluator that have one prefix different ones, after their protocols.
+
+    Args:
+        metrics (Sequence[BaseMetric]): Changed in place; others stay.
+
+    Raises:
+        InputError: Two have one prefix and one protocol.
+    """
+    protocols: dict[str, set[str]] = {}
+    for metric in metrics:
+        if not isinstance(metric, ShotMetric):
+            continue
+        known = protocols.setdefault(metric.prefix, set())
+        if metric.protocol in known:
+            raise InputError(
+                f"Two shot metrics with the prefix '{metric.prefix}' and the protocol '{metric.protocol}' stand in one "
+                f"evaluator: leave one out, or give {type(metric).__name__} prefix='another name'."
+            )
+        if known:
+            kind, own = type(metric).__name__, f'{metric.prefix}-{metric.protocol}'
+            print_log(f"The figures of {kind} with the protocol '{metric.protocol}' are named '{own}/...'.", 'current')
+            metric.prefix = own
+        known.add(metric.protocol)
 
 
 @METRICS.register_module()
