@@ -16,8 +16,8 @@ from mmlt.registry import TRANSFORMS
 
 def picture_name(sample: Mapping) -> str:
     """What to call the picture of a sample in a sentence: its path, or its number in the dataset."""
-    if sample.get('img_path'):
-        return f"'{sample['img_path']}'"
+    if path := sample.get('img_path'):
+        return f"'{path}'"
     index = sample.get('sample_idx')
     return 'a picture' if index is None else f'picture {index}'
 
