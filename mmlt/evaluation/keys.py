@@ -18,7 +18,7 @@ from mmlt.evaluation.shot_metric import ShotMetric
 
 
 def result_keys(metrics: Sequence[BaseMetric], dataset) -> tuple[list[str], bool]:
-    """Names of all figures, by a trial with one made-up prediction for every class that the dataset has.
+    """Names of all figures.
 
     Args:
         metrics (Sequence[BaseMetric]): Those of an evaluator that knows its
@@ -37,33 +37,31 @@ def result_keys(metrics: Sequence[BaseMetric], dataset) -> tuple[list[str], bool
     except InputError:
         return [], False  # no labels to be read
     labels = labels[labels >= 0]
-    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
     if len(labels) == 0:
         return [], False
-    number = max(len(classes), int(labels[-1]) + 1)
-    score = torch.full((number,), 1 / number)
-    samples = [
-        {
-            **DataSample().set_gt_label(int(c)).set_pred_score(score).set_pred_label(0).to_dict(),
-            'gt_label_difficult': [],
-        }
-        for c in labels
-    ]
-    found = [_trial(metric, samples) for metric in metrics]
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
+    found = [_keys(metric, labels, max(len(classes), int(labels[-1]) + 1)) for metric in metrics]
     return [key for own in found for key in own or ()], None not in found
 
 
-def _trial(metric: BaseMetric, samples: list[dict]) -> list[str] | None:
-    if not type(metric).__module__.startswith(('mmlt.', 'mmpretrain.')):
-        return None  # others may do anything, such as write files
+def _keys(metric: BaseMetric, labels: np.ndarray, num_classes: int) -> list[str] | None:
+    own = metric.keys_of(labels) if isinstance(metric, ShotMetric) else _trial(metric, labels, num_classes)
+    return own and [f'{metric.prefix}/{key}' if metric.prefix else key for key in own]
+
+
+def _trial(metric: BaseMetric, labels: np.ndarray, num_classes: int) -> list[str] | None:
+    """Keys of a metric of MMPretrain, from a made-up prediction for every class; others may do anything."""
+    if not type(metric).__module__.startswith('mmpretrain.'):
+        return None
     metric = copy.copy(metric)
     metric.results = []
+    score = torch.full((num_classes,), 1 / num_classes)
+    samples = [DataSample().set_gt_label(int(c)).set_pred_score(score).set_pred_label(0).to_dict() for c in labels]
+    for sample in samples:
+        sample['gt_label_difficult'] = []  # its metrics for VOC ask for it
     try:
         metric.process(None, samples)
-        found = metric.compute_metrics(metric.results)
+        return [*metric.compute_metrics(metric.results)]
     except Exception as e:
-        if isinstance(metric, ShotMetric):
-            raise
         print_log(f'{type(metric).__name__} tells its figures only when it runs ({e}).', 'current', logging.DEBUG)
         return None
-    return [f'{metric.prefix}/{key}' if metric.prefix else key for key in found]

@@ -61,6 +61,14 @@ class ShotMAP(ShotMetric):
         """Labels of all images, one after the other."""
         return dataset_positives(dataset)[1]
 
+    def keys_of(self, labels: np.ndarray) -> list[str]:
+        """See :class:`ShotMetric`."""
+        counts = self.counts(0)
+        shown = np.isin(np.arange(len(counts)), labels)[None]  # one image with all of them
+        figures = shot_average_precision(shown, shown.astype(float), counts, self.protocol)
+        del figures['per_class']
+        return [*figures]
+
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep scores and labels of every sample of a batch.
 

@@ -87,6 +87,14 @@ class ShotMetric(BaseMetric):
                 )
         return counts
 
+    @abstractmethod
+    def keys_of(self, labels: np.ndarray) -> list[str]:
+        """Which figures an evaluation of classes will have, without the prefix.
+
+        Args:
+            labels (np.ndarray): The classes that have test images, (K, ).
+        """
+
     def set_report(self, metrics: dict[str, float], num_samples: int, counts: np.ndarray, figures: np.ndarray) -> None:
         """Put together :attr:`report`.
 
@@ -206,6 +214,12 @@ class ShotAccuracy(ShotMetric):
         prefix: str | None = None,
     ):
         super().__init__(protocol, class_counts, collect_device, prefix)
+
+    def keys_of(self, labels: np.ndarray) -> list[str]:
+        """See :class:`ShotMetric`; of predictions with scores."""
+        figures = shot_accuracy(labels, labels, self.counts(0), self.protocol)
+        del figures['per_class']
+        return [*figures, 'ece', 'nll']
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep label, prediction, confidence and the true class's probability of every sample of a batch.
