@@ -57,8 +57,7 @@ def scored_targets(sample: Mapping, num_classes: int) -> np.ndarray:
 
 
 def _labels(sample: Mapping, key: str, num_classes: int) -> np.ndarray:
-    labels = () if sample.get(key) is None else sample[key]
-    labels = torch.as_tensor(labels, dtype=torch.float64).cpu().numpy()
+    labels = np.array([float(c) for c in (() if sample.get(key) is None else sample[key])])
     if (wrong := labels[~((labels >= 0) & (labels < num_classes))]).size:
         raise InputError(
             f'{key} of {picture_name(sample)} has the label {wrong[0]:g}, outside [0, {num_classes}): it does not say '
