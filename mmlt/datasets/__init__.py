@@ -20,12 +20,14 @@ from .restricted_pickle import load_restricted_pickle
 from .samplers import ClassAwareSampler, ClassBalancedSampler, MixBalancedSampler, SquareRootSampler
 from .transforms import FiveCropPart, GrowingRandomResizedCrop, growing_crop_minimum
 from .twemoji_lt import TwemojiLT
+from .unscored import MarkUnscored
 
 __all__ = [
     'CIFAR10LT',
     'CIFAR100LT',
     'INaturalist2018',
     'MNISTLT',
+    'MarkUnscored',
     'ClassAwareSampler',
     'ClassBalancedSampler',
     'ClassTexts',

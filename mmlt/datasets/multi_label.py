@@ -22,6 +22,7 @@ from mmlt.datasets.long_tailed_dataset import (
 from mmlt.datasets.picture_files import image_paths, picture_backend
 from mmlt.datasets.restricted_pickle import load_restricted_pickle
 from mmlt.datasets.text_files import is_file, read_json, read_lines, read_table
+from mmlt.datasets.unscored import mark_unscored
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
 
@@ -194,18 +195,18 @@ def parse_label_table(
 
 
 def parse_voc(
-    folder: str, ids: Sequence[str], classes: Sequence[str] | None = None
+    folder: str, ids: Sequence[str], classes: Sequence[str] | None = None, difficult: bool | None = None
 ) -> tuple[list[str], list[np.ndarray], tuple[str, ...]]:
     """Read Pascal VOC's ``Annotations/<id>.xml``.
-
-    An object marked as difficult counts, as in the lists of VOC-LT (Wu et al.
-    2020).
 
     Args:
         folder (str): The folder ``Annotations``.
         ids (Sequence[str]): Ids of N images.
         classes (Sequence[str], optional): The classes to take, in the order of
             labels. Defaults to None, VOC's 20.
+        difficult (bool, optional): Only objects that are marked as difficult,
+            or only the others. Defaults to None, all, as in the lists of
+            VOC-LT (Wu et al. 2020).
 
     Returns:
         tuple: N files ``<id>.jpg``, the sorted labels of each, the class names.
@@ -222,7 +223,11 @@ def parse_voc(
         path = os.path.join(folder, f'{image_id}.xml')
         _must_exist(path, 'annotation file')
         try:
-            found = {obj.findtext('name') for obj in ET.parse(path).getroot().iter('object')}
+            found = {
+                obj.findtext('name')
+                for obj in ET.parse(path).getroot().iter('object')
+                if difficult is None or difficult == ((obj.findtext('difficult') or '0').strip() == '1')
+            }
         except ET.ParseError as e:
             raise InputError(f"'{path}' cannot be read as XML ({e}): download it again.") from e
         if classes is None and (other := sorted(str(n) for n in found if n not in number)):
@@ -232,7 +237,7 @@ def parse_voc(
 
 
 def parse_coco(
-    path: str, ids: Sequence[str] | None = None, classes: Sequence[str] | None = None
+    path: str, ids: Sequence[str] | None = None, classes: Sequence[str] | None = None, ignored: bool = False
 ) -> tuple[list[str], list[np.ndarray], tuple[str, ...]]:
     """Read COCO's ``instances_*.json``.
 
@@ -245,6 +250,8 @@ def parse_coco(
             Defaults to None, all images.
         classes (Sequence[str], optional): The categories to take, in the order
             of labels. Defaults to None, all in the order of their ids.
+        ignored (bool): Take the objects that are marked by ``ignore`` instead
+            of the others. Defaults to False.
 
     Returns:
         tuple: N file names, the sorted labels of each, the class names.
@@ -261,7 +268,7 @@ def parse_coco(
         objects = [
             (str(a['image_id']), a['category_id'])
             for a in content['annotations']
-            if not a.get('ignore') and a['area'] > 0 and min(a['bbox'][2:]) >= 1
+            if bool(a.get('ignore')) == ignored and a['area'] > 0 and min(a['bbox'][2:]) >= 1
         ]
     except (ValueError, KeyError, TypeError) as e:
         raise InputError(f"'{path}' is not an annotation file of COCO ({type(e).__name__}: {e}).") from e
@@ -359,6 +366,11 @@ class LongTailedMultiLabel(NamesUnreadablePictures, MultiLabelDataset):
     every split. An image may have no label: it shows none of the classes, and
     is a negative example of all. How many there are is logged.
 
+    Labels that are not to be scored, objects that COCO's annotations mark by
+    ``ignore`` and, if asked, those that VOC's mark as difficult, are
+    ``gt_label_difficult`` of an image, as in MMPretrain's ``VOC``. Losses and
+    metrics leave them out.
+
     Args:
         ann_file (str): Annotations of this split, below ``data_root``.
         img_ids (str, optional): A list of image ids of VOC or COCO.
@@ -381,6 +393,11 @@ class LongTailedMultiLabel(NamesUnreadablePictures, MultiLabelDataset):
             those of the table, of VOC or of COCO, or the labels' numbers.
         data_root (str): Root of files. Defaults to ''.
         data_prefix (str): Folder of the images below it. Defaults to ''.
+        difficult (str): What becomes of VOC's difficult objects: 'positive',
+            they count as all others, in training and test, as in VOC-LT's
+            published lists; 'ignore', a class that an image shows only as
+            difficult objects is not to be scored, VOC's own rule.
+            Defaults to 'positive'.
         **kwargs: See MMPretrain's ``BaseDataset``.
 
     Raises:
@@ -399,8 +416,12 @@ class LongTailedMultiLabel(NamesUnreadablePictures, MultiLabelDataset):
         classes: str | Sequence[str] | None = None,
         data_root: str = '',
         data_prefix: str | dict = '',
+        difficult: str = 'positive',
         **kwargs,
     ):
+        if difficult not in ('positive', 'ignore'):
+            raise InputError(f"LongTailedMultiLabel: difficult is '{difficult}'; choose 'positive' or 'ignore'.")
+        self.difficult = difficult
         self.img_ids, self.train_ann_file, self.train_img_ids = img_ids, train_ann_file, train_img_ids
         self.class_freq, self.class_split = class_freq, class_split
         super().__init__(
@@ -438,7 +459,16 @@ class LongTailedMultiLabel(NamesUnreadablePictures, MultiLabelDataset):
         if scores is not None and (scores < 0).any():
             for info, own in zip(infos, scores):
                 info['gt_score'] = own.astype(np.float32).tolist()
+        if (unscored := self._unscored(names)) is not None:
+            for info, own in zip(infos, unscored):
+                info['gt_label_difficult'] = own.tolist()
         return infos
+
+    def full_init(self) -> None:
+        """Load the annotations; see MMEngine."""
+        if not self._fully_initialized:
+            super().full_init()
+            mark_unscored(self)
 
     def _path(self, path: str | None) -> str | None:
         return path if path is None or os.path.isabs(path) else join_path(self.data_root, path)
@@ -449,7 +479,9 @@ class LongTailedMultiLabel(NamesUnreadablePictures, MultiLabelDataset):
         if os.path.isdir(ann_file):
             if img_ids is None:
                 raise InputError(f"'{ann_file}' is a folder, Pascal VOC's: name the images of the split by img_ids.")
-            return *parse_voc(ann_file, read_image_ids(img_ids), classes), None
+            return *parse_voc(
+                ann_file, read_image_ids(img_ids), classes, False if self.difficult == 'ignore' else None
+            ), None
         if kind == '.json':
             return *parse_coco(ann_file, None if img_ids is None else read_image_ids(img_ids), classes), None
         if img_ids is not None:
@@ -462,6 +494,15 @@ class LongTailedMultiLabel(NamesUnreadablePictures, MultiLabelDataset):
                 f"{blank} of the {scores.size} values of '{ann_file}' are blank and count as 0.", logger='current'
             )
         return files, [np.flatnonzero(row == 1) for row in scores], names, scores
+
+    def _unscored(self, classes: Sequence[str]) -> list[np.ndarray] | None:
+        """Labels of every image that are not to be scored, None where the annotations cannot mark any."""
+        ids = None if self.img_ids is None else read_image_ids(self._path(self.img_ids))
+        if os.path.isdir(self.ann_file) and self.difficult == 'ignore':
+            return parse_voc(self.ann_file, ids, classes, difficult=True)[1]
+        if self.ann_file.lower().endswith('.json'):
+            return parse_coco(self.ann_file, ids, classes, ignored=True)[1]
+        return None
 
     def _compare(self, train_labels: list[np.ndarray] | None) -> None:
         """Warn where published statistics and annotations disagree."""

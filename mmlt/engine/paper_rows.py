@@ -23,7 +23,9 @@ from rich.text import Text
 import mmlt.datasets.multi_label_benchmarks  # noqa: F401  adds VOC-LT and COCO-LT
 from mmlt.datasets.benchmarks import BENCHMARKS, Benchmark
 from mmlt.errors import InputError
+from mmlt.evaluation.meanings import overall_meaning
 from mmlt.version import __version__
+from mmlt.visualization.report import MEASURES
 
 REPO = Path(__file__).parents[2]
 CONFIGS = REPO / 'configs'
@@ -177,11 +179,13 @@ def print_comparison(row: Row, table: dict, report: dict) -> None:
     printed.add_column('shots')
     for name in columns.values():
         printed.add_column(name, justify='right')
+    measure = report.get('measure', 'accuracy')
+    overall = overall_meaning(report['protocol'], measure)
     for key, figures in table.items():
-        count = report['classes_per_shot'].get(key)
+        count = report['classes_per_shot'].get(key, overall if key == 'all' else None)
         cells = [shown(figures[column], column == 'difference') for column in columns]
         printed.add_row(key if count is None else f'{key} ({count})', *cells, style='bold' if key == 'all' else None)
-    what = {'accuracy': 'top-1', 'ap': 'mAP'}[report.get('measure', 'accuracy')]
+    what = MEASURES[measure][0]
     source = f'; paper: {row.source}' if row.source else ''
     printed.caption = f'{what} in percent, {report["num_samples"]} test images, protocol {report["protocol"]}{source}'
     console.print(printed)
@@ -208,6 +212,7 @@ def write_record(path: str, row: Row, table: dict, report: dict, arguments: dict
         figures=table,
         protocol=report['protocol'],
         num_samples=report['num_samples'],
+        overall=overall_meaning(report['protocol'], report.get('measure', 'accuracy')),
         versions=versions(),
         commit=_commit(),
     )

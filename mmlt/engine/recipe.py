@@ -58,7 +58,7 @@ def recipe(cfg: Config, images: int | None = None) -> dict[str, str]:
         'model': ', '.join(_settings(cfg.model)),
         'cached features': _value((cfg.default_hooks.get('feature_cache') or {}).get('views')),
         'test transforms': ', '.join(_transforms(test)),
-        'kept checkpoint': f'best {cfg.default_hooks.checkpoint.save_best} by validation'
+        'kept checkpoint': f'best {_listed(cfg.default_hooks.checkpoint.save_best)} by validation'
         if cfg.default_hooks.checkpoint.get('save_best')
         else 'last',
         'metric': ', '.join(_call(e) for e in cfg.test_evaluator),
@@ -242,3 +242,7 @@ def _value(value) -> str:
     if isinstance(value, (list, tuple)):
         return '[' + ', '.join(_value(v) for v in value) + ']'
     return f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
+def _listed(names: str | list[str]) -> str:
+    return names if isinstance(names, str) else ', '.join(names)

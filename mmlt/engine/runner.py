@@ -13,11 +13,13 @@ import torch
 from mmengine.dist import barrier, is_distributed, is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner import find_latest_checkpoint, get_state_dict, save_checkpoint, weights_to_cpu
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from mmlt.datasets.unscored import mark_unscored
 from mmlt.engine.batches import check_evaluated, fit_batches
 from mmlt.engine.stages import (
     RunRecord,
@@ -27,6 +29,8 @@ from mmlt.engine.stages import (
     stage_ids,
     starting_checkpoint,
 )
+from mmlt.evaluation.shot_metric import tell_apart
+from mmlt.models.losses.common import leave_out_unscored
 from mmlt.registry import RUNNERS
 from mmlt.utils import unwrap
 
@@ -62,7 +66,7 @@ class Runner(MMEngineRunner):
       its checkpoint all weights are loaded, or those below a prefix;
     - ``run.json`` in the work directory tells whether a training is finished,
       and its result: the best checkpoint by validation where ``save_best`` keeps
-      one, else the last; later stages start from it, and the test after a
+      one (by its first figure, if it names several), else the last; later stages start from it, and the test after a
       training is of it;
     - batches of a training fit what a process gets (:mod:`mmlt.engine.batches`);
     - a learning rate for another batch size than the actual one is told;
@@ -127,10 +131,25 @@ class Runner(MMEngineRunner):
         super().call_hook(fn_name, **kwargs)
 
     def register_default_hooks(self, hooks=None) -> None:
-        """See MMEngine; a checkpoint guard is always there."""
+        """See MMEngine; a checkpoint guard, and a look at the scores of a test, are always there."""
         hooks = dict(hooks or {})
         hooks.setdefault('checkpoint_guard', dict(type='mmlt.CheckpointGuardHook'))
+        hooks.setdefault('finite_scores', dict(type='mmlt.FiniteScoresHook'))
         super().register_default_hooks(hooks)
+
+    def register_hook(self, hook, priority=None) -> None:
+        """See MMEngine; its CheckpointHook is the one that knows the figures of the metrics."""
+        if isinstance(hook, dict):
+            kind = hook.get('type')
+            if (HOOKS.get(kind) if isinstance(kind, str) else kind) is CheckpointHook:
+                hook = {**hook, 'type': 'mmlt.CheckpointHook'}
+        super().register_hook(hook, priority)
+
+    def build_evaluator(self, evaluator):
+        """See MMEngine; the figures of two shot metrics have different names."""
+        evaluator = super().build_evaluator(evaluator)
+        tell_apart(evaluator.metrics)
+        return evaluator
 
     def build_logger(self, *args, **kwargs):
         """See MMEngine; the console leaves out what only the log file needs."""
@@ -139,6 +158,19 @@ class Runner(MMEngineRunner):
             if type(handler) is logging.StreamHandler:
                 handler.addFilter(_ConsoleFilter())
         return logger
+
+    def build_model(self, model):
+        """See MMEngine; labels that a dataset marks as not to be scored cost nothing in any multi-label loss."""
+        model = super().build_model(model)
+        leave_out_unscored(model)
+        return model
+
+    @staticmethod
+    def build_dataloader(dataloader, *args, **kwargs):
+        """See MMEngine; a multi-label dataset tells which labels are not to be scored."""
+        loader = MMEngineRunner.build_dataloader(dataloader, *args, **kwargs)
+        mark_unscored(loader.dataset)
+        return loader
 
     def setup_env(self, env_cfg: dict) -> None:
         """See MMEngine; processes on CPUs talk by gloo."""
@@ -205,9 +237,11 @@ class Runner(MMEngineRunner):
 
     def _best_checkpoint(self) -> str | None:
         """Path of the best checkpoint by validation, None where the config or the training kept none."""
-        if not any(isinstance(hook, CheckpointHook) and hook.save_best for hook in self.hooks):
+        hook = next((h for h in self.hooks if isinstance(h, CheckpointHook) and h.save_best), None)
+        if hook is None:
             return None  # a resumed checkpoint may know one of another config
-        known = self.message_hub.runtime_info.get('best_ckpt')
+        several = len(hook.key_indicators) > 1
+        known = self.message_hub.runtime_info.get(f'best_ckpt_{hook.key_indicators[0]}' if several else 'best_ckpt')
         if known is None:
             return None
         # A resumed training may have begun in another folder, or in this one under another name.

@@ -120,8 +120,10 @@ def shot_accuracy(
 
     Returns:
         dict: ``all`` and those of ``many``, ``medium``, ``few`` that have
-        classes; ``balanced`` (mean over classes), ``worst_class``,
-        ``harmonic_mean`` of per-class accuracies, and ``per_class`` (C, ).
+        classes, averaged as the protocol says; ``balanced`` (mean over
+        classes) and ``sample_accuracy`` (share of right samples) under every
+        protocol; ``worst_class``, ``harmonic_mean`` of per-class accuracies,
+        and ``per_class`` (C, ).
     """
     rule = get_protocol(protocol)
     labels, predictions = np.asarray(labels), np.asarray(predictions)
@@ -140,6 +142,7 @@ def shot_accuracy(
         if (chosen := (groups == i) & seen).any():
             result[shot] = mean(chosen)
     result['balanced'] = float(np.nanmean(accuracy))
+    result['sample_accuracy'] = float(100 * right.mean())
     result['worst_class'] = float(np.nanmin(accuracy))
     known = accuracy[seen]
     result['harmonic_mean'] = float(len(known) / np.sum(1 / known)) if (known > 0).all() else 0.0
@@ -154,14 +157,18 @@ def average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
     the precision there, without interpolation; equal scores count together.
 
     Args:
-        targets (np.ndarray): Whether each sample has the class, (N, ).
+        targets (np.ndarray): Whether each sample has the class, (N, );
+            negative or NaN where that is not to be scored.
         scores (np.ndarray): Shape (N, ).
 
     Returns:
         float: In [0, 100]; NaN where no sample has the class.
     """
+    targets = np.asarray(targets, dtype=float)
+    known = targets >= 0  # NaN is not
+    targets, scores = targets[known] > 0, scores[known]
     order = np.argsort(-scores, kind='stable')
-    scores, hits = scores[order], np.cumsum(np.asarray(targets, dtype=bool)[order])
+    scores, hits = scores[order], np.cumsum(targets[order])
     if len(hits) == 0 or hits[-1] == 0:
         return float('nan')
     last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
@@ -175,7 +182,8 @@ def shot_average_precision(
     """Mean average precision by shot group, in percent.
 
     Args:
-        targets (np.ndarray): Which classes each sample has, (N, C).
+        targets (np.ndarray): Which classes each sample has, (N, C); negative
+            or NaN where that is not to be scored.
         scores (np.ndarray): Shape (N, C).
         class_counts (np.ndarray): Training images of every class, (C, ).
         protocol (str): Where the bounds are, see ``SHOT_PROTOCOLS``.

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmlt.datasets.long_tail import dataset_positives
+from mmlt.datasets.unscored import scored_targets
 from mmlt.errors import InputError
+from mmlt.evaluation.finite import first_not_finite, not_finite
 from mmlt.evaluation.functional import shot_average_precision
 from mmlt.evaluation.shot_metric import ShotMetric
 from mmlt.registry import METRICS
@@ -20,7 +22,9 @@ class ShotMAP(ShotMetric):
     The training counts, images that have the class, come by themselves, see
     :class:`ShotMetric`. Average precision is the area under the
     precision-recall curve without interpolation, equal scores counted
-    together, as in torchmetrics and scikit-learn.
+    together, as in torchmetrics and scikit-learn. Labels that are not to be
+    scored are left out, as in MMPretrain's ``VOCAveragePrecision``: classes of
+    which an image shows difficult objects only, and targets of -1 or NaN.
 
     The keys of the result are ``shot/all``, ``shot/many``, ``shot/medium``,
     ``shot/few`` and ``shot/worst_class``, all in percent. The per-class
@@ -37,7 +41,8 @@ class ShotMAP(ShotMetric):
 
     Raises:
         InputError: Unknown protocol; counts not to be had, or not as many as
-            there are classes; a sample without scores.
+            there are classes; a sample without scores, with scores that are
+            not finite or with a label that is no class.
     """
 
     measure = 'ap'
@@ -56,37 +61,47 @@ class ShotMAP(ShotMetric):
         """Labels of all images, one after the other."""
         return dataset_positives(dataset)[1]
 
+    def keys_of(self, labels: np.ndarray) -> list[str]:
+        """See :class:`ShotMetric`."""
+        counts = self.counts(0)
+        shown = np.isin(np.arange(len(counts)), labels)[None]  # one image with all of them
+        figures = shot_average_precision(shown, shown.astype(float), counts, self.protocol)
+        del figures['per_class']
+        return [*figures]
+
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep scores and labels of every sample of a batch.
 
         Args:
             data_batch (Any): Not used.
             data_samples (Sequence[dict]): With ``pred_score``, and ``gt_score``
-                (C zeros and ones) or ``gt_label``.
+                (C zeros and ones, -1 or NaN of what is not to be scored) or
+                ``gt_label`` and perhaps ``gt_label_difficult``.
         """
-        for sample in data_samples:
+        broken = first_not_finite(data_samples)
+        for i, sample in enumerate(data_samples):
             if sample.get('pred_score') is None:
                 raise InputError('ShotMAP needs the scores of all classes: use a head that sets pred_score.')
             scores = sample['pred_score'].float().cpu().numpy()
-            if 'gt_score' in sample:
-                target = sample['gt_score'].cpu().numpy() > 0.5
-            else:
-                target = np.zeros(len(scores), dtype=bool)
-                target[sample['gt_label'].cpu().numpy()] = True
-            self.results.append((target, scores))
+            targets = scored_targets(sample, len(scores))
+            hard = np.where(targets < 0, -1, targets > 0.5).astype(np.int8)
+            self.results.append((hard, scores, not_finite(sample) if i == broken else None))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Sum up all samples; padding of the last batch was dropped before.
 
         Args:
-            results (list): (labels, scores) of every sample, C each.
+            results (list): (targets, scores, sentence if they are not finite)
+                of every sample.
 
         Returns:
             dict[str, float]: See the class.
         """
+        if (sentence := next((r[2] for r in results if r[2] is not None), None)) is not None:
+            raise InputError(sentence)
         targets, scores = (np.stack([r[i] for r in results]) for i in (0, 1))
         counts = self.counts(scores.shape[1])
         metrics = shot_average_precision(targets, scores, counts, self.protocol)
         precision = metrics.pop('per_class')
-        self.set_report(metrics, len(targets), counts, precision)
+        self.set_report(metrics, int((targets >= 0).any(1).sum()), counts, precision)
         return metrics

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, print_log
 from mmengine.registry import DATASETS as ROOT_DATASETS
 
 from mmlt.datasets.long_tail import count_classes, dataset_labels
+from mmlt.datasets.unscored import picture_name
 from mmlt.errors import InputError
+from mmlt.evaluation.finite import first_not_finite, not_finite
 from mmlt.evaluation.functional import (
     SHOTS,
     expected_calibration_error,
@@ -21,6 +23,7 @@ from mmlt.evaluation.functional import (
     shot_accuracy,
     shot_groups,
 )
+from mmlt.evaluation.meanings import meanings
 from mmlt.registry import METRICS
 
 
@@ -84,6 +87,14 @@ class ShotMetric(BaseMetric):
                 )
         return counts
 
+    @abstractmethod
+    def keys_of(self, labels: np.ndarray) -> list[str]:
+        """Which figures an evaluation of classes will have, without the prefix.
+
+        Args:
+            labels (np.ndarray): The classes that have test images, (K, ).
+        """
+
     def set_report(self, metrics: dict[str, float], num_samples: int, counts: np.ndarray, figures: np.ndarray) -> None:
         """Put together :attr:`report`.
 
@@ -96,11 +107,13 @@ class ShotMetric(BaseMetric):
         """
         groups = shot_groups(counts, get_protocol(self.protocol))
         names = (self.dataset_meta or {}).get('classes') or range(len(counts))
+        told = meanings(self.protocol, self.measure)
         self.report = {
             'protocol': self.protocol,
             'num_samples': num_samples,
             'measure': self.measure,
             'metrics': metrics,
+            'meanings': {key: told[key] for key in metrics},
             'classes_per_shot': {shot: int((groups == i).sum()) for i, shot in enumerate(SHOTS)},
             'per_class': [
                 {
@@ -130,6 +143,32 @@ class ShotMetric(BaseMetric):
         return count_classes(self.labels_of(dataset), classes, type(dataset).__name__)
 
 
+def tell_apart(metrics: Sequence[BaseMetric]) -> None:
+    """Give shot metrics of one evaluator that have one prefix different ones, after their protocols.
+
+    Args:
+        metrics (Sequence[BaseMetric]): Changed in place; others stay.
+
+    Raises:
+        InputError: Two have one prefix and one protocol.
+    """
+    protocols: dict[str, set[str]] = {}
+    for metric in metrics:
+        if not isinstance(metric, ShotMetric):
+            continue
+        known = protocols.setdefault(metric.prefix, set())
+        if metric.protocol in known:
+            raise InputError(
+                f"Two shot metrics with the prefix '{metric.prefix}' and the protocol '{metric.protocol}' stand in one "
+                f"evaluator: leave one out, or give {type(metric).__name__} prefix='another name'."
+            )
+        if known:
+            kind, own = type(metric).__name__, f'{metric.prefix}-{metric.protocol}'
+            print_log(f"The figures of {kind} with the protocol '{metric.protocol}' are named '{own}/...'.", 'current')
+            metric.prefix = own
+        known.add(metric.protocol)
+
+
 @METRICS.register_module()
 class ShotAccuracy(ShotMetric):
     """Top-1 accuracy of many-, medium- and few-shot classes.
@@ -137,11 +176,16 @@ class ShotAccuracy(ShotMetric):
     The training counts come by themselves, see :class:`ShotMetric`.
 
     The keys of the result are ``shot/all``, ``shot/many``, ``shot/medium``,
-    ``shot/few``, ``shot/balanced`` (mean over classes), ``shot/worst_class``,
+    ``shot/few``, ``shot/balanced`` (mean over classes),
+    ``shot/sample_accuracy`` (share of right samples), ``shot/worst_class``,
     ``shot/harmonic_mean`` and ``shot/ece`` (expected calibration error, 15
     bins), all in percent, and ``shot/nll``, the mean negative logarithm of the
     true class's probability in nats: a validation loss. The last two need
-    ``pred_score``. The per-class figures are in :attr:`report`.
+    ``pred_score``. ``shot/all`` is what the protocol says, the mean over
+    classes or the accuracy over samples. The per-class figures, and in words
+    what every figure is, are in :attr:`report`.
+
+    A sample with a negative label is not scored.
 
     Args:
         protocol (str): ``'standard'``: many > 100, medium 20..100, few < 20,
@@ -155,7 +199,8 @@ class ShotAccuracy(ShotMetric):
 
     Raises:
         InputError: Unknown protocol; counts not to be had, or not as many as
-            there are classes.
+            there are classes; a sample with several labels or with scores that
+            are not finite; no sample to be scored.
     """
 
     measure = 'accuracy'
@@ -170,6 +215,12 @@ class ShotAccuracy(ShotMetric):
     ):
         super().__init__(protocol, class_counts, collect_device, prefix)
 
+    def keys_of(self, labels: np.ndarray) -> list[str]:
+        """See :class:`ShotMetric`; of predictions with scores."""
+        figures = shot_accuracy(labels, labels, self.counts(0), self.protocol)
+        del figures['per_class']
+        return [*figures, 'ece', 'nll']
+
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep label, prediction, confidence and the true class's probability of every sample of a batch.
 
@@ -178,27 +229,33 @@ class ShotAccuracy(ShotMetric):
             data_samples (Sequence[dict]): With ``gt_label``, and ``pred_score``
                 or ``pred_label``.
         """
-        for sample in data_samples:
+        broken = first_not_finite(data_samples)
+        for i, sample in enumerate(data_samples):
             score = sample.get('pred_score')
-            label = int(sample['gt_label'][0])
+            label = _single_label(sample)
             if score is not None:
                 confidence, prediction = score.float().max(0)
                 # A label that the model does not have is an error of compute_metrics.
-                probability = float(score[label]) if label < len(score) else float('nan')
-                self.results.append((label, int(prediction), float(confidence), len(score), probability))
+                probability = float(score[label]) if 0 <= label < len(score) else float('nan')
+                found = (label, int(prediction), float(confidence), len(score), probability)
             else:
-                self.results.append((label, int(sample['pred_label'][0]), float('nan'), 0, float('nan')))
+                found = (label, int(sample['pred_label'][0]), float('nan'), 0, float('nan'))
+            self.results.append((*found, not_finite(sample) if i == broken else None))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Sum up all samples; padding of the last batch was dropped before.
 
         Args:
             results (list): (label, prediction, confidence, C, probability of
-                the label) of every sample.
+                the label, sentence if scores are not finite) of every sample.
 
         Returns:
             dict[str, float]: See the class.
         """
+        if (sentence := next((r[5] for r in results if r[5] is not None), None)) is not None:
+            raise InputError(sentence)
+        if not (results := [r for r in results if r[0] >= 0]):
+            raise InputError('No test image has a label to be scored: all of them are negative.')
         labels = np.array([r[0] for r in results])
         predictions = np.array([r[1] for r in results])
         confidence = np.array([r[2] for r in results])
@@ -215,3 +272,14 @@ class ShotAccuracy(ShotMetric):
             metrics['nll'] = negative_log_likelihood(np.array([r[4] for r in results]))
         self.set_report(metrics, len(labels), counts, accuracy)
         return metrics
+
+
+def _single_label(sample: dict) -> int:
+    """The label; negative where it is not to be scored."""
+    labels = sample.get('gt_label')
+    if labels is None or len(labels) != 1:
+        raise InputError(
+            f'ShotAccuracy scores pictures with one label, but {picture_name(sample)} has '
+            f'{0 if labels is None else len(labels)}: use mmlt.ShotMAP for several labels, and a test list with labels.'
+        )
+    return int(labels[0])

@@ -4,7 +4,7 @@ from .discrepancy import plot_discrepancy
 from .figures import png_path
 from .gain import class_gains, plot_class_gain
 from .losses import LossCurves, loss_curves, merge_logs, plot_losses, read_losses
-from .report import plot_class_accuracy, print_table, write_json
+from .report import plot_class_accuracy, print_table, what_is_shown, write_json
 from .retrieval import plot_retrieval
 from .runs import check_same_classes, named_runs, read_report
 
@@ -30,5 +30,6 @@ __all__ = [
     'read_losses',
     'read_report',
     'summarise',
+    'what_is_shown',
     'write_json',
 ]

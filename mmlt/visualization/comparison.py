@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from rich import box
@@ -10,46 +10,57 @@ from rich.table import Table
 from rich.text import Text
 
 from mmlt.errors import InputError
-from mmlt.visualization.report import SHOT_COLOURS
+from mmlt.visualization.report import OVERALL, SHOT_COLOURS, overall_figures, what_is_shown
 from mmlt.visualization.runs import check_same_classes
 
-COLUMNS = (*SHOT_COLOURS, 'all')
+COLUMNS = {**{shot: shot for shot in SHOT_COLOURS}, **OVERALL}
 
 
 def summarise(groups: Mapping[str, Sequence[dict]]) -> dict[str, dict[str, tuple[float, float | None]]]:
-    """Mean and standard deviation of the accuracies of every group of reports.
+    """Mean and standard deviation of the figures of every group of reports.
 
     Args:
         groups (Mapping[str, Sequence[dict]]): Names, and the reports of one or
             several seeds.
 
     Returns:
-        dict: By name and column (many, medium, few, all): the mean, and the
-        sample standard deviation, divided by n - 1; None of one seed. A column
-        that a report lacks is left out.
+        dict: By name and column, the keys of :data:`COLUMNS`: the mean, and
+        the sample standard deviation, divided by n - 1; None of one seed. A
+        column that a report lacks is left out. Where the groups differ in
+        measure or protocol, every name tells its own.
 
     Raises:
-        InputError: The reports have different classes or protocols.
+        InputError: The reports have different classes, or those of one group
+            different measures or protocols.
     """
     named = {f"'{name}'" if i == 0 else f"'{name}' ({i + 1})": r for name, g in groups.items() for i, r in enumerate(g)}
     check_same_classes(named)
-    protocols = {report['protocol']: name for name, report in named.items()}
-    if len(protocols) > 1:
-        (a, first), (b, second), *_ = protocols.items()
-        raise InputError(f"{first} was tested by the protocol '{a}' and {second} by '{b}': test them by the same one.")
+    shown = {name: what_is_shown(group[0]) for name, group in groups.items()}
     rows = {}
     for name, group in groups.items():
-        rows[name] = {}
+        if other := next((text for text in map(what_is_shown, group) if text != shown[name]), None):
+            raise InputError(f"The runs of '{name}' are not of one kind: {shown[name]}; {other}. Test them alike.")
+        figures = [overall_figures(report) for report in group]
+        row = rows[name if len(set(shown.values())) == 1 else f'{name}: {shown[name]}'] = {}
         for column in COLUMNS:
-            if all(column in report['metrics'] for report in group):
-                values = np.array([report['metrics'][column] for report in group])
-                rows[name][column] = (float(values.mean()), float(values.std(ddof=1)) if len(group) > 1 else None)
+            if all(column in each for each in figures):
+                values = np.array([each[column] for each in figures])
+                row[column] = (float(values.mean()), float(values.std(ddof=1)) if len(group) > 1 else None)
     return rows
 
 
-def _cells(values: dict[str, tuple[float, float | None]]) -> list[str]:
+def _columns(rows: Mapping[str, dict]) -> dict[str, str]:
+    """Keys and headings; accuracy over samples only where a run has it, which mean average precision never does."""
+    return {
+        key: heading
+        for key, heading in COLUMNS.items()
+        if key in (*SHOT_COLOURS, 'balanced') or any(key in values for values in rows.values())
+    }
+
+
+def _cells(values: dict[str, tuple[float, float | None]], columns: Iterable[str]) -> list[str]:
     cells = []
-    for column in COLUMNS:
+    for column in columns:
         mean, deviation = values.get(column, (None, None))
         cell = '–' if mean is None else f'{mean:.1f}'
         cells.append(cell if deviation is None else f'{cell} ± {deviation:.1f}')
@@ -68,24 +79,28 @@ def comparison_table(rows: Mapping[str, dict], title: str = '') -> Table:
     """
     table = Table(title=Text(title), title_justify='left', box=box.SIMPLE_HEAD)
     table.add_column('')
-    for column in COLUMNS:
-        table.add_column(column, justify='right', style='bold' if column == 'all' else None)
+    columns = _columns(rows)
+    for key, heading in columns.items():
+        table.add_column(heading, justify='right', style='bold' if key in OVERALL else None)
     for name, values in rows.items():
-        table.add_row(Text(name), *_cells(values))
+        table.add_row(Text(name), *_cells(values, columns))
     return table
 
 
-def comparison_markdown(rows: Mapping[str, dict]) -> str:
+def comparison_markdown(rows: Mapping[str, dict], title: str = '') -> str:
     """The table for a README.
 
     Args:
         rows (Mapping[str, dict]): See :func:`summarise`.
+        title (str): In the corner. Defaults to ''.
 
     Returns:
         str: Lines of Markdown.
     """
-    lines = [f'| | {" | ".join(COLUMNS)} |', f'| :-- |{" :-: |" * len(COLUMNS)}']
+    columns = _columns(rows)
+    headings = ' | '.join(columns.values())
+    lines = [f'| {title} | {headings} |' if title else f'| | {headings} |', f'| :-- |{" :-: |" * len(columns)}']
     for name, values in rows.items():
         escaped = name.replace('|', r'\|')
-        lines.append(f'| {escaped} | {" | ".join(_cells(values))} |')
+        lines.append(f'| {escaped} | {" | ".join(_cells(values, columns))} |')
     return '\n'.join(lines)

@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 
 from mmlt.errors import InputError
 from mmlt.visualization.figures import STYLE, save_png
-from mmlt.visualization.report import SHOT_COLOURS
+from mmlt.visualization.report import MEASURES, SHOT_COLOURS
 from mmlt.visualization.runs import check_same_classes
 
 _NAMED = 50  # classes whose names can be read below the axis
 
 
 def class_gains(report: dict, baseline: dict) -> list[dict]:
-    """Accuracy over that of the baseline, of every class that both have tested.
+    """Accuracy or average precision over that of the baseline, of every class that both have tested.
 
     Args:
         report (dict): :attr:`ShotAccuracy.report`.
@@ -28,10 +28,16 @@ def class_gains(report: dict, baseline: dict) -> list[dict]:
         it) and ``gain`` in points of percent; the largest class first.
 
     Raises:
-        InputError: The reports have different classes, other training images
+        InputError: The reports have different measures or classes, other training images
             of a class, or no class that both have tested.
     """
     check_same_classes({'the report': report, 'the baseline': baseline})
+    measure, other = (r.get('measure', 'accuracy') for r in (report, baseline))
+    if measure != other:
+        raise InputError(
+            f'The report is of {MEASURES[measure][1]} and the baseline of {MEASURES[other][1]}: compare runs that were '
+            'tested alike.'
+        )
     gains = []
     for ours, theirs in zip(report['per_class'], baseline['per_class']):
         if ours['train_images'] != theirs['train_images']:
@@ -39,9 +45,9 @@ def class_gains(report: dict, baseline: dict) -> list[dict]:
                 f"Class '{ours['class']}' has {ours['train_images']} training images in the report and "
                 f'{theirs["train_images"]} in the baseline: compare runs on the same training data.'
             )
-        if ours['accuracy'] is not None and theirs['accuracy'] is not None:
+        if ours[measure] is not None and theirs[measure] is not None:
             kept = {key: ours[key] for key in ('class', 'train_images', 'shot')}
-            gains.append({**kept, 'gain': ours['accuracy'] - theirs['accuracy']})
+            gains.append({**kept, 'gain': ours[measure] - theirs[measure]})
     if not gains:
         raise InputError('No class was tested in both reports: compare runs on the same test data.')
     return sorted(gains, key=lambda c: -c['train_images'])
@@ -101,7 +107,7 @@ def plot_class_gain(report: dict, baseline: dict, path: str | Path, title: str =
             names = [c['class'] for c in classes]
             rotation = 45 if len(names) > 12 else 20
             axes.set_xticks(np.arange(len(names)), names, rotation=rotation, ha='right', parse_math=False)
-        axes.set_ylabel('gain in top-1 accuracy, points')
+        axes.set_ylabel(f'gain in {MEASURES[report.get("measure", "accuracy")][1]}, points')
         axes.margins(x=0.01)
         axes.legend(loc='best', framealpha=0.9, title=f'mean over classes, all: {gain.mean():+.1f}')
         if title:

@@ -12,11 +12,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mmlt.evaluation.meanings import CLASS_MEAN, SAMPLE_MEAN, overall_key, overall_meaning
+
 # What a report measures of a class: in the table's caption, and at the picture's axis.
 MEASURES = {
     'accuracy': ('top-1', 'top-1 accuracy'),
     'ap': ('mAP', 'average precision'),
 }
+# The two averages over everything, by the names under which they are shown: never as a bare 'all'.
+OVERALL = {'balanced': CLASS_MEAN, 'sample_accuracy': SAMPLE_MEAN}
 SHOT_COLOURS = {'many': '#1b6ca8', 'medium': '#e3a018', 'few': '#c0392b'}
 
 
@@ -32,23 +36,47 @@ def print_table(report: dict, title: str, console: Console | None = None) -> Non
         console = Console()
         if not console.is_terminal:
             console.width = 120
-    metrics = report['metrics']
+    metrics = overall_figures(report)
+    overall = overall_key(report)
     table = Table(title=Text(title), title_justify='left', caption_justify='left')
     columns = [(s, f'{s} ({report["classes_per_shot"][s]})') for s in SHOT_COLOURS if s in metrics]
-    others = {
-        'all': 'all',
-        'balanced': 'balanced',
-        'worst_class': 'worst class',
-        'harmonic_mean': 'harmonic mean',
-        'ece': 'ECE',
-    }
+    others = {**OVERALL, 'worst_class': 'worst class', 'harmonic_mean': 'harmonic mean', 'ece': 'ECE'}
     columns += [(key, name) for key, name in others.items() if key in metrics]
     for key, name in columns:
-        table.add_column(name, justify='right', style='bold' if key == 'all' else None)
+        table.add_column(name, justify='right', style='bold' if key == overall else None)
     table.add_row(*(f'{metrics[key]:.1f}' for key, _ in columns))
-    what = MEASURES[report.get('measure', 'accuracy')][0]
-    table.caption = f'{what} in percent, {report["num_samples"]} test images, protocol {report["protocol"]}'
+    table.caption = what_is_shown(report, f'{report["num_samples"]} test images, ')
     console.print(table)
+
+
+def overall_figures(report: dict) -> dict[str, float]:
+    """The metrics of a report with ``all`` under the name of what it is, 'balanced' or 'sample_accuracy'.
+
+    Args:
+        report (dict): :attr:`ShotAccuracy.report` or :attr:`ShotMAP.report`.
+
+    Returns:
+        dict[str, float]: By key.
+    """
+    metrics = dict(report['metrics'])
+    if 'all' in metrics:
+        metrics.setdefault(overall_key(report), metrics.pop('all'))
+    return metrics
+
+
+def what_is_shown(report: dict, images: str = '') -> str:
+    """Measure, protocol, and what its averages are, for a caption.
+
+    Args:
+        report (dict): :attr:`ShotAccuracy.report` or :attr:`ShotMAP.report`.
+        images (str): What to say of the test images. Defaults to ''.
+
+    Returns:
+        str: Without a full stop.
+    """
+    protocol, measure = report['protocol'], report.get('measure', 'accuracy')
+    average = overall_meaning(protocol, measure)
+    return f'{MEASURES[measure][0]} in percent, {images}protocol {protocol} (many, medium, few and all: {average})'
 
 
 def plot_class_accuracy(report: dict, path: str | Path, title: str = '') -> None:
@@ -87,6 +115,9 @@ def plot_class_accuracy(report: dict, path: str | Path, title: str = '') -> None
             bottom.set_xlabel('classes, by training images')
         if title:
             top.set_title(title, loc='left', parse_math=False)
+        figures = overall_figures(report)
+        told = ', '.join(f'{name} {figures[key]:.1f}' for key, name in OVERALL.items() if key in figures)
+        top.set_title(f'{MEASURES[measure][0]}: {told}', loc='right', fontsize=8)
         figure.savefig(path, dpi=130)
 
 

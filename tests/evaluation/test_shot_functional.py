@@ -43,6 +43,7 @@ def naive(labels, predictions, counts, protocol) -> dict:
         if members := [c for c in seen if shot_of(counts[c], protocol) == shot]:
             result[shot] = mean(members)
     result['balanced'] = sum(accuracy[c] for c in seen) / len(seen)
+    result['sample_accuracy'] = 100 * sum(right) / len(labels)
     result['worst_class'] = min(accuracy[c] for c in seen)
     result['harmonic_mean'] = len(seen) / sum(1 / accuracy[c] for c in seen) if all(accuracy[c] for c in seen) else 0.0
     result['per_class'] = accuracy

@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MessageHub
+from mmpretrain.evaluation import VOCAveragePrecision
 from mmpretrain.structures import DataSample
 
 from mmlt import InputError
@@ -206,3 +207,66 @@ def test_counts_that_nobody_knows(running_config):
 def test_labels_without_scores():
     with pytest.raises(InputError, match='ShotMAP needs the scores'):
         ShotMAP().process(None, [{'gt_label': torch.tensor([0]), 'pred_label': torch.tensor([0])}])
+
+
+# Labels that are not to be scored, scores that are no numbers
+
+
+def draw_with_difficult(seed=0):
+    """Samples with VOC's difficult labels, some of which are labels as well; hot targets with -1."""
+    targets, scores = draw(seed=seed)
+    rng = np.random.default_rng(seed + 100)
+    difficult = rng.random(targets.shape) < 0.2
+    marked = np.where(difficult & ~targets, -1, targets).astype(float)
+    samples = samples_of(targets, scores)
+    for sample, own in zip(samples, difficult):
+        sample['gt_label_difficult'] = np.flatnonzero(own).tolist()
+    return samples, marked, scores
+
+
+def test_difficult_labels_are_left_out():
+    samples, marked, scores = draw_with_difficult()
+    metric = metric_of()
+    metric.process(None, samples)
+    result = metric.evaluate(len(samples))
+    for c, entry in enumerate(metric.report['per_class']):
+        known = marked[:, c] >= 0
+        assert 0 < (~known).sum() < len(known)
+        expected = naive_ap(marked[known, c], scores[known, c].tolist())
+        assert entry['ap'] == pytest.approx(expected, rel=1e-12)
+    # MMPretrain's own rule for VOC gives the same.
+    theirs = VOCAveragePrecision(average=None)
+    theirs.process(None, samples)
+    each = theirs.evaluate(len(samples))['multi-label/AP_classwise']
+    assert [c['ap'] for c in metric.report['per_class']] == pytest.approx(each, rel=1e-5)
+    for mark in (-1.0, float('nan')):
+        hot = samples_of(np.where(marked < 0, mark, marked), scores, hot=True)
+        metric.process(None, hot)
+        assert metric.evaluate(len(hot)) == result
+
+
+def test_a_difficult_object_by_hand():
+    # Ordered by score: right, difficult, wrong, right. Without the difficult one: (1/1 + 2/3) / 2.
+    metric = metric_of({'classes': ('a',), 'class_counts': [5]})
+    for score, labels, difficult in ((0.9, [0], []), (0.8, [], [0]), (0.7, [], []), (0.6, [0], [])):
+        sample = DataSample().set_pred_score(torch.tensor([score])).set_gt_label(np.array(labels)).to_dict()
+        metric.process(None, [{**sample, 'gt_label_difficult': difficult}])
+    assert metric.evaluate(4)['shot/all'] == pytest.approx(100 * (1 + 2 / 3) / 2)
+    assert metric.report['num_samples'] == 3
+
+
+def test_scores_that_are_not_finite_name_the_first_picture():
+    targets, scores = draw()
+    scores[[33, 70], 1] = np.nan
+    samples = [{**s, 'sample_idx': i} for i, s in enumerate(samples_of(targets, scores))]
+    for ordered, first in ((samples, 33), (samples[::-1], 70)):
+        metric = metric_of()
+        metric.process(None, ordered)
+        with pytest.raises(InputError, match=f'scores of picture {first} are not finite'):
+            metric.evaluate(len(samples))
+
+
+def test_a_label_that_is_no_class_is_named():
+    sample = {'pred_score': torch.zeros(6), 'gt_label': torch.tensor([2, -1]), 'img_path': 'x.jpg'}
+    with pytest.raises(InputError, match=r"gt_label of 'x\.jpg' has the label -1, outside \[0, 6\)"):
+        metric_of().process(None, [sample])

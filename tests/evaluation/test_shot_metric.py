@@ -147,7 +147,13 @@ def test_report():
     result = run(metric, labels, scores)
     report = json.loads(json.dumps(metric.report, allow_nan=False))
     assert report == metric.report
-    assert list(report) == ['protocol', 'num_samples', 'measure', 'metrics', 'classes_per_shot', 'per_class']
+    assert list(report) == [
+        'protocol', 'num_samples', 'measure', 'metrics', 'meanings', 'classes_per_shot', 'per_class'
+    ]  # fmt: skip
+    assert list(report['meanings']) == list(report['metrics'])
+    assert report['meanings']['all'] == report['meanings']['sample_accuracy'] == 'top-1, accuracy over samples'
+    assert report['meanings']['few'] == 'top-1 of few-shot classes, accuracy over samples'
+    assert report['meanings']['balanced'] == 'top-1, mean over classes'
     assert report['protocol'] == 'lpt'
     assert report['num_samples'] == 240
     assert {f'shot/{k}': v for k, v in report['metrics'].items()} == result
@@ -281,3 +287,53 @@ def test_unknown_protocol():
 def test_registered():
     metric = METRICS.build(dict(type='mmlt.ShotAccuracy', protocol='lpt', class_counts=COUNTS))
     assert type(metric) is ShotAccuracy and metric.protocol == 'lpt'
+
+
+# Samples that are not scored, scores that are no numbers
+
+
+@pytest.mark.parametrize('protocol', ['standard', 'vl-ltr', 'lpt'])
+def test_sample_accuracy_beside_the_mean_over_classes(protocol):
+    # 9 of 10 pictures are of class 0 and right, the one of class 1 is wrong.
+    metric = metric_of({'classes': 'ab', 'class_counts': [200, 3]}, protocol=protocol)
+    result = run(metric, torch.tensor([0] * 9 + [1]), torch.tensor([[0.8, 0.2]] * 10))
+    assert (result['shot/sample_accuracy'], result['shot/balanced']) == (pytest.approx(90), 50)
+    assert result['shot/all'] == (50 if protocol == 'standard' else pytest.approx(90))
+
+
+@pytest.mark.parametrize('mark', [-1, -100, torch.iinfo(torch.long).min])
+def test_samples_with_a_negative_label_are_left_out(mark):
+    labels, scores = draw(100)
+    marked = labels.clone()
+    marked[[0, 50, 99]] = mark
+    keep = marked >= 0
+    metric, other = metric_of(META), metric_of(META)
+    padded = torch.cat([marked, marked[:14]]), torch.cat([scores, scores[:14]])
+    assert run(metric, *padded, size=100) == run(other, labels[keep], scores[keep])
+    assert metric.report == other.report and metric.report['num_samples'] == 97
+    with pytest.raises(InputError, match='No test image has a label to be scored'):
+        run(metric_of(META), torch.full((5,), mark), scores[:5])
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+def test_scores_that_are_not_finite_name_the_first_picture(value):
+    labels, scores = draw(100)
+    scores[40, 2] = scores[45, 3] = scores[80] = value
+    metric = metric_of(META)
+    for at in range(0, 100, 16):
+        samples = batch(labels[at : at + 16], scores[at : at + 16])
+        metric.process(None, [{**s, 'img_path': f'data/{at + i}.jpg'} for i, s in enumerate(samples)])
+    with pytest.raises(InputError, match=rf"scores of 'data/40\.jpg' are not finite \(1 of 7 .* first is {value}"):
+        metric.evaluate(100)
+    assert metric.report == {}
+    padding = torch.cat([scores[:40], scores[80:82]])  # what only pads the last batch does not matter
+    assert 'shot/nll' in run(metric_of(META), labels[:42], padding, size=40)
+
+
+@pytest.mark.parametrize(('labels', 'number'), [([0, 1], 2), ([], 0), (None, 0)])
+def test_a_picture_without_just_one_label_is_named(labels, number):
+    sample = {'img_path': 'x.jpg', 'pred_score': torch.ones(7) / 7}
+    if labels is not None:
+        sample['gt_label'] = torch.tensor(labels)
+    with pytest.raises(InputError, match=rf"with one label, but 'x\.jpg' has {number}: use mmlt\.ShotMAP"):
+        metric_of(META).process(None, [sample])

@@ -382,9 +382,12 @@ def test_training_without_texts(make):
         make(distill=False, known=False)(torch.randn(6, 3, 32, 32), samples(), mode='loss')
 
 
-def test_label_beyond_the_classes(make):
-    with pytest.raises(InputError, match='There is a label 3, but 3 classes have texts'):
-        make(distill=False).draw_sentences(torch.tensor([0, 3]))
+@pytest.mark.parametrize(
+    ('label', 'sentence'), [(3, 'a label 3, but 3 classes have texts'), (-1, 'a label -1: .* leave it out')]
+)
+def test_label_outside_the_classes(make, label, sentence):
+    with pytest.raises(InputError, match=f'There is {sentence}'):
+        make(distill=False).draw_sentences(torch.tensor([0, label]))
 
 
 def test_class_without_text(make):

@@ -314,3 +314,29 @@ def test_bad_counts(name):
 def test_bad_settings(loss, setting, sentence):
     with pytest.raises(InputError, match=sentence):
         loss(**setting)
+
+
+# Labels that are not to be scored
+
+
+@pytest.mark.parametrize('name', ['SoftmaxFocalLoss', *WITH_COUNTS])
+@pytest.mark.parametrize('mark', [-1, -100, torch.iinfo(torch.long).min])
+def test_images_that_are_not_scored_are_left_out(name, mark):
+    settings = dict(class_counts=COUNTS) if name in WITH_COUNTS else {}
+    loss = build(name, **settings)
+    z, target = logits(), torch.tensor(LABELS)
+    z.requires_grad_()
+    marked, others = target.clone(), torch.arange(len(target)) != 1
+    marked[1] = mark
+    expected = loss(z[others], target[others])
+    assert loss(z, marked).item() == pytest.approx(expected.item(), rel=1e-12)
+    assert loss(z, marked, avg_factor=len(z)).item() == pytest.approx(expected.item(), rel=1e-12)
+    (gradient,) = torch.autograd.grad(loss(z, marked), z)
+    assert (gradient[1] == 0).all() and gradient.abs().sum() > 0
+    assert loss(z, torch.full_like(target, mark)) == 0
+    soft = torch.nn.functional.one_hot(target, len(COUNTS)).double()
+    soft[1, 2] = float('nan')
+    assert loss(z, soft).item() == pytest.approx(loss(z[others], soft[others]).item(), rel=1e-12)
+    weight = torch.arange(1.0, len(z) + 1)
+    expected = loss(z[others], target[others], weight[others])
+    assert loss(z, marked, weight).item() == pytest.approx(expected.item(), rel=1e-12)

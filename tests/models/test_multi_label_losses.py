@@ -206,13 +206,13 @@ def test_the_hook_tells_counts_and_number_of_images():
 @pytest.mark.parametrize(
     ('make', 'sentence'),
     [
-        (lambda: DistributionBalancedLoss(num_images=9), 'DistributionBalancedLoss does not know the training counts'),
-        (lambda: ClassBalancedBCELoss(), 'ClassBalancedBCELoss does not know the training counts'),
-        (lambda: ClassBalancedBCELoss(class_counts=[3, 2]), 'counts of 2 classes, but the model predicts 4'),
+        (lambda: DistributionBalancedLoss(num_images=9), 'DistributionBalancedLoss does not know the class counts'),
+        (lambda: ClassBalancedBCELoss(), 'ClassBalancedBCELoss does not know the class counts'),
+        (lambda: ClassBalancedBCELoss(class_counts=[3, 2]), 'has 2 class counts, but the head gives 4 logits'),
         (lambda: DistributionBalancedLoss(class_counts=COUNTS), 'does not know how many training images'),
         (lambda: DistributionBalancedLoss(neg_scale=0), 'neg_scale is 0'),
         (lambda: ClassBalancedBCELoss(beta=1), 'beta is 1'),
-        (lambda: ClassBalancedBCELoss(class_counts=[3, 0, 1, 1]), r'class 1 has 0'),
+        (lambda: ClassBalancedBCELoss(class_counts=[3, 0, 1, 1]), 'class 1 has no training images'),
         (lambda: DistributionBalancedLoss(class_counts=COUNTS, num_images=50), 'a class has 90 training images of 50'),
     ],
 )
@@ -223,3 +223,67 @@ def test_errors(make, sentence):
 
 def test_repr():
     assert 'mu=0.2' in repr(DistributionBalancedLoss(mu=0.2)) and 'beta=0.5' in repr(ClassBalancedBCELoss(beta=0.5))
+
+
+# Labels that are not to be scored, counts that stay what they are
+
+
+def builder(cfg):
+    return MODELS.build({**cfg, 'class_counts': COUNTS})
+
+
+@pytest.mark.parametrize('mark', [-1.0, float('nan'), -100.0])
+@pytest.mark.parametrize('cfg', LOSSES, ids=lambda c: c['type'])
+def test_labels_that_are_not_scored_are_left_out(cfg, mark):
+    z, y = draw()
+    loss = builder(cfg)
+    z.requires_grad_()
+    marked = y.clone()
+    marked[2, [0, 3]] = mark
+    marked[5] = mark
+    value = loss(z, marked)
+    (gradient,) = torch.autograd.grad(value, z)
+    assert (gradient[2, [0, 3]] == 0).all() and (gradient[5] == 0).all() and gradient[2, 1] != 0
+    # By hand: the image's mean over its other classes, and the mean over the other images.
+    plain = y.clone()
+    plain[2, [0, 3]] = 0  # the weights of the distribution-balanced loss ask which labels an image has
+    each = loss.elementwise(z, plain)
+    expected = (each.mean(1).sum() - each.mean(1)[[2, 5]].sum() + each[2, [1, 2]].mean()) / (len(z) - 1)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-12)
+    assert loss(z, marked, avg_factor=len(z)).item() == pytest.approx(expected.item(), rel=1e-12)
+    assert loss(z, marked, reduction_override='none')[5] == 0
+    assert loss(z, torch.full_like(y, mark)) == 0
+
+
+@pytest.mark.parametrize('cfg', LOSSES, ids=lambda c: c['type'])
+def test_a_head_hands_on_labels_that_are_not_scored(cfg):
+    head = MODELS.build(ConfigDict(type='mmpretrain.MultiLabelLinearClsHead', num_classes=4, in_channels=3, loss=cfg))
+    head.loss_module.set_class_info(tuple('abcd'), COUNTS, None)
+    feats = (torch.randn(2, 3),)
+    samples = [DataSample().set_gt_score([1.0, -1, 0, 0]), DataSample().set_gt_score([-1.0, -1, -1, -1])]
+    target = torch.tensor([[1.0, -1, 0, 0]])
+    expected = head.loss_module(head(feats)[:1], target)
+    assert head.loss(feats, samples)['loss'].item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize('dtype', [torch.half, torch.bfloat16])
+@pytest.mark.parametrize('cfg', LOSSES, ids=lambda c: c['type'])
+def test_counts_survive_half_precision(cfg, dtype):
+    counts = [115_846, 70_001, 2049, 1]  # the largest is above the largest half, the third between two halves
+    z, y = draw(torch.float32)
+    settings = {**cfg, 'class_counts': counts}
+    if 'num_images' in cfg:
+        settings['num_images'] = 200_000
+    loss = MODELS.build(settings)
+    expected = loss(z, y)
+    loss.to(dtype)
+    assert loss.class_counts.tolist() == counts
+    assert loss(z, y) == expected
+
+
+@pytest.mark.parametrize('cfg', LOSSES, ids=lambda c: c['type'])
+def test_counts_of_another_number_of_classes_are_refused(cfg):
+    with pytest.raises(InputError, match='got 2 class counts, but the dataset has 3 classes'):
+        MODELS.build(cfg).set_class_info('abc', [5, 2])
+    with pytest.raises(InputError, match='got 4 class counts, but the dataset has 3 classes'):
+        builder(cfg).set_class_info('abc', [5, 2, 1])

@@ -67,7 +67,8 @@ def test_gain_from_folder_and_file(reports, capsys):
 def test_table_of_runs(reports, capsys):
     compare.main(['VL-LTR=ours,ours1', 'ce', '--markdown'])
     assert capsys.readouterr().out.splitlines() == [
-        '| | many | medium | few | all |',
+        '| top-1 in percent, protocol standard (many, medium, few and all: mean over classes) | many | medium | few '
+        '| mean over classes |',
         '| :-- | :-: | :-: | :-: | :-: |',
         '| VL-LTR | 92.0 ± 2.8 | 82.0 ± 2.8 | 72.0 ± 2.8 | 82.0 ± 2.8 |',
         '| ce | 95.0 | 70.0 | 20.0 | 61.7 |',

@@ -257,9 +257,9 @@ def test_mean_and_deviation_over_seeds():
     mean, deviation = rows['ours']['many']
     assert mean == pytest.approx(93.0)
     assert deviation == pytest.approx((((90 - 93) ** 2 + (92 - 93) ** 2 + (97 - 93) ** 2) / 2) ** 0.5)
-    assert rows['one'] == {'many': (90.0, None), 'medium': (60.0, None), 'all': (75.0, None)}
+    assert rows['one'] == {'many': (90.0, None), 'medium': (60.0, None), 'balanced': (75.0, None)}
     assert comparison_markdown({**rows, 'a|b': rows['one']}).splitlines() == [
-        '| | many | medium | few | all |',
+        '| | many | medium | few | mean over classes |',
         '| :-- | :-: | :-: | :-: | :-: |',
         '| ours | 93.0 ± 3.6 | 66.0 ± 6.0 | – | 79.5 ± 4.8 |',
         '| one | 90.0 | 60.0 | – | 75.0 |',
@@ -278,8 +278,36 @@ def test_runs_on_other_data_are_not_compared():
     a, b = make_report([200, 50], [1.0, 1.0]), make_report([200, 50], [1.0, 1.0], ['x', 'y'])
     with pytest.raises(InputError, match=r"Class 0 is 'class 0' in 'ours' and 'x' in 'ours' \(2\)"):
         summarise({'ours': [a, b]})
-    with pytest.raises(InputError, match="'ours' was tested by the protocol 'standard' and 'other' by 'lpt'"):
-        summarise({'ours': [a], 'other': [make_report([200, 50], [1.0, 1.0], protocol='lpt')]})
+    other = make_report([200, 50], [1.0, 1.0], protocol='lpt')
+    with pytest.raises(InputError, match=r"runs of 'ours' are not of one kind: .* standard .*; .* lpt .*alike"):
+        summarise({'ours': [a, other]})
+
+
+def test_runs_of_other_protocols_or_measures_say_so():
+    ours, samples, ap = (make_report([200, 50], [90.0, 30.0]) for _ in range(3))
+    ours['metrics'] |= {'all': 60.0, 'balanced': 60.0, 'sample_accuracy': 85.0}
+    samples |= {'protocol': 'vl-ltr', 'metrics': {**ours['metrics'], 'all': 85.0}}
+    ap |= {'protocol': 'db', 'measure': 'ap', 'metrics': {'all': 61.0}}
+    rows = summarise({'a': [ours], 'b': [samples], 'c': [ap]})
+    assert list(rows) == [
+        'a: top-1 in percent, protocol standard (many, medium, few and all: mean over classes)',
+        'b: top-1 in percent, protocol vl-ltr (many, medium, few and all: accuracy over samples)',
+        'c: mAP in percent, protocol db (many, medium, few and all: mean over classes)',
+    ]
+    assert [{k: row[k][0] for k in ('balanced', 'sample_accuracy') if k in row} for row in rows.values()] == [
+        {'balanced': 60, 'sample_accuracy': 85}, {'balanced': 60, 'sample_accuracy': 85}, {'balanced': 61}
+    ]  # fmt: skip
+    header = comparison_markdown(rows, 'in percent').splitlines()[0]
+    assert header == '| in percent | many | medium | few | mean over classes | accuracy over samples |'
+    assert 'accuracy over samples' not in comparison_markdown(summarise({'c': [ap]}))
+    # A report of before both averages had names: its 'all' is shown as what it is.
+    old = {**samples, 'metrics': {'all': 85.0}}
+    assert summarise({'old': [old]})['old'] == {'sample_accuracy': (85.0, None)}
+    with pytest.raises(InputError, match='is of top-1 accuracy and the baseline of average precision'):
+        class_gains(ours, ap)
+    for each in (entry for report in (ap, samples) for entry in report['per_class']):
+        each['ap'] = each.pop('accuracy')
+    assert [g['gain'] for g in class_gains(ap, {**samples, 'measure': 'ap'})] == [0, 0]
 
 
 def test_names_of_runs(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ def make_report(counts, accuracy, names=None) -> dict:
         values = [a for a, s in zip(accuracy, shots) if s == shot and a is not None]
         if values:
             metrics[shot] = float(np.mean(values))
-    metrics |= {'balanced': 55.54, 'worst_class': 3.21, 'harmonic_mean': 42.89, 'ece': 7.77}
+    metrics |= {'balanced': 61.26, 'sample_accuracy': 90.04, 'worst_class': 3.21, 'harmonic_mean': 42.89, 'ece': 7.77}
     return {
         'protocol': 'standard',
         'num_samples': 1234,
@@ -55,21 +55,38 @@ def test_table_says_what_the_report_says():
         'many (1)': '91.0',
         'medium (1)': '70.5',  # 70.55 is 70.5499... in binary
         'few (1)': '22.2',
-        'all': '61.3',
-        'balanced': '55.5',
+        'mean over classes': '61.3',
+        'accuracy over samples': '90.0',
         'worst class': '3.2',
         'harmonic mean': '42.9',
         'ECE': '7.8',
     }
     assert 'my run' in text.splitlines()[0]
-    assert 'top-1 in percent, 1234 test images, protocol standard' in text
+    assert (
+        'top-1 in percent, 1234 test images, protocol standard (many, medium, few and all: mean over classes)' in text
+    )
+
+
+@pytest.mark.parametrize(
+    ('kind', 'first', 'table'),
+    [
+        (dict(protocol='standard'), 'top-1', {'mean over classes': '61.3'}),
+        (dict(protocol='vl-ltr'), 'top-1', {'accuracy over samples': '61.3'}),
+        (dict(protocol='vl-ltr', measure='ap'), 'mAP', {'mean over classes': '61.3'}),
+    ],
+)
+def test_all_is_shown_by_what_it_is(kind, first, table):
+    text = print_to_text({**make_report([200], [90.0]), **kind, 'metrics': {'all': 61.26}})
+    assert cells(text) == table
+    told = f'protocol {kind["protocol"]} (many, medium, few and all: {[*table][0]})'
+    assert f'{first} in percent, 1234 test images, {told}' in ' '.join(text.split())
 
 
 def test_table_leaves_out_what_is_not_known():
     report = make_report([200, 150, 3], [90.0, 80.0, 10.0])
     del report['metrics']['ece']
     assert list(cells(print_to_text(report))) == [
-        'many (2)', 'few (1)', 'all', 'balanced', 'worst class', 'harmonic mean'
+        'many (2)', 'few (1)', 'mean over classes', 'accuracy over samples', 'worst class', 'harmonic mean'
     ]  # fmt: skip
 
 

@@ -1,10 +1,12 @@
 from .anchor_selection import AnchorSelectionHook
+from .checkpoint import CheckpointHook
 from .checkpoint_guard import CheckpointGuardHook
 from .class_info import ClassInfoHook
 from .epoch import EpochHook
 from .export_open_clip import ExportOpenCLIPHook
 from .feature_cache import FeatureCacheHook
 from .finite_loss import FiniteLossHook
+from .finite_scores import FiniteScoresHook
 from .fit_head import FitHeadHook
 from .more import MOREHook
 from .progress_bar import ProgressBarHook
@@ -13,11 +15,13 @@ from .shot_report import ShotReportHook
 __all__ = [
     'AnchorSelectionHook',
     'CheckpointGuardHook',
+    'CheckpointHook',
     'ClassInfoHook',
     'EpochHook',
     'ExportOpenCLIPHook',
     'FeatureCacheHook',
     'FiniteLossHook',
+    'FiniteScoresHook',
     'MOREHook',
     'FitHeadHook',
     'ProgressBarHook',

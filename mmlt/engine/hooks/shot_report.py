@@ -19,7 +19,8 @@ class ShotReportHook(Hook):
     The files are ``shot_report.json`` and ``shot_report.png`` in the work
     directory: metrics, and the accuracy or average precision of every class
     over its training images. A :class:`ShotAccuracy` or :class:`ShotMAP` must
-    be among the test evaluator's metrics.
+    be among the test evaluator's metrics; of several, the files of the others
+    are named after their prefixes.
 
     Args:
         title (str, optional): Above table and picture. Defaults to None, the
@@ -32,13 +33,12 @@ class ShotReportHook(Hook):
     @master_only
     def after_test_epoch(self, runner, metrics: dict | None = None) -> None:
         """Report the last evaluation."""
-        metrics = [m for m in runner.test_evaluator.metrics if isinstance(m, (ShotAccuracy, ShotMAP))]
-        report = metrics[0].report if metrics else None
-        if not report:
-            return
-        title = self.title or osp.splitext(osp.basename(runner.cfg.filename or runner.experiment_name))[0]
-        base = osp.join(runner.work_dir, 'shot_report')
-        write_json(report, f'{base}.json')
-        plot_class_accuracy(report, f'{base}.png', title)
-        print_table(report, title)
-        runner.logger.info(f'Report: {base}.json\nPicture: {base}.png')
+        metrics = [m for m in runner.test_evaluator.metrics if isinstance(m, (ShotAccuracy, ShotMAP)) and m.report]
+        for i, metric in enumerate(metrics):
+            report = metric.report
+            title = self.title or osp.splitext(osp.basename(runner.cfg.filename or runner.experiment_name))[0]
+            base = osp.join(runner.work_dir, 'shot_report' if i == 0 else f'{metric.prefix}_report')
+            write_json(report, f'{base}.json')
+            plot_class_accuracy(report, f'{base}.png', title)
+            print_table(report, title)
+            runner.logger.info(f'Report: {base}.json\nPicture: {base}.png')

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from mmengine.logging import MessageHub
-from mmpretrain.models.losses.utils import weight_reduce_loss
 from torch import Tensor, nn
 
 from mmlt.errors import InputError
+from mmlt.models.losses.common import TrainingCounts, reduce_scored, scored
 from mmlt.registry import MODELS
 
 
@@ -146,7 +146,8 @@ class _ClsLoss(nn.Module):
         Args:
             cls_score (Tensor): Logits of shape (N, C).
             target (Tensor): Labels of shape (N, ), or class probabilities of
-                shape (N, C), for example of mixup.
+                shape (N, C), for example of mixup. An image whose label, or a
+                probability of it, is negative or NaN is left out.
             weight (Tensor, optional): Weight of every image, shape (N, ).
                 Defaults to None.
             avg_factor (float, optional): The mean divides by it instead of by
@@ -160,69 +161,20 @@ class _ClsLoss(nn.Module):
         """
         with torch.autocast(cls_score.device.type, enabled=False):
             logits = cls_score.to(torch.promote_types(cls_score.dtype, torch.float32))
-            losses = self.losses(logits, target.to(logits.dtype) if target.ndim == 2 else target)
+            known, target = scored(target)
+            if target.ndim == 2:
+                known, target = known.all(1), target.to(logits.dtype)
+            losses = self.losses(logits, target)
             reduction = reduction_override or self.reduction
-            return self.loss_weight * weight_reduce_loss(losses, weight, reduction, avg_factor)
+            return self.loss_weight * reduce_scored(losses, known, weight, reduction, avg_factor)
 
 
-class _CountLoss(_ClsLoss):
+class _CountLoss(TrainingCounts, _ClsLoss):
     """A loss that needs the number of training images of every class."""
 
-    def __init__(self, class_counts: Sequence[int] | None = None, **kwargs):
-        super().__init__(**kwargs)
-        # Facts of the dataset, not weights: checkpoints do not carry them and load into heads with any loss.
-        # Integers stay exact when a model is cast to half precision.
-        self.register_buffer('class_counts', torch.zeros(0, dtype=torch.long), persistent=False)
-        self._given = class_counts is not None
-        if self._given:
-            self._set_counts(class_counts)
-
-    def set_class_info(self, classes: Sequence[str], class_counts=None, class_texts=None) -> None:
-        """Take the counts; :class:`ClassInfoHook` calls it before a run.
-
-        Args:
-            classes (Sequence[str]): C class names.
-            class_counts (Sequence[int], optional): Training images of every
-                class; those of the argument ``class_counts`` win.
-                Defaults to None.
-            class_texts (str | Sequence, optional): Not used here.
-                Defaults to None.
-
-        Raises:
-            InputError: Not one count a class, or a count of zero.
-        """
-        counts = self.class_counts.tolist() if self._given else class_counts
-        if counts is None:
-            return  # a test without training counts; the loss asks for them
-        if len(counts) != len(classes):
-            raise InputError(
-                f'{type(self).__name__} got {len(counts)} class counts, but the dataset has {len(classes)} classes: '
-                'give one count a class.'
-            )
-        self._set_counts(counts)
-
-    def _set_counts(self, counts: Sequence[int]) -> None:
-        counts = torch.as_tensor(counts, dtype=torch.long)
-        if (counts < 1).any():
-            raise InputError(
-                f'{type(self).__name__}: class {int((counts < 1).nonzero()[0])} has no training images; give every '
-                'class at least one, or remove it from the class list.'
-            )
-        self.class_counts = counts.to(self.class_counts.device)
-
-    def counts(self, logits: Tensor) -> Tensor:
-        """The counts as floats beside the logits, shape (C, )."""
-        if len(self.class_counts) == 0:
-            raise InputError(
-                f"{type(self).__name__} does not know the class counts: add dict(type='mmlt.ClassInfoHook') to "
-                'custom_hooks with a dataset whose metainfo has class_counts, or give class_counts=[...] to the loss.'
-            )
-        if len(self.class_counts) != logits.shape[1]:
-            raise InputError(
-                f'{type(self).__name__} has {len(self.class_counts)} class counts, but the head gives '
-                f"{logits.shape[1]} logits: set the head's num_classes, or the counts, to the same number."
-            )
-        return self.class_counts.to(logits.dtype)
+    def __init__(self, class_counts: Sequence[int] | None = None, reduction: str = 'mean', loss_weight: float = 1.0):
+        super().__init__(class_counts)
+        self.reduction, self.loss_weight = reduction, loss_weight
 
 
 def _check(loss: nn.Module, name: str, value: float, valid: bool, range_: str) -> None:

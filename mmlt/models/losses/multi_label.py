@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmpretrain.models.losses.utils import weight_reduce_loss
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmlt.errors import InputError
+from mmlt.models.losses.common import TrainingCounts, reduce_scored, scored
 from mmlt.registry import MODELS
 
 
@@ -134,7 +134,7 @@ def effective_number_weight(class_counts: Tensor, beta: float) -> Tensor:
     return weight / weight.mean()
 
 
-class _CountingLoss(nn.Module):
+class _CountingLoss(TrainingCounts):
     """A loss of all images and classes that knows the training counts; mean over both.
 
     MMPretrain's multi-label heads call it with ``avg_factor``, the images of
@@ -142,33 +142,8 @@ class _CountingLoss(nn.Module):
     """
 
     def __init__(self, class_counts: Sequence[int] | None, reduction: str, loss_weight: float):
-        super().__init__()
+        super().__init__(class_counts)
         self.reduction, self.loss_weight = reduction, loss_weight
-        self.counts_are_given = class_counts is not None
-        self.register_buffer('class_counts', torch.empty(0), persistent=False)
-        if self.counts_are_given:
-            self._set_counts(class_counts)
-
-    def _set_counts(self, class_counts: Sequence[int]) -> None:
-        if empty := [c for c, n in enumerate(class_counts) if n <= 0]:
-            raise InputError(
-                f'{type(self).__name__}: class {empty[0]} has {class_counts[empty[0]]} training images; every class '
-                'needs at least one.'
-            )
-        self.largest = max(class_counts)
-        self.class_counts = torch.as_tensor(class_counts, dtype=torch.float32, device=self.class_counts.device)
-
-    def set_class_info(self, classes, class_counts=None, class_texts=None) -> None:
-        """Take the counts of the dataset, unless they were given; ``ClassInfoHook`` calls it.
-
-        Args:
-            classes (Sequence[str]): Not used.
-            class_counts (Sequence[int], optional): Training images of every
-                class. Defaults to None.
-            class_texts (Any): Not used.
-        """
-        if class_counts is not None and not self.counts_are_given:
-            self._set_counts(class_counts)
 
     @abstractmethod
     def elementwise(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -186,7 +161,9 @@ class _CountingLoss(nn.Module):
 
         Args:
             pred (Tensor): Logits, (N, C).
-            target (Tensor): Zeros and ones, or soft targets, (N, C).
+            target (Tensor): Zeros and ones, or soft targets, (N, C). A class
+                whose target is negative or NaN is left out of the image's
+                mean, and an image that has no other ones out of the batch.
             weight (Tensor, optional): Weights of the images, (N, ).
                 Defaults to None.
             avg_factor (int, optional): What the sum over images is divided by.
@@ -195,25 +172,18 @@ class _CountingLoss(nn.Module):
                 images. Defaults to None, the module's.
 
         Returns:
-            Tensor: A scalar, or (N, ) with 'none'; always a mean over classes.
+            Tensor: A scalar, or (N, ) with 'none'; always a mean over classes
+            that are scored.
 
         Raises:
             InputError: The counts are not known, or not as many as classes.
         """
-        if len(self.class_counts) != pred.shape[1]:
-            name = type(self).__name__
-            if not len(self.class_counts):
-                raise InputError(
-                    f'{name} does not know the training counts of the classes: use a dataset of mmlt and ClassInfoHook '
-                    '(configs/_base_/default_runtime.py has it), or give class_counts=[...].'
-                )
-            raise InputError(
-                f'{name} has training counts of {len(self.class_counts)} classes, but the model predicts '
-                f'{pred.shape[1]}: set num_classes of the head to the number of classes.'
-            )
         logits = pred.to(torch.promote_types(pred.dtype, torch.float32))
-        loss = self.elementwise(logits, target.to(logits.dtype)).mean(1)
-        return self.loss_weight * weight_reduce_loss(loss, weight, reduction_override or self.reduction, avg_factor)
+        known, target = scored(target)
+        loss = self.elementwise(logits, target.to(logits.dtype))
+        loss = loss.where(known, loss.new_zeros(())).sum(1) / known.sum(1).clamp(min=1)
+        reduction = reduction_override or self.reduction
+        return self.loss_weight * reduce_scored(loss, known.any(1), weight, reduction, avg_factor)
 
 
 @MODELS.register_module()
@@ -276,6 +246,10 @@ class DistributionBalancedLoss(_CountingLoss):
         self.settings = dict(alpha=alpha, beta=beta, mu=mu, kappa=kappa, neg_scale=neg_scale, gamma=gamma)
         self.num_images, self.num_images_is_given = num_images, num_images is not None
 
+    def _set_counts(self, counts: Sequence[int]) -> None:
+        super()._set_counts(counts)
+        self._largest = max(counts)  # known without asking the device
+
     def set_num_train_images(self, num_images: int) -> None:
         """Take the number of training images, unless it was given; ``ClassInfoHook`` calls it.
 
@@ -287,17 +261,18 @@ class DistributionBalancedLoss(_CountingLoss):
 
     def elementwise(self, logits: Tensor, targets: Tensor) -> Tensor:
         """See :func:`distribution_balanced_loss`."""
+        counts = self.counts(logits)
         if self.num_images is None:
             raise InputError(
                 'DistributionBalancedLoss does not know how many training images there are: use a multi-label dataset '
                 'of mmlt and ClassInfoHook, or give num_images=...'
             )
-        if self.largest > self.num_images:
+        if self._largest > self.num_images:
             raise InputError(
-                f'DistributionBalancedLoss: a class has {self.largest} training images of {self.num_images} in all; '
+                f'DistributionBalancedLoss: a class has {self._largest} training images of {self.num_images} in all; '
                 'num_images must be the size of the train split.'
             )
-        return distribution_balanced_loss(logits, targets, self.class_counts, self.num_images, **self.settings)
+        return distribution_balanced_loss(logits, targets, counts, self.num_images, **self.settings)
 
     def extra_repr(self) -> str:
         """The settings."""
@@ -342,7 +317,7 @@ class ClassBalancedBCELoss(_CountingLoss):
 
     def elementwise(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Weighted cross-entropy of every image and class, (N, C)."""
-        return effective_number_weight(self.class_counts, self.beta) * focal_bce(logits, targets, self.gamma)
+        return effective_number_weight(self.counts(logits), self.beta) * focal_bce(logits, targets, self.gamma)
 
     def extra_repr(self) -> str:
         """The settings."""

@@ -14,6 +14,7 @@ from mmpretrain.structures import label_to_onehot
 from torch import Tensor, nn
 
 from mmlt.errors import InputError
+from mmlt.models.losses.common import scored
 from mmlt.models.more.functional import DISCREPANCIES, class_discrepancy, prior_weighted, sinusoidal_alpha
 from mmlt.models.more.low_rank import merge, split_weights
 from mmlt.registry import MODELS
@@ -324,13 +325,14 @@ class MORE(BaseClassifier):
         return logits
 
     def _targets(self, data_samples: list, logits: Tensor) -> Tensor:
-        """Labels as one-hot, soft or multi-hot vectors, (N, C)."""
+        """Labels as one-hot, soft or multi-hot vectors, (N, C), zero of what is not to be scored."""
         if 'gt_score' in data_samples[0]:
-            targets = torch.stack([s.gt_score for s in data_samples])
+            _, targets = scored(torch.stack([s.gt_score for s in data_samples]))
         elif self.is_multi_label:
             targets = torch.stack([label_to_onehot(s.gt_label, logits.shape[1]) for s in data_samples])
         else:
-            targets = F.one_hot(torch.cat([s.gt_label for s in data_samples]), logits.shape[1])
+            known, labels = scored(torch.cat([s.gt_label for s in data_samples]))
+            targets = F.one_hot(labels, logits.shape[1]) * known[:, None]
         return targets.to(logits)
 
 

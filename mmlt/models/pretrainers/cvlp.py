@@ -193,6 +193,11 @@ class CVLP(ContrastivePretrainer):
                 'set_class_info().'
             )
         labels = labels.cpu()
+        if len(labels) and int(labels.min()) < 0:
+            raise InputError(
+                f'There is a label {int(labels.min())}: a picture without a class has no text to be paired with; leave '
+                'it out of the train list.'
+            )
         if len(labels) and int(labels.max()) >= len(self.table.counts):
             raise InputError(f'There is a label {int(labels.max())}, but {len(self.table.counts)} classes have texts.')
         rank, world_size = get_dist_info()
