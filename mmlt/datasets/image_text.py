@@ -9,13 +9,14 @@ import os
 from mmengine.fileio import join_path
 from mmpretrain.datasets import BaseDataset
 
+from mmlt.datasets.long_tailed_dataset import NamesUnreadablePictures
 from mmlt.datasets.text_files import read_text
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
 
 
 @DATASETS.register_module()
-class ImageTextDataset(BaseDataset):
+class ImageTextDataset(NamesUnreadablePictures, BaseDataset):
     """Pairs of image and caption from a CSV or TSV file with a header.
 
     The columns ``image`` (path below ``data_prefix``) and ``caption`` are

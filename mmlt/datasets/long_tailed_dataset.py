@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections.abc import Sequence
 
 import numpy as np
 import open_clip
-from mmengine.fileio import LocalBackend, get, get_file_backend, join_path
+from mmengine.fileio import LocalBackend, get_file_backend, join_path
 from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from mmlt.datasets.long_tail import check_labels, count_classes
+from mmlt.datasets.pictures import read_error
 from mmlt.datasets.text_files import read_lines
+from mmlt.datasets.transforms import picture_pipeline
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
 
@@ -136,30 +136,20 @@ def image_paths(prefix: str, files: Sequence[str], ann_file: str) -> list[str]:
     return paths
 
 
-def read_error(path: str) -> str | None:
-    """Why a picture cannot be read, or None if it can."""
-    try:
-        return picture_error(get(path))
-    except OSError as e:
-        return f'{type(e).__name__}: {e}'
-
-
-def picture_error(data: bytes) -> str | None:
-    """Why a picture file's content cannot be read, or None if it can."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-    except UnidentifiedImageError as e:  # its own message names the memory that the bytes lie in
-        return f'{type(e).__name__}: ' + ('no format that Pillow knows' if data else 'the file is empty')
-    except Exception as e:
-        return f'{type(e).__name__}: {e}'
-    return None
-
-
 class NamesUnreadablePictures:
-    """A dataset that says which picture stopped it."""
+    """A dataset of picture files: all of them are read by :class:`LoadPicture`, and it says which stopped it.
+
+    Args:
+        *args: See the dataset.
+        pipeline (Sequence): Transforms; a plain ``LoadImageFromFile`` stands
+            for ``mmlt.LoadPicture``. Defaults to none.
+        **kwargs: See the dataset.
+    """
 
     unreadable_remedy = 'replace it'
+
+    def __init__(self, *args, pipeline: Sequence = (), **kwargs):
+        super().__init__(*args, pipeline=picture_pipeline(pipeline), **kwargs)
 
     def prepare_data(self, idx: int):
         """Run the pipeline on one sample; an unreadable picture is named."""

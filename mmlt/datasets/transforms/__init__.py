@@ -1,3 +1,12 @@
 from .crops import FiveCropPart, GrowingRandomResizedCrop, growing_crop_minimum
+from .loading import LoadPicture, gives_bgr, is_loader, picture_pipeline
 
-__all__ = ['FiveCropPart', 'GrowingRandomResizedCrop', 'growing_crop_minimum']
+__all__ = [
+    'FiveCropPart',
+    'GrowingRandomResizedCrop',
+    'LoadPicture',
+    'gives_bgr',
+    'growing_crop_minimum',
+    'is_loader',
+    'picture_pipeline',
+]
