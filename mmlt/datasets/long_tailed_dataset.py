@@ -10,7 +10,9 @@ import numpy as np
 import open_clip
 from mmengine.fileio import LocalBackend, get_file_backend, join_path
 from mmengine.logging import print_log
+from mmengine.registry import DefaultScope
 from mmpretrain.datasets import CustomDataset
+from mmpretrain.registry import DATASETS as MM_DATASETS
 from tqdm import tqdm
 
 from mmlt.datasets.long_tail import check_labels, count_classes
@@ -160,6 +162,32 @@ class NamesUnreadablePictures:
             if (reason := read_error(path)) is None:
                 raise
             raise InputError(f"The picture '{path}' cannot be read ({reason}): {self.unreadable_remedy}.") from e
+
+
+def read_pipeline(dataset: dict) -> list[dict]:
+    """The transforms of a dataset as it runs them.
+
+    Args:
+        dataset (dict): Its config.
+
+    Returns:
+        list[dict]: Those in the config, with :class:`LoadPicture` where this
+        dataset reads by it.
+
+    Raises:
+        InputError: It has no pipeline of its own.
+    """
+    pipeline = dataset.get('pipeline')
+    if pipeline is None:
+        raise InputError(
+            f'The dataset {dataset.get("type")} has no pipeline of its own that would tell how pictures are tested: '
+            'give test_dataloader.dataset.pipeline.'
+        )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        kind = dataset.get('type')
+        kind = MM_DATASETS.get(kind) if isinstance(kind, str) else kind
+    ours = isinstance(kind, type) and issubclass(kind, NamesUnreadablePictures)
+    return picture_pipeline(pipeline) if ours else list(pipeline)
 
 
 @DATASETS.register_module()

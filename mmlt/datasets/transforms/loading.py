@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 
 from mmcv.transforms import LoadImageFromFile
+from mmengine.dataset import Compose
 from mmengine.fileio import FileClient, get
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import TRANSFORMS as MM_TRANSFORMS
@@ -128,6 +129,22 @@ def _plain_replaced(transform):
         return transform
     kept = {k: v for k, v in settings.items() if k not in ('type', 'color_type', 'imdecode_backend')}
     return dict(type='mmlt.LoadPicture', **kept)
+
+
+def compose_like(dataset, pipeline: Sequence[dict | Callable]) -> Compose:
+    """Other transforms for a dataset, which loads its pictures as by its own.
+
+    Args:
+        dataset (BaseDataset): With a ``pipeline``.
+        pipeline (Sequence[dict | Callable]): Transforms, or configs of them.
+
+    Returns:
+        Compose: The transforms, with :class:`LoadPicture` where the dataset's
+        own have it.
+    """
+    if any(isinstance(transform, LoadPicture) for transform in getattr(dataset.pipeline, 'transforms', ())):
+        pipeline = picture_pipeline(pipeline)
+    return Compose([MM_TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline])
 
 
 def gives_bgr(pipeline: Sequence[dict | Callable]) -> bool:
