@@ -68,6 +68,7 @@ class Runner(MMEngineRunner):
     - a test without checkpoint evaluates the pretrained model (zero-shot);
     - where nothing is trained but a head is fitted on an earlier stage, the
       test leaves the whole model as ``model.pth``;
+    - predictions are drawn in RGB, and no drawing overwrites another (:class:`PredictionPicturesHook`);
     - the console shows progress, the log file everything.
     """
 
@@ -124,8 +125,11 @@ class Runner(MMEngineRunner):
         super().call_hook(fn_name, **kwargs)
 
     def register_default_hooks(self, hooks=None) -> None:
-        """See MMEngine; a checkpoint guard is always there."""
+        """See MMEngine; a checkpoint guard is always there, and predictions are drawn by our hook."""
         hooks = dict(hooks or {})
+        drawing = hooks.get('visualization')
+        if isinstance(drawing, dict) and drawing.get('type') == 'VisualizationHook':
+            hooks['visualization'] = {**drawing, 'type': 'mmlt.PredictionPicturesHook'}
         hooks.setdefault('checkpoint_guard', dict(type='mmlt.CheckpointGuardHook'))
         super().register_default_hooks(hooks)
 

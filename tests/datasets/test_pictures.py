@@ -83,8 +83,8 @@ def test_floating_point_is_taken_in_0_to_1():
     assert np.array_equal(decode_picture(stored(Image.fromarray(values), 'TIFF')), rgb(GREY))
     for wrong, told in (
         (GREY.astype(np.float32), 'from 1 to 245'),
-        (values - 0.5, 'from -0.5'),
-        (values * np.nan, 'nan'),
+        (values - 0.5, 'from -0.49'),
+        (values * np.nan, 'from nan'),
     ):
         with pytest.raises(InputError, match=rf'floating-point values go {told}.*must be in \[0, 1\]: rescale'):
             decode_picture(stored(Image.fromarray(wrong.astype(np.float32)), 'TIFF'))

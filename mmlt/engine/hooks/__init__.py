@@ -7,6 +7,7 @@ from .feature_cache import FeatureCacheHook
 from .finite_loss import FiniteLossHook
 from .fit_head import FitHeadHook
 from .more import MOREHook
+from .prediction_pictures import PredictionPicturesHook
 from .progress_bar import ProgressBarHook
 from .shot_report import ShotReportHook
 
@@ -20,6 +21,7 @@ __all__ = [
     'FiniteLossHook',
     'MOREHook',
     'FitHeadHook',
+    'PredictionPicturesHook',
     'ProgressBarHook',
     'ShotReportHook',
 ]
