@@ -28,7 +28,7 @@ from mmlt.datasets.pictures import (
     to_rgb,
     why_unreadable,
 )
-from mmlt.datasets.transforms import LoadPicture, is_loader
+from mmlt.datasets.transforms import LoadPicture, is_loader, takes_and_gives_bgr
 from mmlt.errors import InputError
 from mmlt.models import LGRHead
 
@@ -85,8 +85,10 @@ class Inferencer(ImageClassificationInferencer):
 
     def _init_pipeline(self, cfg: Config) -> Compose:
         transforms = read_pipeline(cfg.test_dataloader.dataset)
-        # A test that loads no files is of arrays in RGB.
-        self._loader = TRANSFORMS.build(transforms.pop(0)) if is_loader(transforms[0]) else None
+        to_rgb = getattr(self.model.data_preprocessor, 'to_rgb', False)
+        self._takes_bgr, _ = takes_and_gives_bgr(transforms, to_rgb)
+        # A test that loads no files is of arrays.
+        self._loader = TRANSFORMS.build(transforms.pop(0)) if is_loader(transforms[0]) else LoadPicture()
         return Compose([TRANSFORMS.build(transform) for transform in transforms])
 
     def preprocess(self, inputs: Sequence[str | np.ndarray | Image.Image], batch_size: int = 1) -> Iterator[dict]:
@@ -95,30 +97,27 @@ class Inferencer(ImageClassificationInferencer):
         yield from map(default_collate, self._get_chunk_data(samples, batch_size))
 
     def _read(self, source: str | np.ndarray | Image.Image, index: int) -> dict:
+        """What the transforms behind the loading take."""
         if isinstance(source, str):
+            results, bgr = self._load(source), True
+        else:
             try:
-                return (self._loader or _load_rgb)(dict(img_path=source))
-            except InputError:
-                raise
-            except Exception as e:  # MMPretrain's loader; decoders speak of buffers, not of files
-                reason = read_error(source) or why_unreadable(e)
-                raise InputError(f"The picture '{source}' cannot be read ({reason}).") from e
+                bgr = not isinstance(source, Image.Image)
+                image = array_to_8bit(source) if bgr else to_rgb(source)
+            except Exception as e:  # a picture of Pillow's is only decoded now
+                raise InputError(f'Picture {index} of images cannot be read ({why_unreadable(e)}).') from e
+            results = dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
+        if bgr != self._takes_bgr:
+            results['img'] = results['img'][..., ::-1]
+        return results
+
+    def _load(self, path: str) -> dict:
         try:
-            if isinstance(source, Image.Image):
-                image, bgr = to_rgb(source), False
-            else:
-                image, bgr = array_to_8bit(source), True
-        except Exception as e:  # a picture of Pillow's is only decoded now
-            raise InputError(f'Picture {index} of images cannot be read ({why_unreadable(e)}).') from e
-        if bgr != (self._loader is not None):
-            image = image[..., ::-1]
-        return dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
-
-
-def _load_rgb(results: dict) -> dict:
-    """A file for transforms of pictures in RGB."""
-    results = LoadPicture()(results)
-    return {**results, 'img': results['img'][..., ::-1]}
+            return self._loader(dict(img_path=path))
+        except InputError:
+            raise
+        except Exception as e:  # MMPretrain's loader; decoders speak of buffers, not of files
+            raise InputError(f"The picture '{path}' cannot be read ({read_error(path) or why_unreadable(e)}).") from e
 
 
 def _sources(images) -> list[str | np.ndarray | Image.Image]:

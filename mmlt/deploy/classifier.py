@@ -147,7 +147,8 @@ class DeployedClassifier(nn.Module):
         model (nn.Module): A trained model, in eval mode; see
             :func:`plain_classifier`.
         bgr (bool): Whether its pictures come to its preprocessor in BGR, as
-            from files; see :func:`mmlt.datasets.transforms.gives_bgr`.
+            from files; see
+            :func:`mmlt.datasets.transforms.takes_and_gives_bgr`.
             Defaults to True.
 
     Raises:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
-from mmlt.datasets.transforms import gives_bgr
+from mmlt.datasets.transforms import takes_and_gives_bgr
 from mmlt.engine import compute_features
 from mmlt.engine.configs import read_config
 from mmlt.engine.options import CfgOptions
@@ -151,10 +151,10 @@ def nearest(texts: Tensor, images: Tensor, number: int) -> tuple[Tensor, Tensor]
     return (texts @ F.normalize(images, dim=-1).t()).topk(min(number, len(images)))
 
 
-def as_seen(dataset, index: int) -> np.ndarray:
+def as_seen(dataset, index: int, to_rgb: bool) -> np.ndarray:
     """A picture as the image tower gets it before normalisation, (H, W, 3) in RGB."""
     picture = dataset[index]['inputs']
-    if gives_bgr(dataset.pipeline.transforms):
+    if takes_and_gives_bgr(dataset.pipeline.transforms, to_rgb)[1]:
         picture = picture.flip(0)
     return picture.permute(1, 2, 0).numpy()
 
@@ -167,8 +167,9 @@ def retrieve(cfg: Config, checkpoint: str, args) -> list[list[tuple[np.ndarray, 
         model, dataset, loader.get('batch_size', 64), loader.get('num_workers', 0), f'Images of {args.split}'
     )
     similarities, indices = nearest(encode_texts(model, args.words), images, args.k)
+    to_rgb = model.data_preprocessor.to_rgb
     return [
-        [(as_seen(dataset, i), s) for i, s in zip(row.tolist(), values.tolist())]
+        [(as_seen(dataset, i, to_rgb), s) for i, s in zip(row.tolist(), values.tolist())]
         for row, values in zip(indices, similarities)
     ]
 

@@ -26,7 +26,7 @@ from mmlt.apis import get_model
 from mmlt.datasets.class_names import class_list
 from mmlt.datasets.long_tailed_dataset import read_pipeline
 from mmlt.datasets.pictures import READING
-from mmlt.datasets.transforms import gives_bgr, is_loader
+from mmlt.datasets.transforms import is_loader, takes_and_gives_bgr
 from mmlt.deploy import FORMATS, DeployedClassifier, check_target, compare, export, load_exported, median_times
 from mmlt.engine.checkpoint import plain
 from mmlt.engine.options import CfgOptions
@@ -139,7 +139,7 @@ def run(args) -> dict:
     size = image_size(args, model)
     before = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     transforms = tested_transforms(model)
-    bgr = transforms is None or gives_bgr(transforms)
+    _, bgr = takes_and_gives_bgr(transforms or [], model.data_preprocessor.to_rgb)
     reference = training_time(model, bgr)
     sizes = [batch] if batch else [1, args.time_batch]
     pictures = {n: torch.randint(0, 256, (n, 3, *size)).float() for n in sizes}

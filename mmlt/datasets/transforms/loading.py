@@ -147,23 +147,25 @@ def compose_like(dataset, pipeline: Sequence[dict | Callable]) -> Compose:
     return Compose([MM_TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline])
 
 
-def gives_bgr(pipeline: Sequence[dict | Callable]) -> bool:
-    """Whether a pipeline gives pictures in BGR.
+def takes_and_gives_bgr(pipeline: Sequence[dict | Callable], to_rgb: bool) -> tuple[bool, bool]:
+    """In which order a pipeline takes the channels of a picture, and in which it gives them.
 
-    Files are loaded in BGR. Where none is loaded the dataset holds the
-    pictures, in RGB as MMPretrain's CIFAR. On the way only ``NumpyToPIL`` and
-    ``PILToNumpy`` exchange the channels.
+    Files are loaded in BGR. Where none is loaded the dataset holds arrays,
+    and the preprocessor tells in which order they reach it. On the way
+    ``NumpyToPIL`` and ``PILToNumpy`` can exchange the channels.
 
     Args:
         pipeline (Sequence[dict | Callable]): Transforms, or configs of them.
+        to_rgb (bool): The preprocessor's: whether it takes BGR for RGB.
 
     Returns:
-        bool: False for RGB.
+        tuple[bool, bool]: Whether what stands behind the loading, or in the
+        dataset, is BGR, and whether what comes out is.
     """
-    bgr = False
+    exchanged = False
     for kind, settings in map(_class_and_settings, pipeline):
-        if issubclass(kind, LoadImageFromFile):
-            bgr = True
-        elif kind.__name__ in ('NumpyToPIL', 'PILToNumpy'):
-            bgr ^= bool(settings.get('to_rgb') or settings.get('to_bgr'))
-    return bgr
+        if kind.__name__ in ('NumpyToPIL', 'PILToNumpy'):
+            exchanged ^= bool(settings.get('to_rgb') or settings.get('to_bgr'))
+    if any(map(is_loader, pipeline)):
+        return True, not exchanged
+    return to_rgb != exchanged, to_rgb

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 import torch
 from mmengine.dist import get_world_size
 from mmengine.fileio import join_path
+from mmengine.model import BaseTTAModel
 from mmpretrain.engine.hooks import VisualizationHook
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
-from mmlt.datasets.transforms import gives_bgr
+from mmlt.datasets.transforms import takes_and_gives_bgr
 from mmlt.registry import HOOKS
+from mmlt.utils import unwrap
 
 
 @HOOKS.register_module()
@@ -51,7 +53,10 @@ class PredictionPicturesHook(VisualizationHook):
         dataset = loader.dataset
         # An unwrapped dataset has one folder, below which no path is there twice.
         self._root = getattr(dataset, 'img_prefix', None) or getattr(dataset, 'data_prefix', {}).get('img_path')
-        self._bgr = gives_bgr(_transforms(dataset))
+        model = unwrap(runner.model)
+        model = model.module if isinstance(model, BaseTTAModel) else model
+        to_rgb = getattr(model.data_preprocessor, 'to_rgb', False)
+        _, self._bgr = takes_and_gives_bgr(_transforms(dataset), to_rgb)
         if self.enable and get_world_size() > 1:
             runner.logger.warning(
                 f'Predictions are drawn by the first of {get_world_size()} processes only, for its share of the '
