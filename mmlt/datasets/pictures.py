@@ -93,7 +93,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
         image = ImageCms.profileToProfile(image, lab, rgb, outputMode='RGB')
     elif image.has_transparency_data:
         image = _on_white(image)
-    return np.asarray(image.convert('RGB'))
+    return np.array(image.convert('RGB'))
 
 
 def _grey(image: Image.Image, form: str | None, tags: dict) -> np.ndarray:

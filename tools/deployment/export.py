@@ -110,14 +110,10 @@ def describe(args, model, size) -> dict:
     )
 
 
-def picture_reading(transforms: list | None) -> dict | str | None:
-    """How a file becomes the picture that the test's transforms take."""
-    if not transforms:
-        return None
-    first = transforms[0]
-    if not is_loader(first):
-        return 'the test reads no files: its pictures are arrays'
-    if first['type'] == 'mmlt.LoadPicture':
+def picture_reading(transforms: list | None) -> dict | str:
+    """How a file becomes the picture that the other transforms take, in a test and by mmlt.apis.inference."""
+    first = (transforms or [{}])[0]
+    if not transforms or not is_loader(first) or first['type'] == 'mmlt.LoadPicture':
         return READING
     turned = first.get('color_type', 'color') in ('color', 'grayscale')
     turned = turned and first.get('imdecode_backend', 'cv2') in ('cv2', 'pillow')
