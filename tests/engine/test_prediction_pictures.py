@@ -68,7 +68,8 @@ model = dict(data_preprocessor=dict(to_rgb=False))
             super().full_init()
 
     try:
-        test_tool.main(['arrays.py', '--show-dir', 'shown'])
+        stock = 'default_hooks.visualization.type=VisualizationHook'
+        test_tool.main(['arrays.py', '--show-dir', 'shown', '--cfg-options', stock])
     finally:
         DATASETS._module_dict.pop('CustomArrays')
     drawn = sorted(p.name for p in Path('shown').rglob('*.png'))
