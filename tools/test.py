@@ -68,7 +68,7 @@ def load_config(args) -> Config:
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir is not None:
         cfg.default_hooks.visualization = dict(
-            type='VisualizationHook',
+            type='mmlt.PredictionPicturesHook',
             enable=True,
             show=args.show,
             wait_time=args.wait_time,

@@ -9,7 +9,7 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='VisualizationHook', enable=False),
+    visualization=dict(type='mmlt.PredictionPicturesHook', enable=False),
     class_info=dict(type='mmlt.ClassInfoHook'),
     epoch=dict(type='mmlt.EpochHook'),
     finite_loss=dict(type='mmlt.FiniteLossHook'),

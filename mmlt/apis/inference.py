@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import mmcv
 import numpy as np
 import torch
-from mmengine.dataset import default_collate
+from mmengine.config import Config
+from mmengine.dataset import Compose, default_collate
+from mmengine.logging import print_log
 from mmpretrain.apis import ImageClassificationInferencer
+from mmpretrain.registry import TRANSFORMS
+from PIL import Image
 from torch import nn
 
+from mmlt.datasets.long_tailed_dataset import read_pipeline
+from mmlt.datasets.own_pictures import is_hidden
+from mmlt.datasets.pictures import (
+    PICTURE_SUFFIXES,
+    array_to_8bit,
+    is_picture,
+    no_pictures,
+    read_error,
+    to_rgb,
+    why_unreadable,
+)
+from mmlt.datasets.transforms import LoadPicture, is_loader, takes_and_gives_bgr
 from mmlt.errors import InputError
 from mmlt.models import LGRHead
-
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.gif')
 
 
 def find_pictures(paths: Sequence[str]) -> list[str]:
@@ -34,9 +48,14 @@ def find_pictures(paths: Sequence[str]) -> list[str]:
     found = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(str(p) for p in path.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
+            files = sorted(str(p) for p in path.rglob('*') if p.is_file())
+            inside = [f for f in files if is_picture(f)]
+            others = [f for f in files if not is_picture(f) and not is_hidden(os.path.basename(f))]
             if not inside:
-                raise InputError(f"The folder '{path}' has no pictures ({', '.join(SUFFIXES)}).")
+                reason = f': {no_pictures(others)}' if others else '.'
+                raise InputError(f"The folder '{path}' has no pictures ({', '.join(PICTURE_SUFFIXES)}){reason}")
+            if others:
+                print_log(no_pictures(others), logger='current', level=logging.WARNING)
             found += inside
         elif path.is_file():
             found.append(str(path))
@@ -64,40 +83,66 @@ class Inferencer(ImageClassificationInferencer):
         model (nn.Module): From :func:`get_model`.
     """
 
-    def __init__(self, model: nn.Module):
-        super().__init__(model)
-        load = self.config.test_dataloader.dataset.pipeline[0]
-        self._backend = load.get('imdecode_backend', 'cv2') if load.type == 'LoadImageFromFile' else 'cv2'
+    def _init_pipeline(self, cfg: Config) -> Compose:
+        transforms = read_pipeline(cfg.test_dataloader.dataset)
+        to_rgb = getattr(self.model.data_preprocessor, 'to_rgb', False)
+        self._takes_bgr, _ = takes_and_gives_bgr(transforms, to_rgb)
+        # A test that loads no files is of arrays.
+        self._loader = TRANSFORMS.build(transforms.pop(0)) if is_loader(transforms[0]) else LoadPicture()
+        return Compose([TRANSFORMS.build(transform) for transform in transforms])
 
-    def preprocess(self, inputs: Sequence[str | np.ndarray], batch_size: int = 1) -> Iterator[dict]:
+    def preprocess(self, inputs: Sequence[str | np.ndarray | Image.Image], batch_size: int = 1) -> Iterator[dict]:
         """Read pictures and put them through the test's transforms, in batches."""
-        samples = (self.pipeline(self._read(source)) for source in inputs)
+        samples = (self.pipeline(self._read(source, i)) for i, source in enumerate(inputs))
         yield from map(default_collate, self._get_chunk_data(samples, batch_size))
 
-    def _read(self, source: str | np.ndarray) -> dict:
+    def _read(self, source: str | np.ndarray | Image.Image, index: int) -> dict:
+        """What the transforms behind the loading take."""
         if isinstance(source, str):
-            try:
-                image = mmcv.imread(source, backend=self._backend)
-            except Exception as e:  # decoders fail in many ways, and speak of buffers, not of files
-                raise InputError(f"The picture '{source}' cannot be read: {self._problem(source, e)}.") from e
-            if image is None:  # so cv2 says it
-                raise InputError(f"The picture '{source}' cannot be read: {self._problem(source)}.")
+            results, bgr = self._load(source), True
         else:
-            image = source
-        return dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
+            try:
+                bgr = not isinstance(source, Image.Image)
+                image = array_to_8bit(source) if bgr else to_rgb(source)
+            except Exception as e:  # a picture of Pillow's is only decoded now
+                raise InputError(f'Picture {index} of images cannot be read ({why_unreadable(e)}).') from e
+            results = dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
+        if bgr != self._takes_bgr:
+            results['img'] = results['img'][..., ::-1]
+        return results
 
-    def _problem(self, source: str, error: Exception | None = None) -> str:
-        if isinstance(error, OSError) and error.strerror:
-            return error.strerror
-        if not os.path.getsize(source):
-            return 'the file is empty'
-        return f'it is damaged, or of a format that {self._backend} does not know'
+    def _load(self, path: str) -> dict:
+        try:
+            return self._loader(dict(img_path=path))
+        except InputError:
+            raise
+        except Exception as e:  # MMPretrain's loader; decoders speak of buffers, not of files
+            raise InputError(f"The picture '{path}' cannot be read ({read_error(path) or why_unreadable(e)}).") from e
+
+
+def _sources(images) -> list[str | np.ndarray | Image.Image]:
+    """What is given to :func:`inference` as a list of single pictures: paths, arrays, Pillow's."""
+    single = isinstance(images, (str, os.PathLike, Image.Image, torch.Tensor))
+    if single or (isinstance(images, np.ndarray) and images.ndim < 4):
+        images = [images]
+    sources = []
+    for image in images if isinstance(images, Iterable) else [images]:
+        if isinstance(image, (str, os.PathLike)):
+            sources += find_pictures([image])
+        elif isinstance(image, (np.ndarray, Image.Image)):
+            sources.append(image)
+        else:
+            raise InputError(
+                f'Picture {len(sources)} of images is a {type(image).__name__}: give the path of a file or folder, an '
+                'array (H, W, C), or a picture of Pillow.'
+            )
+    return sources
 
 
 @torch.no_grad()
 def inference(
     model: nn.Module,
-    images: str | os.PathLike | Sequence[str | os.PathLike | np.ndarray],
+    images: str | os.PathLike | np.ndarray | Image.Image | Sequence[str | os.PathLike | np.ndarray | Image.Image],
     top: int = 5,
     explain: int = 0,
     batch_size: int = 32,
@@ -106,8 +151,12 @@ def inference(
 
     Args:
         model (nn.Module): From :func:`get_model`.
-        images (str | os.PathLike | Sequence): A file or folder, several, or
-            pictures as arrays (H, W, 3) in BGR, as ``mmcv.imread`` gives.
+        images (str | os.PathLike | np.ndarray | Image.Image | Sequence): A
+            file or folder, a picture of Pillow in any mode, an array, or
+            several of these. Arrays are (H, W), or (H, W, C) with 1 to 4
+            channels: grey, grey and alpha, colours in BGR as ``mmcv.imread``
+            gives, those and alpha; of uint8, uint16, bool, or floating point
+            in [0, 1]. How they become 8 bits: :func:`mmlt.datasets.pictures.to_rgb`.
         top (int): How many classes to tell. Defaults to 5.
         explain (int): How many anchor sentences to tell for the predicted
             class, for models with :class:`LGRHead`. Defaults to 0.
@@ -134,8 +183,7 @@ def inference(
         raise InputError(
             f'Only a model with LGRHead has anchor sentences to explain by; this one has {type(model.head).__name__}.'
         )
-    images = [images] if isinstance(images, (str, os.PathLike)) else list(images)
-    sources = [i for image in images for i in ([image] if isinstance(image, np.ndarray) else find_pictures([image]))]
+    sources = _sources(images)
     inferencer, results = Inferencer(model), []
     before = getattr(model.head, 'explain', None)
     if explain:

@@ -18,7 +18,7 @@ from .named_icons import NamedIcons
 from .printed_characters import PrintedCharacters
 from .restricted_pickle import load_restricted_pickle
 from .samplers import ClassAwareSampler, ClassBalancedSampler, MixBalancedSampler, SquareRootSampler
-from .transforms import FiveCropPart, GrowingRandomResizedCrop, growing_crop_minimum
+from .transforms import FiveCropPart, GrowingRandomResizedCrop, LoadPicture, growing_crop_minimum
 from .twemoji_lt import TwemojiLT
 from .unscored import MarkUnscored
 
@@ -34,6 +34,7 @@ __all__ = [
     'FiveCropPart',
     'GrowingRandomResizedCrop',
     'ImageTextDataset',
+    'LoadPicture',
     'LongTailedDataset',
     'LongTailedMultiLabel',
     'MixBalancedSampler',

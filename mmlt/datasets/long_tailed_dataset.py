@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections.abc import Sequence
 
 import numpy as np
 import open_clip
-from mmengine.fileio import BaseStorageBackend, get, join_path
+from mmengine.fileio import join_path
 from mmengine.logging import print_log
+from mmengine.registry import DefaultScope
 from mmpretrain.datasets import CustomDataset
-from PIL import Image, UnidentifiedImageError
+from mmpretrain.registry import DATASETS as MM_DATASETS
 from tqdm import tqdm
 
 from mmlt.datasets.long_tail import check_labels, count_classes
 from mmlt.datasets.picture_files import image_paths, picture_backend
+from mmlt.datasets.pictures import read_error
 from mmlt.datasets.text_files import is_file, read_lines
+from mmlt.datasets.transforms import picture_pipeline
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
 
@@ -107,31 +109,20 @@ def checked_label(digits: str, where: str) -> int:
     return int(digits)
 
 
-def read_error(path: str, backend: BaseStorageBackend | None = None) -> str | None:
-    """Why a picture cannot be read, by its address or from a backend, or None if it can."""
-    try:
-        data = get(path) if backend is None else backend.get(path)
-    except Exception as e:  # of a backend, which may be anybody's
-        return f'{type(e).__name__}: {e}'
-    return 'there is nothing of this name' if data is None else picture_error(data)
-
-
-def picture_error(data: bytes) -> str | None:
-    """Why a picture file's content cannot be read, or None if it can."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-    except UnidentifiedImageError as e:  # its own message names the memory that the bytes lie in
-        return f'{type(e).__name__}: ' + ('no format that Pillow knows' if data else 'the file is empty')
-    except Exception as e:
-        return f'{type(e).__name__}: {e}'
-    return None
-
-
 class NamesUnreadablePictures:
-    """A dataset that says which picture stopped it."""
+    """A dataset of picture files: all of them are read by :class:`LoadPicture`, and it says which stopped it.
+
+    Args:
+        *args: See the dataset.
+        pipeline (Sequence): Transforms; a plain ``LoadImageFromFile`` stands
+            for ``mmlt.LoadPicture``. Defaults to none.
+        **kwargs: See the dataset.
+    """
 
     unreadable_remedy = 'replace it'
+
+    def __init__(self, *args, pipeline: Sequence = (), **kwargs):
+        super().__init__(*args, pipeline=picture_pipeline(pipeline), **kwargs)
 
     def prepare_data(self, idx: int):
         """Run the pipeline on one sample; an unreadable picture is named."""
@@ -142,6 +133,32 @@ class NamesUnreadablePictures:
             if (reason := read_error(path, picture_backend(self, enable_singleton=True))) is None:
                 raise
             raise InputError(f"The picture '{path}' cannot be read ({reason}): {self.unreadable_remedy}.") from e
+
+
+def read_pipeline(dataset: dict) -> list[dict]:
+    """The transforms of a dataset as it runs them.
+
+    Args:
+        dataset (dict): Its config.
+
+    Returns:
+        list[dict]: Those in the config, with :class:`LoadPicture` where this
+        dataset reads by it.
+
+    Raises:
+        InputError: It has no pipeline of its own.
+    """
+    pipeline = dataset.get('pipeline')
+    if pipeline is None:
+        raise InputError(
+            f'The dataset {dataset.get("type")} has no pipeline of its own that would tell how pictures are tested: '
+            'give test_dataloader.dataset.pipeline.'
+        )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        kind = dataset.get('type')
+        kind = MM_DATASETS.get(kind) if isinstance(kind, str) else kind
+    ours = isinstance(kind, type) and issubclass(kind, NamesUnreadablePictures)
+    return picture_pipeline(pipeline) if ours else list(pipeline)
 
 
 @DATASETS.register_module()

@@ -12,28 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from mmlt.datasets.given_splits import check_doubled, compare_classes, sibling_splits, split_folders
 from mmlt.datasets.long_tail import exponential_profile, select_long_tail
-from mmlt.datasets.long_tailed_dataset import parse_annotation, picture_error, read_class_names
+from mmlt.datasets.long_tailed_dataset import parse_annotation, read_class_names
 from mmlt.datasets.picture_files import existing
+from mmlt.datasets.pictures import HEIC_SUFFIXES, is_picture, listing, no_pictures, picture_error
 from mmlt.datasets.text_files import read_json, read_table
 from mmlt.errors import InputError
-
-# Still pictures only: Pillow knows videos, grids and documents, too. Which it can open depends on how it was built.
-PICTURE_SUFFIXES = tuple(
-    suffix
-    for suffix in (
-        *('.jpg', '.jpeg', '.jpe', '.jfif', '.jp2', '.png', '.apng', '.bmp', '.dib', '.webp', '.avif'),
-        *('.tif', '.tiff', '.gif', '.ppm', '.pgm', '.pbm', '.pnm', '.tga'),
-    )
-    if Image.registered_extensions().get(suffix) in Image.OPEN
-)
-
-# What telephones write, and Pillow cannot open.
-HEIC_SUFFIXES = ('.heic', '.heif')
 
 # What browsers and download tools call a file that is not complete yet.
 PARTIAL_SUFFIXES = ('.part', '.partial', '.crdownload', '.download', '.aria2', '.tmp')
@@ -76,33 +63,9 @@ class Pictures:
             self.splits = self.splits[list(indices)]
 
 
-def listing(names: Sequence[str], limit: int = 5) -> str:
-    """The first names in quotes, and how many more there are."""
-    more = f' and {len(names) - limit:,} more' if len(names) > limit else ''
-    return ', '.join(f"'{n}'" for n in names[:limit]) + more
-
-
-def is_picture(name: str) -> bool:
-    """Whether a file has the suffix of a picture."""
-    return name.lower().endswith(PICTURE_SUFFIXES)
-
-
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is of the system's making: thumbnails, notebooks' checkpoints, archives' extras."""
     return name.startswith('.') or name in ('__MACOSX', '@eaDir')
-
-
-def no_pictures(files: Sequence[str]) -> str:
-    """Say that files are no pictures, HEIC apart: ``'3 files are no pictures'``, and which."""
-    heic = [f for f in files if f.lower().endswith(HEIC_SUFFIXES)]
-    rest = [f for f in files if f not in set(heic)]
-    parts = [f'{len(rest):,} files are no pictures and are left out: {listing(rest)}'] if rest else []
-    if heic:
-        parts.append(
-            f'{len(heic):,} HEIC pictures, which Pillow cannot open, are left out: {listing(heic)}; convert them to '
-            'JPEG'
-        )
-    return '. '.join(parts) + '.'
 
 
 def check_encoding(names: Sequence[str]) -> None:

@@ -146,13 +146,17 @@ class DeployedClassifier(nn.Module):
     Args:
         model (nn.Module): A trained model, in eval mode; see
             :func:`plain_classifier`.
+        bgr (bool): Whether its pictures come to its preprocessor in BGR, as
+            from files; see
+            :func:`mmlt.datasets.transforms.takes_and_gives_bgr`.
+            Defaults to True.
 
     Raises:
         InputError: It is no image classifier, or pads its pictures.
     """
 
     @torch.no_grad()
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, bgr: bool = True):
         super().__init__()
         model = plain_classifier(model)
         before = model.data_preprocessor
@@ -161,7 +165,7 @@ class DeployedClassifier(nn.Module):
         mean, std = (before.mean, before.std) if before._enable_normalize else (torch.zeros(1), torch.ones(1))
         self.register_buffer('mean', mean.clone())
         self.register_buffer('std', std.clone())
-        self.to_bgr = not before.to_rgb  # such a model takes the channels as pictures are read, in BGR
+        self.to_bgr = before.to_rgb != bgr  # the backbone takes the channels in BGR
         self.backbone, self.neck = model.backbone, model.neck
         self.multi_label = isinstance(model.head, MultiLabelClsHead)
         self.head = graph_head(model.head)

@@ -7,13 +7,12 @@ import copy
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.dataset import Compose
 from mmengine.dist import is_main_process
-from mmpretrain.registry import TRANSFORMS
 from torch.utils.data import Subset
 from tqdm import tqdm
 
 from mmlt.datasets.long_tail import dataset_labels
+from mmlt.datasets.transforms import compose_like
 from mmlt.engine.checkpoint import plain
 from mmlt.engine.features import compute_features
 from mmlt.errors import InputError
@@ -95,7 +94,7 @@ def select_anchors(
         )
     chosen = few_of_each(labels, images_per_class, seed)
     viewed = copy.copy(dataset)
-    viewed.pipeline = Compose([TRANSFORMS.build(t) for t in pipeline])
+    viewed.pipeline = compose_like(dataset, pipeline)
     was_training = model.training
     model.eval()
     images = compute_features(model, Subset(viewed, chosen), batch_size, num_workers, 'Images to score sentences')

@@ -225,7 +225,7 @@ def _mixing(cfg: Config) -> str:
 
 def _transforms(pipeline: list[dict]) -> Iterator[str]:
     for transform in pipeline:
-        if transform.type not in ('LoadImageFromFile', 'PackInputs', 'NumpyToPIL', 'PILToNumpy'):
+        if transform.type not in ('LoadImageFromFile', 'mmlt.LoadPicture', 'PackInputs', 'NumpyToPIL', 'PILToNumpy'):
             yield _call(transform, leave=('backend', 'hparams', 'direction', 'fill_color', 'fill_std'))
 
 

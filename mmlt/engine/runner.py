@@ -75,6 +75,7 @@ class Runner(MMEngineRunner):
     - a test without checkpoint evaluates the pretrained model (zero-shot);
     - where nothing is trained but a head is fitted on an earlier stage, the
       test leaves the whole model as ``model.pth``;
+    - predictions are drawn in RGB, and no drawing overwrites another (:class:`PredictionPicturesHook`);
     - the console shows progress, the log file everything.
     """
 
@@ -131,8 +132,11 @@ class Runner(MMEngineRunner):
         super().call_hook(fn_name, **kwargs)
 
     def register_default_hooks(self, hooks=None) -> None:
-        """See MMEngine; a checkpoint guard, and a look at the scores of a test, are always there."""
+        """See MMEngine; checkpoints and scores are always guarded, and predictions are drawn by our hook."""
         hooks = dict(hooks or {})
+        drawing = hooks.get('visualization')
+        if isinstance(drawing, dict) and drawing.get('type') == 'VisualizationHook':
+            hooks['visualization'] = {**drawing, 'type': 'mmlt.PredictionPicturesHook'}
         hooks.setdefault('checkpoint_guard', dict(type='mmlt.CheckpointGuardHook'))
         hooks.setdefault('finite_scores', dict(type='mmlt.FiniteScoresHook'))
         super().register_default_hooks(hooks)

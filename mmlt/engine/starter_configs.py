@@ -175,7 +175,7 @@ def dataset_config(setup: Setup) -> dict:
     pixels = setup.pixels
     crop = dict(type='RandomResizedCrop', scale=pixels, crop_ratio_range=(0.5, 1.0))
     resize = dict(backend='pillow', interpolation='bicubic')
-    load, pack = dict(type='LoadImageFromFile', imdecode_backend='pillow'), dict(type='PackInputs')
+    load, pack = dict(type='mmlt.LoadPicture'), dict(type='PackInputs')
     flip = [dict(type='RandomFlip', prob=0.5, direction='horizontal')] if setup.flip else []
     jitter = dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4)
     edge = dict(type='ResizeEdge', scale=pixels, edge='short', **resize)

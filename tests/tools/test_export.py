@@ -14,6 +14,7 @@ from torch import nn
 
 from mmlt import InputError
 from mmlt.apis import get_model
+from mmlt.datasets.pictures import READING
 from mmlt.deploy import FORMATS, DeployedClassifier, export, load_exported, median_times, plain_classifier
 from mmlt.models import BalancedLinearAdapter
 from mmlt.models.text.anchors import Anchors
@@ -180,6 +181,7 @@ def test_export_in_any_batch(tmp_path, export_tool, capsys, kind, more, form):
     assert about['classes'] == CLASSES
     assert about['input'] == dict(name='images', shape=['N', 3, SIZE, SIZE])
     assert about['test_pipeline'][0]['type'] == 'Resize'
+    assert about['picture_reading']['orientation'] == 'EXIF orientation is applied'
     if form == 'onnx':
         onnx.checker.check_model(out)
         assert not Path(f'{out}.data').exists()  # one file
@@ -232,6 +234,24 @@ def test_models_that_take_bgr():
     graph, expected = DeployedClassifier(model), reference(model, pictures())[1]
     assert (graph(pictures())[1] - expected).abs().max() <= 1e-6
     assert (graph(pictures().flip(1))[1] - expected).abs().max() > 1e-4
+
+
+def test_models_of_arrays_in_rgb(tmp_path, export_tool):
+    """A data set that holds its pictures in RGB, whose preprocessor exchanges nothing: the graph doesn't either."""
+    config, weights = trained(tmp_path, 'linear', VIT, to_rgb=False)
+    export_tool.main([config, weights, '--format', 'torchscript', '--out', str(tmp_path / 'm.pt')])
+    model = get_model(config, weights)
+    expected = model(model.data_preprocessor(dict(inputs=pictures()))['inputs'], mode='tensor')
+    exported = load_exported(str(tmp_path / 'm.pt'), 'torchscript')
+    assert (exported(pictures())[0] - expected).abs().max() <= 1e-5
+
+
+def test_how_pictures_are_read(export_tool):
+    plain = dict(type='LoadImageFromFile')
+    assert export_tool.picture_reading([dict(type='mmlt.LoadPicture')]) is READING
+    assert 'LoadImageFromFile reads it; EXIF orientation is applied' in export_tool.picture_reading([plain])
+    unturned = dict(plain, color_type='color_ignore_orientation')
+    assert 'EXIF orientation is ignored' in export_tool.picture_reading([unturned])
 
 
 def test_multi_label_has_independent_probabilities():

@@ -12,9 +12,11 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
+from PIL import Image
 
 from mmlt import InputError
 from mmlt.apis import find_pictures, get_model, inference
+from mmlt.datasets.pictures import PICTURE_SUFFIXES
 from mmlt.models.text.anchors import text_to_tensor
 
 CLASSES = ['apple', 'pear', 'plum']
@@ -184,3 +186,113 @@ def test_explanation_needs_anchor_sentences(lgr, tmp_path, infer_tool):
         infer_tool.main(['x.png', '--config', config, '--checkpoint', weights, '--explain', '-1'])
     with pytest.raises(SystemExit, match="picture 'x.png' does not exist"):
         infer_tool.main(['x.png', '--config', config, '--checkpoint', weights])
+
+
+COLOUR = np.random.default_rng(3).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+GREY = COLOUR[..., :1]
+
+
+@pytest.fixture
+def linear(tmp_path):
+    """A model that takes no colours for others: a linear head on the tiny tower, with weights that are not small."""
+
+    def make(to_rgb=True, pipeline=()):
+        model = dict(
+            type='ImageClassifier',
+            backbone=dict(type='mmlt.OpenCLIPVision', model='mmlt-tiny-vit'),
+            head=dict(type='LinearClsHead', num_classes=3, in_channels=64),
+            data_preprocessor=dict(type='mmlt.CLIPDataPreprocessor', to_rgb=to_rgb),
+        )
+        dataset = dict(type='mmlt.LongTailedDataset', ann_file='t.txt', pipeline=[*pipeline, dict(type='PackInputs')])
+        (tmp_path / 'linear.py').write_text(f'model = {model!r}\ntest_dataloader = dict(dataset={dataset!r})\n')
+        built = MODELS.build(model)
+        torch.nn.init.normal_(built.head.fc.weight, std=0.3)
+        meta = dict(dataset_meta=dict(classes=CLASSES))
+        torch.save(dict(meta=meta, state_dict=built.state_dict()), tmp_path / 'linear.pth')
+        return get_model(str(tmp_path / 'linear.py'), str(tmp_path / 'linear.pth'))
+
+    return make
+
+
+def same(a, b):
+    return all(p[0] == q[0] and p[1] == pytest.approx(q[1], abs=1e-6) for p, q in zip(a['top'], b['top'], strict=True))
+
+
+FILES = dict(type='LoadImageFromFile', imdecode_backend='pillow')
+RGB_ARRAYS = [dict(type='NumpyToPIL'), dict(type='PILToNumpy', to_bgr=True)]
+
+
+@pytest.mark.parametrize('to_rgb, pipeline', [(True, [FILES]), (False, [FILES]), (False, []), (True, RGB_ARRAYS)])
+def test_pictures_of_any_form(linear, tmp_path, to_rgb, pipeline):
+    """As files, arrays in BGR and Pillow's, to models of files and of arrays: all are their 8-bit RGB twin."""
+    model = linear(to_rgb, pipeline)
+    Image.fromarray(COLOUR).save(tmp_path / 'colour.png')
+    (twin,) = inference(model, tmp_path / 'colour.png')
+    seen = torch.from_numpy(COLOUR.transpose(2, 0, 1).copy())[None].float()
+    if pipeline == [FILES] and not to_rgb:
+        seen = seen.flip(1)  # a model that was trained on BGR
+    preprocessor = model.data_preprocessor
+    logits = model((seen - preprocessor.mean) / preprocessor.std, mode='tensor').detach()
+    assert twin['top'][0] == (CLASSES[int(logits.argmax())], pytest.approx(float(logits.softmax(-1).max()), abs=1e-5))
+    bgr, opaque = COLOUR[..., ::-1], np.full_like(GREY, 255)
+    clear = Image.fromarray(np.dstack([COLOUR, opaque]))
+    forms = [
+        *(bgr, bgr / 255, bgr.astype(np.uint16) * 257, np.dstack([bgr, opaque]), np.dstack([bgr, opaque]) / 255),
+        *(Image.fromarray(COLOUR), clear, clear.convert('RGBa'), clear.convert('CMYK')),
+    ]
+    exchanged = inference(model, Image.fromarray(COLOUR[..., ::-1].copy()))[0]
+    assert not same(twin, exchanged)
+    assert all(same(twin, result) for result in inference(model, forms))
+    assert same(twin, inference(model, bgr)[0]) and same(twin, inference(model, iter([bgr]))[0])
+    assert [r['image'] for r in inference(model, np.stack([bgr, bgr]))] == [None, None]
+    (twin,) = inference(model, Image.fromarray(np.repeat(GREY, 3, -1)))
+    deep = GREY.astype(np.uint16) * 256 + 99
+    Image.fromarray(deep[..., 0]).save(tmp_path / 'deep.png')
+    flat = Image.fromarray(GREY[..., 0])
+    forms = [GREY, GREY[..., 0], deep, GREY / 255, np.dstack([GREY, opaque]), Image.fromarray(deep[..., 0]), flat]
+    forms += [tmp_path / 'deep.png', Image.fromarray((GREY[..., 0] / 255).astype(np.float32)), flat.convert('LA')]
+    assert all(same(twin, result) for result in inference(model, forms))
+
+
+@pytest.mark.parametrize(
+    'images, sentence',
+    [
+        (COLOUR.astype(np.float32), r'Picture 0 of images cannot be read \(its floating-point .* must be in \[0, 1\]'),
+        ([COLOUR, COLOUR.astype(int)], r'Picture 1 of images cannot be read \(its values are int64'),
+        (COLOUR.transpose(2, 0, 1), r'not \(3, 32, 32\): put the channels last'),
+        (Image.new('I', (32, 32)), '32-bit whole numbers, which do not tell what is white'),
+        (torch.zeros(3, 32, 32), 'Picture 0 of images is a Tensor: give the path'),
+        ([[1, 2], [3, 4]], 'Picture 0 of images is a list: give the path'),
+        (None, 'Picture 0 of images is a NoneType: give the path'),
+    ],
+)
+def test_what_is_no_picture(linear, images, sentence):
+    with pytest.raises(InputError, match=sentence):
+        inference(linear(), images)
+
+
+def test_picture_of_pillow_that_is_damaged(linear, tmp_path):
+    Image.fromarray(COLOUR).save(tmp_path / 'a.png')
+    (tmp_path / 'a.png').write_bytes((tmp_path / 'a.png').read_bytes()[:800])
+    with pytest.raises(InputError, match=r'Picture 0 of images cannot be read \(OSError'):
+        inference(linear(), Image.open(tmp_path / 'a.png'))
+
+
+def test_one_list_of_suffixes(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setitem(find_pictures.__globals__, 'print_log', lambda message, **_: said.append(message))
+    for suffix in (*PICTURE_SUFFIXES, '.heic', '.txt'):
+        (tmp_path / f'a{suffix.upper()}').write_bytes(b'')
+    assert len(find_pictures([str(tmp_path)])) == len(PICTURE_SUFFIXES) >= 15
+    (message,) = said
+    assert "1 files are no pictures and are left out: '" in message and 'convert them to JPEG' in message
+
+
+def test_mmpretrains_inferencer_takes_our_configs(linear, tmp_path):
+    from mmpretrain import ImageClassificationInferencer
+
+    model = linear(pipeline=[dict(type='mmlt.LoadPicture')])
+    Image.fromarray(COLOUR).save(tmp_path / 'colour.png')
+    path = str(tmp_path / 'colour.png')
+    (theirs,), (ours,) = ImageClassificationInferencer(model)(path), inference(model, path)
+    assert ours['top'][0] == (theirs['pred_class'], pytest.approx(theirs['pred_score']))

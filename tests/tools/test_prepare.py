@@ -253,11 +253,20 @@ def test_broken_picture_stops_or_is_left_out(prepare, fruit, capsys):
     assert "1 of the 20 pictures cannot be read, the first is '" in said and 'apple/3.png' in said
     assert '--skip-unreadable' in said
     (fruit / 'apple' / '3.png').write_bytes(b'no picture')
-    assert "apple/3.png' (UnidentifiedImageError: no format that Pillow knows): download" in refused(
-        prepare, capsys, fruit
-    )
+    said = refused(prepare, capsys, fruit)
+    assert "apple/3.png' (UnidentifiedImageError: it is damaged, or of a format that Pillow does not know): " in said
     prepare.main([str(fruit), '--out', 'out', *TINY, '--skip-unreadable'])
     assert "1 pictures cannot be read and are left out: 'apple/3.png'." in capsys.readouterr().out
+
+
+def test_form_that_does_not_tell_what_is_white_is_named(prepare, fruit, capsys):
+    # 16 bits are read; a temperature is not.
+    Image.fromarray(np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)).save(fruit / 'apple' / '3.png')
+    Image.fromarray(np.full((8, 8), 300.0, np.float32)).save(fruit / 'apple' / 'heat.tif')
+    said = refused(prepare, capsys, fruit)
+    assert "1 of the 21 pictures cannot be read, the first is '" in said and 'apple/heat.tif' in said
+    assert '(its floating-point values go from 300 to 300, but must be in [0, 1]: rescale them' in said
+    assert not Path('out').exists()
 
 
 def add_empty_class(folder):

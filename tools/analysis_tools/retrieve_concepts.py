@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
+from mmlt.datasets.transforms import takes_and_gives_bgr
 from mmlt.engine import compute_features
 from mmlt.engine.configs import read_config
 from mmlt.engine.options import CfgOptions, ToolParser, at_least
@@ -150,7 +151,7 @@ def nearest(texts: Tensor, images: Tensor, number: int) -> tuple[Tensor, Tensor]
 def as_seen(dataset, index: int, to_rgb: bool) -> np.ndarray:
     """A picture as the image tower gets it before normalisation, (H, W, 3) in RGB."""
     picture = dataset[index]['inputs']
-    if to_rgb:
+    if takes_and_gives_bgr(dataset.pipeline.transforms, to_rgb)[1]:
         picture = picture.flip(0)
     return picture.permute(1, 2, 0).numpy()
 

@@ -4,7 +4,8 @@
 
 Class or anchor embeddings become constants, an adapter is kept, low-rank weights are merged. The input `images` is RGB
 in 0..255 as float, resized and cropped, of shape (N, 3, H, W): normalisation is in the graph. The outputs are `logits`
-and `probabilities`, (N, C). Beside the file stands <out>.json with class names, input size and the test's transforms.
+and `probabilities`, (N, C). Beside the file stands <out>.json with class names, input size, how
+pictures are read (EXIF's orientation is applied), and the test's transforms.
 
 The logits are compared with those of the trained model, then both are timed in turns.
 """
@@ -22,6 +23,9 @@ from rich.table import Table
 
 from mmlt.apis import get_model
 from mmlt.datasets.class_names import class_list
+from mmlt.datasets.long_tailed_dataset import read_pipeline
+from mmlt.datasets.pictures import READING
+from mmlt.datasets.transforms import is_loader, takes_and_gives_bgr
 from mmlt.deploy import FORMATS, DeployedClassifier, check_target, compare, export, load_exported, median_times
 from mmlt.engine.checkpoint import plain
 from mmlt.engine.options import CfgOptions, ToolParser
@@ -75,26 +79,44 @@ def make_folder(folder: str) -> None:
         raise InputError(f"The folder '{folder}' cannot be made ({e.strerror}): give another --out.") from e
 
 
-def training_time(model):
+def tested_transforms(model) -> list | None:
+    """The transforms of the config's test, as they are run; None where it has none."""
+    dataset = model._config.get('test_dataloader', {}).get('dataset', {})
+    return read_pipeline(dataset) if dataset.get('pipeline') else None
+
+
+def training_time(model, bgr: bool):
     """The trained model as it is tested, from RGB pictures to logits."""
 
     def logits(images):
-        # The preprocessor expects what the pipeline gives, BGR.
-        return model(model.data_preprocessor(dict(inputs=images.flip(1)))['inputs'], mode='tensor')
+        images = images.flip(1) if bgr else images  # the preprocessor expects what the pipeline gives
+        return model(model.data_preprocessor(dict(inputs=images))['inputs'], mode='tensor')
 
     return logits
 
 
 def describe(args, model, size) -> dict:
     """What a user of the file must know."""
+    transforms = tested_transforms(model)
     return dict(
         format=args.format,
         classes=model._dataset_meta['classes'],
         input=dict(name='images', shape=['N' if args.batch == 'dynamic' else int(args.batch), 3, *size]),
         input_values='RGB, float, 0..255; normalisation is in the graph',
         outputs=['logits', 'probabilities'],
-        test_pipeline=plain(model._config.get('test_dataloader', {}).get('dataset', {}).get('pipeline')),
+        picture_reading=picture_reading(transforms),
+        test_pipeline=plain(transforms),
     )
+
+
+def picture_reading(transforms: list | None) -> dict | str:
+    """How a file becomes the picture that the other transforms take, in a test and by mmlt.apis.inference."""
+    first = (transforms or [{}])[0]
+    if not transforms or not is_loader(first) or first['type'] == 'mmlt.LoadPicture':
+        return READING
+    turned = first.get('color_type', 'color') in ('color', 'grayscale')
+    turned = turned and first.get('imdecode_backend', 'cv2') in ('cv2', 'pillow')
+    return f'as {first["type"]} reads it; EXIF orientation is {"applied" if turned else "ignored"}'
 
 
 def megabytes(number: float) -> str:
@@ -111,12 +133,14 @@ def run(args) -> dict:
     model = get_model(args.config, args.checkpoint, classes=classes, cfg_options=args.cfg_options)
     size = image_size(args, model)
     before = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    reference = training_time(model)
+    transforms = tested_transforms(model)
+    _, bgr = takes_and_gives_bgr(transforms or [], model.data_preprocessor.to_rgb)
+    reference = training_time(model, bgr)
     sizes = [batch] if batch else [1, args.time_batch]
     pictures = {n: torch.randint(0, 256, (n, 3, *size)).float() for n in sizes}
     with torch.no_grad():
         expected = {n: reference(images) for n, images in pictures.items()}  # before low-rank weights are merged
-    export(DeployedClassifier(model), args.out, args.format, size, batch)
+    export(DeployedClassifier(model, bgr), args.out, args.format, size, batch)
     exported = load_exported(args.out, args.format)
     difference = max(compare(lambda _, n=n: expected[n], exported, images) for n, images in pictures.items())
     if not difference <= TOLERANCE:

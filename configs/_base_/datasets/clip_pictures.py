@@ -2,7 +2,7 @@
 dataset_type = 'mmlt.LongTailedDataset'
 
 train_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    dict(type='mmlt.LoadPicture'),
     dict(
         type='RandomResizedCrop',
         scale=224,
@@ -14,7 +14,7 @@ train_pipeline = [
     dict(type='PackInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    dict(type='mmlt.LoadPicture'),
     dict(type='ResizeEdge', scale=224, edge='short', backend='pillow', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),

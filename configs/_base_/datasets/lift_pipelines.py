@@ -1,6 +1,6 @@
 # LIFT's transforms as published, bilinear: crops and flips to train; to test the centre, or the five crops of --tta.
 lift_train_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    dict(type='mmlt.LoadPicture'),
     dict(
         type='RandomResizedCrop',
         scale=224,
@@ -11,7 +11,7 @@ lift_train_pipeline = [
     dict(type='PackInputs'),
 ]
 lift_test_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    dict(type='mmlt.LoadPicture'),
     dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bilinear'),
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),
@@ -19,7 +19,7 @@ lift_test_pipeline = [
 
 tta_model = dict(type='mmlt.LogitTTA')
 tta_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    dict(type='mmlt.LoadPicture'),
     dict(type='ResizeEdge', scale=248, edge='short', backend='pillow', interpolation='bilinear'),
     dict(
         type='TestTimeAug',

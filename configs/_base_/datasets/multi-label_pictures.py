@@ -2,7 +2,7 @@
 dataset_type = 'mmlt.LongTailedMultiLabel'
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='mmlt.LoadPicture'),
     dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.64, 1.0)),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4),
@@ -10,7 +10,7 @@ train_pipeline = [
 ]
 # Squeezed, not cropped: at the border there may be an object that is a label.
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='mmlt.LoadPicture'),
     dict(type='Resize', scale=(224, 224)),
     dict(type='PackInputs'),
 ]

@@ -1,7 +1,7 @@
 # VL-LTR's transforms: DeiT's augmentation (RandAugment, random erasing, no mixup) with CLIP's mean
 # and deviation in BGR; a test resizes to 256 px and crops 224.
 vlltr_train_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    dict(type='mmlt.LoadPicture'),
     dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(
@@ -23,7 +23,7 @@ vlltr_train_pipeline = [
     dict(type='PackInputs'),
 ]
 vlltr_test_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    dict(type='mmlt.LoadPicture'),
     dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),

@@ -9,6 +9,7 @@ from .finite_loss import FiniteLossHook
 from .finite_scores import FiniteScoresHook
 from .fit_head import FitHeadHook
 from .more import MOREHook
+from .prediction_pictures import PredictionPicturesHook
 from .progress_bar import ProgressBarHook
 from .shot_report import ShotReportHook
 
@@ -24,6 +25,7 @@ __all__ = [
     'FiniteScoresHook',
     'MOREHook',
     'FitHeadHook',
+    'PredictionPicturesHook',
     'ProgressBarHook',
     'ShotReportHook',
 ]

@@ -11,18 +11,17 @@ from collections.abc import Iterator
 import numpy as np
 import open_clip
 import torch
-from mmengine.dataset import Compose
 from mmengine.dist import get_dist_info, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop
-from mmpretrain.registry import TRANSFORMS
 from mmpretrain.structures import DataSample
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mmlt.datasets.long_tail import dataset_labels
+from mmlt.datasets.transforms import compose_like
 from mmlt.engine.checkpoint import plain
 from mmlt.engine.features import compute_features
 from mmlt.errors import InputError
@@ -187,7 +186,7 @@ class FeatureCacheHook(Hook):
             pipeline = evaluated.dataset.pipeline
         viewed = copy.copy(dataset)
         if pipeline is not None:
-            viewed.pipeline = Compose([TRANSFORMS.build(t) for t in pipeline])
+            viewed.pipeline = compose_like(dataset, pipeline)
         return viewed
 
     def _fingerprint(self, model, dataset, labels: np.ndarray, seed: int) -> str:
