@@ -19,7 +19,7 @@ from mmpretrain.apis import ModelHub
 from modelindex.load_model_index import load as load_model_index
 from torch import nn
 
-from mmlt.datasets.class_names import config_classes
+from mmlt.datasets.class_names import check_same_classes, config_classes
 from mmlt.engine.configs import build_model, change_config, read_config
 from mmlt.engine.stages import resolve_placeholders
 from mmlt.errors import InputError
@@ -126,6 +126,11 @@ def get_model(
         if asked is not None:
             _tell(built, asked)
         meta = load_weights(built, checkpoint)
+        own = tuple((meta.get('dataset_meta') or {}).get('classes') or ())
+        # Other names, such as translations, are the user's; the same ones in another order are a mistake.
+        if asked is not None and not getattr(built.head, 'takes_any_classes', False) and sorted(own) == sorted(asked):
+            remedy = 'Give the names in the order of the training, or none.'
+            check_same_classes({f"'{checkpoint}'": own, 'the names given': asked}, remedy)
         classes = asked or (meta.get('dataset_meta') or {}).get('classes') or config_classes(cfg)
         tokens = getattr(built.head, 'class_tokens', None)
         if classes is not None and tokens is not None and not tokens.numel():

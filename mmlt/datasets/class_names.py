@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 
-from mmlt.datasets.long_tailed_dataset import NAMED_CLASS_LISTS, read_class_names
+from mmlt.datasets.long_tailed_dataset import NAMED_CLASS_LISTS, is_published, read_class_names
 from mmlt.errors import InputError
+
+__all__ = ['check_same_classes', 'class_list', 'config_classes', 'is_published']
+
+_SAME = 'Give all of them the same classes=...'
 
 
 def class_list(name: str) -> tuple[str, ...]:
@@ -24,6 +29,34 @@ def class_list(name: str) -> tuple[str, ...]:
         InputError: There is no such file.
     """
     return NAMED_CLASS_LISTS[name]() if name in NAMED_CLASS_LISTS else read_class_names(name)
+
+
+def check_same_classes(lists: Mapping[str, Sequence[str] | None], remedy: str = _SAME) -> None:
+    """Refuse class lists that differ in a name or in the order.
+
+    Args:
+        lists (Mapping[str, Sequence[str] | None]): Class names by whose they
+            are; None and empty ones, which tell nothing, are left out.
+        remedy (str): Ends the sentence. Defaults to giving all the same.
+
+    Raises:
+        InputError: Names the first difference.
+    """
+    known = {name: [str(c) for c in classes] for name, classes in lists.items() if classes}
+    # The labels' numbers stand for names where nobody gave any.
+    named = [sorted(c) for c in known.values() if c != [str(i) for i in range(len(c))]]
+    if any(sorted(c) not in named for c in known.values()) and len({len(c) for c in known.values()}) == 1 and named:
+        known = {name: c for name, c in known.items() if sorted(c) in named}
+    if len({len(classes) for classes in known.values()}) > 1:
+        sizes = ', '.join(f'{name} {len(classes)}' for name, classes in known.items())
+        raise InputError(f'There are different class lists: {sizes} classes. {remedy}')
+    for name, classes in list(known.items())[1:]:
+        first, reference = next(iter(known.items()))
+        for i, (a, b) in enumerate(zip(reference, classes)):
+            if a != b:
+                raise InputError(
+                    f"There are different class lists: class {i} is '{a}' in {first} and '{b}' in {name}. {remedy}"
+                )
 
 
 def config_classes(cfg) -> tuple[str, ...] | None:

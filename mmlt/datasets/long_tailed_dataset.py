@@ -15,7 +15,7 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS as MM_DATASETS
 from tqdm import tqdm
 
-from mmlt.datasets.long_tail import check_labels, count_classes
+from mmlt.datasets.long_tail import check_labels, check_twins, count_classes
 from mmlt.datasets.picture_files import image_paths, picture_backend
 from mmlt.datasets.pictures import read_error
 from mmlt.datasets.text_files import is_file, read_lines
@@ -76,6 +76,17 @@ def resolve_classes(classes: str | Sequence[str] | None, data_root: str) -> Sequ
     if classes in NAMED_CLASS_LISTS:
         return NAMED_CLASS_LISTS[classes]()
     return read_class_names(classes if os.path.isabs(classes) else join_path(data_root, classes))
+
+
+def is_published(classes: Sequence[str], dataset=None) -> bool:
+    """Whether a class list is one that a benchmark comes with, not somebody's own.
+
+    Args:
+        classes (Sequence[str]): C class names.
+        dataset (Dataset, optional): Whose they are. Defaults to None.
+    """
+    own = getattr(type(dataset), 'METAINFO', {}).get('classes') or ()
+    return tuple(classes) in {tuple(own), *(tuple(names()) for names in NAMED_CLASS_LISTS.values())}
 
 
 def parse_annotation(path: str) -> tuple[list[str], np.ndarray]:
@@ -259,6 +270,8 @@ class LongTailedDataset(NamesUnreadablePictures, CustomDataset):
                 train_labels = labels
         if self.CLASSES is None:
             self._metainfo['classes'] = tuple(str(c) for c in range(int(train_labels.max()) + 1))
+        if not is_published(self.CLASSES):
+            check_twins(self.CLASSES, 'The class list')
         self._metainfo['class_counts'] = count_classes(train_labels, self.CLASSES, f"'{train_file}'")
         check_labels(labels, self.CLASSES, f"'{self.ann_file}'")
         return [{'img_path': p, 'gt_label': int(y)} for p, y in zip(paths, labels)]

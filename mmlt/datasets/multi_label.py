@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmpretrain.datasets import MultiLabelDataset
 from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 
-from mmlt.datasets.long_tail import check_label_lists, count_positives
+from mmlt.datasets.long_tail import check_label_lists, check_twins, count_positives
 from mmlt.datasets.long_tailed_dataset import (
     NamesUnreadablePictures,
     checked_label,
@@ -444,6 +444,7 @@ class LongTailedMultiLabel(NamesUnreadablePictures, MultiLabelDataset):
             top = max((int(own[-1]) for own in train_labels if len(own)), default=-1)
             names = tuple(str(c) for c in range(top + 1))
         self._metainfo['classes'] = names
+        check_twins(names, 'The class list')
         if self.class_freq is None:
             counts, total = count_positives(train_labels, names, f"'{train_file}'"), len(train_labels)
         else:
@@ -463,6 +464,14 @@ class LongTailedMultiLabel(NamesUnreadablePictures, MultiLabelDataset):
             for info, own in zip(infos, unscored):
                 info['gt_label_difficult'] = own.tolist()
         return infos
+
+    @property
+    def declared_counts(self) -> tuple[list[int], int] | None:
+        """Published counts and number of images, which stand for the annotations' own; None where there are none."""
+        if self.class_freq is None or self._indices is not None:
+            return None
+        meta = self.metainfo
+        return meta['class_counts'], meta['num_train_images']
 
     def full_init(self) -> None:
         """Load the annotations; see MMEngine."""

@@ -41,6 +41,17 @@ def allow_mmengine_checkpoints() -> None:
     torch.serialization.add_safe_globals(allowed)
 
 
+def checkpoint_classes(checkpoint: dict) -> list[str] | None:
+    """Class names that a checkpoint was trained on, None where it does not tell.
+
+    Args:
+        checkpoint (dict): As ``torch.load`` gives it.
+    """
+    meta = checkpoint.get('meta')
+    classes = ((meta.get('dataset_meta') if isinstance(meta, dict) else None) or {}).get('classes')
+    return None if not classes else [str(c) for c in classes]
+
+
 def plain(value):
     """Turn a config into plain dicts, lists and scalars (tuples become lists)."""
     if isinstance(value, Config):

@@ -19,6 +19,7 @@ from mmengine.runner import find_latest_checkpoint, get_state_dict, save_checkpo
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from mmlt.datasets.long_tail import build_dataset
 from mmlt.datasets.unscored import mark_unscored
 from mmlt.engine.batches import check_evaluated, fit_batches
 from mmlt.engine.stages import (
@@ -171,7 +172,12 @@ class Runner(MMEngineRunner):
 
     @staticmethod
     def build_dataloader(dataloader, *args, **kwargs):
-        """See MMEngine; a multi-label dataset tells which labels are not to be scored."""
+        """See MMEngine; lists of different counts can be joined, and labels that are not to be scored are marked."""
+        if isinstance(dataloader, dict) and isinstance(dataloader.get('dataset'), dict):
+            dataset = build_dataset(dataloader['dataset'])
+            if hasattr(dataset, 'full_init'):
+                dataset.full_init()
+            dataloader = {**dataloader, 'dataset': dataset}
         loader = MMEngineRunner.build_dataloader(dataloader, *args, **kwargs)
         mark_unscored(loader.dataset)
         return loader

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmlt.datasets.long_tail import dataset_positives
 from mmlt.datasets.unscored import scored_targets
 from mmlt.errors import InputError
 from mmlt.evaluation.finite import first_not_finite, not_finite
@@ -55,11 +54,6 @@ class ShotMAP(ShotMetric):
         prefix: str | None = None,
     ):
         super().__init__(protocol, class_counts, collect_device, prefix)
-
-    @staticmethod
-    def labels_of(dataset) -> np.ndarray:
-        """Labels of all images, one after the other."""
-        return dataset_positives(dataset)[1]
 
     def keys_of(self, labels: np.ndarray) -> list[str]:
         """See :class:`ShotMetric`."""

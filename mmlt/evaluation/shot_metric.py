@@ -9,9 +9,9 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MessageHub, print_log
-from mmengine.registry import DATASETS as ROOT_DATASETS
 
-from mmlt.datasets.long_tail import count_classes, dataset_labels
+from mmlt.datasets.class_names import check_same_classes
+from mmlt.datasets.long_tail import build_dataset, training_counts
 from mmlt.datasets.unscored import picture_name
 from mmlt.errors import InputError
 from mmlt.evaluation.finite import first_not_finite, not_finite
@@ -30,10 +30,10 @@ from mmlt.registry import METRICS
 class ShotMetric(BaseMetric):
     """A metric by many-, medium- and few-shot classes.
 
-    The training counts that split the classes come by themselves: from
-    ``class_counts`` of the dataset's metainfo (mmlt's datasets have it on
-    every split), otherwise from the labels of the running config's train
-    dataset. So a foreign config needs no more than the metric.
+    The training counts that split the classes come by themselves: from the
+    built train dataset (:func:`training_counts`), in a test from that of the
+    running config, and where it is not there from ``class_counts`` of the
+    tested dataset's metainfo. So a foreign config needs no more than the metric.
 
     Args:
         protocol (str): Where many, medium and few begin.
@@ -61,12 +61,8 @@ class ShotMetric(BaseMetric):
         get_protocol(protocol)
         self.protocol = protocol
         self.class_counts = None if class_counts is None else np.asarray(class_counts)
+        self._given = class_counts is not None
         self.report: dict = {}
-
-    @staticmethod
-    @abstractmethod
-    def labels_of(dataset) -> np.ndarray:
-        """Labels of a train dataset, one for every time that an image counts for a class."""
 
     def counts(self, num_scores: int) -> np.ndarray:
         """Training images of every class, (C, ), after a check of C against the model and the dataset.
@@ -76,8 +72,7 @@ class ShotMetric(BaseMetric):
                 tell.
         """
         if self.class_counts is None:
-            known = (self.dataset_meta or {}).get('class_counts')
-            self.class_counts = np.asarray(known if known is not None else self._counts_of_running_config())
+            self.class_counts = np.asarray(self._find_counts())
         counts, classes = self.class_counts, (self.dataset_meta or {}).get('classes')
         for number, whose in ((num_scores, 'the model predicts'), (classes and len(classes), 'the dataset has')):
             if number and number != len(counts):
@@ -126,21 +121,52 @@ class ShotMetric(BaseMetric):
             ],
         }
 
-    def _counts_of_running_config(self) -> list[int]:
-        """Count the labels of the train dataset of the config that runs now."""
-        text = MessageHub.get_current_instance().runtime_info.get('cfg')
-        dataset_cfg = None
-        if text is not None:
-            loader = Config.fromstring(text, '.py').get('train_dataloader')
-            dataset_cfg = loader and loader.get('dataset')
-        if dataset_cfg is None:
+    def set_training_counts(self, counts: Sequence[int]) -> None:
+        """Take the counts of the built train dataset, unless they were given; :func:`tell_classes` calls it.
+
+        Args:
+            counts (Sequence[int]): Training images of every class, (C, ).
+        """
+        if not self._given:
+            self.class_counts = np.asarray(counts)
+
+    def _find_counts(self) -> list[int]:
+        """Counts where nobody told them: of the running config's train dataset, else those that the dataset knows."""
+        meta = self.dataset_meta or {}
+        known, classes = meta.get('class_counts'), meta.get('classes')
+        try:
+            counts, own = _running_train_dataset()
+        except Exception as e:  # a machine for tests need not have the training images
+            if known is None:
+                raise
+            counts = own = None
+            print_log(
+                f'The train dataset cannot be counted ({type(e).__name__}: {e}): the training counts are those that '
+                'the tested dataset knows of its train list.',
+                logger='current',
+                level=30,
+            )
+        # Another dataset that knows its counts is another run's; this one's classes in another order are a mistake.
+        if known is None or (own and classes and sorted(own) == sorted(map(str, classes))):
+            check_same_classes({'the train dataset': own, 'the tested one': classes})
+            known = known if counts is None else counts
+        if known is None:
             raise InputError(
                 f'{type(self).__name__} does not know how many training images the classes have: give '
                 'class_counts=[...] to the metric, or have a train_dataloader in the config.'
             )
-        dataset = ROOT_DATASETS.build(dataset_cfg)
-        classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-        return count_classes(self.labels_of(dataset), classes, type(dataset).__name__)
+        return known
+
+
+def _running_train_dataset() -> tuple[list[int] | None, list[str] | None]:
+    """Counts and class names of the train dataset of the config that runs now, None where there is none."""
+    text = MessageHub.get_current_instance().runtime_info.get('cfg')
+    loader = None if text is None else Config.fromstring(text, '.py').get('train_dataloader')
+    if not loader or not loader.get('dataset'):
+        return None, None
+    dataset = build_dataset(loader.dataset)
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    return training_counts(dataset)[0], classes and [str(c) for c in classes]
 
 
 def tell_apart(metrics: Sequence[BaseMetric]) -> None:
@@ -204,7 +230,6 @@ class ShotAccuracy(ShotMetric):
     """
 
     measure = 'accuracy'
-    labels_of = staticmethod(dataset_labels)
 
     def __init__(
         self,

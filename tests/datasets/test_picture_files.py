@@ -122,7 +122,7 @@ def test_stores_by_address_and_by_the_old_argument(store):
 
 def test_unreadable_pictures_in_a_store(store):
     lines = ['a.png 0', 'b.png 1', 'broken.png 1']
-    with pytest.raises(InputError, match=r"'k/broken\.png' cannot be read .*no format that Pillow knows"):
+    with pytest.raises(InputError, match=r"'k/broken\.png' cannot be read .*a format that Pillow does not know"):
         LongTailedDataset(**arguments(store, 'test-keys', lines))[2]
     assert len(LongTailedDataset(**arguments(store, 'test-keys', lines, skip_unreadable=True))) == 2
 

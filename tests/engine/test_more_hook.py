@@ -260,7 +260,7 @@ def test_unknown_length_is_named(length):
 
 def test_counts_are_found():
     for metainfo, labels, expected in (
-        (dict(classes=('a', 'b'), class_counts=[5, 2]), (0,), [5, 2]),
+        (dict(classes=('a', 'b'), class_counts=[5, 2]), (0, 1, 0), [2, 1]),  # what is trained on, not what is told
         (dict(classes=('a', 'b')), (0, 1, 0), [2, 1]),
         (None, (0, 1, 1, 2), [1, 2, 1]),
     ):
@@ -274,12 +274,13 @@ def test_counts_are_found():
 
 
 def test_counts_that_cannot_be_had_are_named():
-    with pytest.raises(InputError, match="no training image of class 1 .'b'"):
+    with pytest.raises(InputError, match="Class 1 .'b'. has no training image"):
         MOREHook().before_train(fake_runner(small(), metainfo=dict(classes=('a', 'b')), labels=(0, 0)))
     with pytest.raises(InputError, match='tells no labels, one per image'):
         MOREHook().before_train(fake_runner(small(), labels=([0, 1], [1], [])))
     with pytest.raises(InputError, match='Class 1 .* has no training image'):
-        MOREHook().before_train(fake_runner(small(), metainfo=dict(classes=('a', 'b'), class_counts=[3, 0])))
+        told = dict(classes=('a', 'b'), class_counts=[3, 0])
+        MOREHook().before_train(fake_runner(small(), metainfo=told, labels=None))
     MOREHook().before_train(fake_runner(small(peak=0), labels=([0, 1], [])))  # the control asks for none
 
 
@@ -300,7 +301,7 @@ def test_bad_options_are_named(options, message):
 def test_mean_discrepancy_by_group():
     """Over the interval, by shot group; a group without a sample keeps its last value."""
     model = small(num_classes=3)
-    runner = fake_runner(model, 4, dict(classes=CLASSES, class_counts=[200, 50, 5]))
+    runner = fake_runner(model, 4, dict(classes=CLASSES), [0] * 200 + [1] * 50 + [2] * 5)
     hook = MOREHook(interval=2)
     hook.before_train(runner)
     labels = [(0, 0, 1), (0, 2, 1), (0, 0, 0), (1, 0, 0)]

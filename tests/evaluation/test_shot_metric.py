@@ -247,13 +247,15 @@ def test_nobody_knows_the_counts(no_running_config, meta):
         run(metric_of(meta), labels, scores)
 
 
-def test_train_dataset_that_lacks_a_class_is_named(picture_folder, running_config):
+def test_a_class_without_training_images_is_few_shot(picture_folder, running_config):
     (picture_folder / 'train.txt').write_text('apple/0.png 0\nplum/0.png 2\n')
     dataset = dict(type='mmpretrain.CustomDataset', ann_file='train.txt', data_root=str(picture_folder))
     running_config(dict(train_dataloader=dict(dataset=dict(dataset, data_prefix='images'))))
     labels, scores, meta = three_classes()
-    with pytest.raises(InputError, match='CustomDataset has no training image of class 1'):
-        run(metric_of(meta), labels, scores)
+    metric = metric_of(meta)
+    run(metric, labels, scores)
+    assert [c['train_images'] for c in metric.report['per_class']] == [1, 0, 1]
+    assert metric.report['classes_per_shot']['few'] == 3
 
 
 # Refusals

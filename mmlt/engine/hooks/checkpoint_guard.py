@@ -7,8 +7,12 @@ import os.path as osp
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import find_latest_checkpoint
+from mmpretrain.models.heads import ClsHead
 
-from mmlt.engine.checkpoint import first_difference
+from mmlt.datasets.class_names import check_same_classes
+from mmlt.engine.checkpoint import checkpoint_classes, first_difference
+from mmlt.engine.classes import built_datasets, tell_classes
+from mmlt.engine.hooks.class_info import ClassInfoHook
 from mmlt.engine.stages import decisive
 from mmlt.errors import InputError
 from mmlt.models.more import fit_state_dict, is_split_key
@@ -32,6 +36,11 @@ class CheckpointGuardHook(Hook):
 
     priority = 'VERY_HIGH'
 
+    def before_run(self, runner) -> None:
+        """Compare the classes of all datasets, where no ClassInfoHook does it."""
+        if not any(isinstance(hook, ClassInfoHook) for hook in runner.hooks):
+            tell_classes(runner, modules=False)
+
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Compare shapes, names and, on resume, the model's config."""
         model = unwrap(runner.model)
@@ -40,6 +49,7 @@ class CheckpointGuardHook(Hook):
             source = find_latest_checkpoint(runner.work_dir)
         if getattr(runner, '_resume', False) and not getattr(runner, 'testing', False):
             self._same_config(runner, checkpoint, source)
+        self._same_classes(runner, checkpoint, source)
         state = checkpoint.get('state_dict', checkpoint)
         state = {k.removeprefix('module.'): v for k, v in state.items()}
         stored, state = state, fit_state_dict(model, state)
@@ -72,6 +82,25 @@ class CheckpointGuardHook(Hook):
                 f"'{source}' lacks {len(missing)} weights of this config's model, the first is '{missing[0]}': test it "
                 'with the config that it was trained with.'
             )
+
+    def _same_classes(self, runner, checkpoint: dict, source: str) -> None:
+        """A head that learned classes knows them by their order."""
+        datasets = built_datasets(runner)
+        split = 'test' if getattr(runner, 'testing', False) or 'train' not in datasets else 'train'
+        if split not in datasets or any(isinstance(h, ClassInfoHook) and h.split == 'val' for h in runner.hooks):
+            return
+        heads = [m for m in unwrap(runner.model).modules() if isinstance(m, ClsHead)]
+        state = checkpoint.get('state_dict', checkpoint)
+        if not any('head.' in name for name in state) or all(getattr(h, 'takes_any_classes', False) for h in heads):
+            return
+        check_same_classes(
+            {
+                f"'{source}'": checkpoint_classes(checkpoint),
+                f'the {split} dataset': (getattr(datasets[split], 'metainfo', None) or {}).get('classes'),
+            },
+            "Give the dataset the checkpoint's classes in its order, or take only its backbone with "
+            "model.backbone.init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone').",
+        )
 
     def _same_config(self, runner, checkpoint: dict, source: str) -> None:
         text = checkpoint.get('meta', {}).get('cfg')

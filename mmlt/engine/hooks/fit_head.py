@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel
-from mmpretrain.registry import DATASETS
 
-from mmlt.datasets.long_tail import dataset_labels
+from mmlt.datasets.class_names import check_same_classes
+from mmlt.datasets.long_tail import build_dataset, dataset_labels
 from mmlt.engine.features import compute_features
 from mmlt.errors import InputError
 from mmlt.registry import HOOKS
@@ -49,7 +49,9 @@ class FitHeadHook(Hook):
         if model.head.fitted:
             return
         loader = runner.test_dataloader
-        dataset = DATASETS.build({**self.dataset, 'pipeline': self._pipeline(runner)})
+        dataset = build_dataset({**self.dataset, 'pipeline': self._pipeline(runner)})
+        metas = {'the training set to fit on': dataset, 'the test dataset': loader.dataset}
+        check_same_classes({name: (getattr(d, 'metainfo', None) or {}).get('classes') for name, d in metas.items()})
         labels = torch.from_numpy(dataset_labels(dataset))
         batch_size = loader.batch_size if self.batch_size is None else self.batch_size
         features = compute_features(model, dataset, batch_size, loader.num_workers, 'Features to fit the head')

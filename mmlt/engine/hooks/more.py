@@ -12,7 +12,7 @@ import torch
 from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 
-from mmlt.datasets.long_tail import count_classes, dataset_labels
+from mmlt.datasets.long_tail import read_labels, training_counts
 from mmlt.engine.hooks.finite_loss import FiniteLossHook, check_losses, check_weights, in_any_process, not_finite, stop
 from mmlt.engine.publish import check_merged, is_split, publish_checkpoint
 from mmlt.errors import InputError
@@ -103,9 +103,9 @@ class MOREHook(Hook):
         if model.class_counts is None:
             dataset = runner.train_dataloader.dataset
             meta = getattr(dataset, 'metainfo', None) or {}
-            counts = meta.get('class_counts')
+            counts, _ = training_counts(dataset)
             if counts is None:
-                counts = count_classes(dataset_labels(dataset), meta.get('classes'), type(dataset).__name__)
+                read_labels(dataset)  # says that it tells none
             model.set_class_info(meta.get('classes') or [str(c) for c in range(len(counts))], counts)
         groups = shot_groups(np.asarray(model.class_counts), get_protocol(self.protocol))
         self._groups = torch.eye(len(SHOTS))[torch.from_numpy(groups)].to(next(model.parameters()).device)

@@ -118,6 +118,11 @@ class TextClsHead(ClsHead):
         return self.text.logit_scale if self._fixed_scale is None else self._fixed_scale
 
     @property
+    def takes_any_classes(self) -> bool:
+        """Whether the classes are those of the texts now, not those of the training."""
+        return self.text is not None
+
+    @property
     def _text_is_constant(self) -> bool:
         return self.text is None or self.text.frozen
 
