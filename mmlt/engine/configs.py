@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import os.path as osp
+import re
 
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torch import nn
 
 from mmlt.errors import InputError
+
+# MMEngine joins the texts of a config and its bases, each after a line with its path.
+_FILE_NAME = re.compile(r'^([^\s#\'"=()\[\]][^#\'"=()\[\]]*\.(?:py|ya?ml|json))$', re.MULTILINE)
+
+
+def config_files(cfg: Config) -> list[tuple[str, str]]:
+    """The file that a config was read from, and those that it inherits from.
+
+    Args:
+        cfg (Config): As read from a file.
+
+    Returns:
+        list[tuple[str, str]]: Paths and texts, the config's own first; none of
+        a config that was made otherwise.
+    """
+    parts = _FILE_NAME.split(getattr(cfg, 'text', None) or '')
+    return list(zip(parts[1::2], parts[2::2]))[::-1]
 
 
 def read_config(path: str, options: dict | None = None) -> Config:
