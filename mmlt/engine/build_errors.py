@@ -1,0 +1,145 @@
+"""What Python says of a component that cannot be built from its config, in one sentence."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from mmengine.config import Config
+
+from mmlt.engine.checkpoint import plain
+from mmlt.engine.identity import HOW_IT_RUNS, WHAT_IS_TRAINED
+from mmlt.engine.names import (
+    accepted_arguments,
+    component_name,
+    named_arguments,
+    nearest_type,
+    registered_names,
+    unknown_argument,
+)
+from mmlt.errors import InputError
+
+
+@contextmanager
+def explained(cfg: Config | None = None):
+    """Turn what Python says of a config's unknown, or missing, names into one sentence.
+
+    Args:
+        cfg (Config, optional): Where the name is looked for. Defaults to None.
+
+    Raises:
+        InputError: In place of a TypeError or KeyError of a component that a
+            registry built.
+    """
+    try:
+        yield
+    except (KeyError, TypeError) as e:
+        sentence = explain(e, cfg)
+        if sentence is None:
+            raise
+        raise InputError(sentence) from e
+
+
+def explain(error: Exception, cfg: Config | None = None) -> str | None:
+    """The sentence for an error of a component that was built from a config.
+
+    Args:
+        error (Exception): As caught, with its traceback.
+        cfg (Config, optional): See :func:`explained`. Defaults to None.
+
+    Returns:
+        str | None: None where the config is not to blame.
+    """
+    frames = [frame for frame in _frames(error) if frame.f_code.co_name == 'build_from_cfg']
+    text = str(error.args[0] if error.args else error)
+    for frame in reversed(frames):
+        found = frame.f_locals
+        if isinstance(error, KeyError):
+            return _explain_type(found, text, cfg)
+        target = found.get('obj_cls')
+        if target is None:
+            continue
+        if wrong := re.search(r"unexpected keyword argument '(\w+)'", text):
+            path = _find(cfg, found['args'], wrong[1])
+            if path is None:
+                continue  # not a name of this component's config
+            callee = _callee(error, text) or target
+            return _unexpected(wrong[1], path, callee)
+        if missing := re.search(r'missing \d+ required (?:positional|keyword-only) arguments?: (.+)', text):
+            name = component_name(target)
+            return f'{_place(cfg, name)}{name} needs {missing[1]}: give it in the config.'
+    return None
+
+
+def _explain_type(found: dict, text: str, cfg: Config | None) -> str | None:
+    kind, registry = found.get('obj_type'), found.get('registry')
+    if '"type"' in text and kind is None:
+        given = ', '.join(f'{k}={v!r}' for k, v in list(dict(found['cfg']).items())[:3])
+        return f'A part of the config has no type: dict({given}{", ..." if len(found["cfg"]) > 3 else ""}).'
+    if not isinstance(kind, str) or 'is not in the' not in text:
+        return None
+    root = registry
+    while root.parent is not None:
+        root = root.parent
+    near = nearest_type(kind, registered_names(root, registry.scope))
+    meant = f", the nearest is '{near}'" if near else '; a package of your own is named in custom_imports'
+    return f"{_place(cfg, kind)}there is no {registry.name} '{kind}'{meant}."
+
+
+def _unexpected(name: str, path: str, target: Callable) -> str:
+    known = accepted_arguments(target)
+    if known is None:
+        known = named_arguments(target.__init__ if inspect.isclass(target) else target)[0] or set()
+    return unknown_argument(name, known - {'self'}, path, component_name(target))
+
+
+def _frames(error: BaseException) -> list[FrameType]:
+    frames, trace = [], error.__traceback__
+    while trace is not None:
+        frames.append(trace.tb_frame)
+        trace = trace.tb_next
+    return frames
+
+
+def _callee(error: Exception, text: str) -> Callable | None:
+    """What was called with a wrong argument; a wrapper's TypeError names another class than the config."""
+    wanted = text.split('(')[0].removesuffix('.__init__')
+    last = _frames(error)[-1]
+    for value in (*last.f_locals.values(), *last.f_globals.values()):
+        if callable(value) and getattr(value, '__qualname__', None) == wanted:
+            return value
+    return None
+
+
+def _find(cfg: Config | None, args: dict, name: str) -> str | None:
+    """Path of a name in a config; by itself, where the config does not have it but the component's arguments do."""
+    inside = list(_paths(plain(dict(args)), name))
+    if not inside:
+        return None
+    kept = {k: cfg[k] for k in cfg if k in WHAT_IS_TRAINED | HOW_IT_RUNS} if cfg is not None else {}
+    return next(iter(_paths(plain(kept), name)), inside[0])
+
+
+def _paths(value, name: str, path: str = '') -> Iterator[str]:
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        below = f'{path}.{key}' if path else str(key)
+        if key == name:
+            yield below
+        yield from _paths(part, name, below)
+
+
+def _place(cfg: Config | None, kind: str) -> str:
+    """Where a type stands in a config, as the beginning of a sentence."""
+    if cfg is None:
+        return ''
+    for path in _paths(plain({k: cfg[k] for k in cfg if k in WHAT_IS_TRAINED | HOW_IT_RUNS}), 'type'):
+        value = plain(cfg)
+        for key in path.split('.'):
+            value = value[int(key)] if isinstance(value, list) else value[key]
+        if isinstance(value, str) and value.split('.')[-1] == kind.split('.')[-1]:
+            return f'{path}: '
+    return ''
