@@ -56,7 +56,15 @@ _SECTIONS = {
     'env_cfg': ('cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'),
     'randomness': ('deterministic', 'diff_rank_seed', 'seed'),
 }
-_LOADER = {'dataset', 'sampler', 'batch_sampler', 'worker_init_fn', 'collate_fn', 'num_batch_per_epoch'}
+_LOADER = {
+    'batch_sampler',
+    'collate_fn',
+    'dataset',
+    'disable_subprocess_warning',
+    'num_batch_per_epoch',
+    'sampler',
+    'worker_init_fn',
+}
 _PARAMWISE = {
     'bias_decay_mult',
     'bias_lr_mult',

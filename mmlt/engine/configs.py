@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import os.path as osp
-import re
 
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torch import nn
 
+from mmlt.engine.build_errors import explain
 from mmlt.errors import InputError
-
-# MMEngine joins the texts of a config and its bases, each after a line with its path.
-_FILE_NAME = re.compile(r'^([^\s#\'"=()\[\]][^#\'"=()\[\]]*\.(?:py|ya?ml|json))$', re.MULTILINE)
-
-
-def config_files(cfg: Config) -> list[tuple[str, str]]:
-    """The file that a config was read from, and those that it inherits from.
-
-    Args:
-        cfg (Config): As read from a file.
-
-    Returns:
-        list[tuple[str, str]]: Paths and texts, the config's own first; none of
-        a config that was made otherwise.
-    """
-    parts = _FILE_NAME.split(getattr(cfg, 'text', None) or '')
-    return list(zip(parts[1::2], parts[2::2]))[::-1]
 
 
 def read_config(path: str, options: dict | None = None) -> Config:
@@ -86,9 +69,9 @@ def build_model(model: dict) -> nn.Module:
     try:
         return MODELS.build(model)
     except (KeyError, TypeError) as e:
-        if not any(word in str(e) for word in ('argument', 'registry', '"type"')):
+        if (sentence := explain(e, Config(dict(model=model)))) is None:
             raise
-        raise InputError(f"The config's model cannot be built: {_one_line(e)}") from e
+        raise InputError(f"The config's model cannot be built: {sentence}") from e
 
 
 def _one_line(error: Exception) -> str:

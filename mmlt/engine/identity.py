@@ -23,7 +23,6 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 
 from mmlt.engine.checkpoint import first_difference, plain
-from mmlt.engine.configs import config_files
 from mmlt.errors import InputError
 
 # Of a record; those without a version tell of a few keys only, see `comparable`.
@@ -91,7 +90,7 @@ _WRAPPER = (
     'output_device',
     'detect_anomalous_params',
 )
-_PRECISION = ('OptimWrapper', 'AmpOptimWrapper', 'BFloat16OptimWrapper')
+PRECISION = ('OptimWrapper', 'AmpOptimWrapper', 'BFloat16OptimWrapper')
 _VALIDATION_TIMES = ('val_interval', 'val_begin', 'dynamic_intervals')
 
 # Hooks that look on, and arguments of hooks that do not change what is learned.
@@ -114,6 +113,9 @@ _LOOK_ON = frozenset(
     }
 )
 _LOOKS = {'FeatureCacheHook': ('batch_size', 'directory'), 'MOREHook': ('interval', 'protocol')}
+
+# MMEngine joins the texts of a config and its bases, each after a line with its path.
+_FILE_NAME = re.compile(r'^([^\s#\'"=()\[\]][^#\'"=()\[\]]*\.(?:py|ya?ml|json))$', re.MULTILINE)
 
 # Those that MMEngine registers by itself, unless a config says None.
 _ALWAYS = {'sampler_seed': 'DistSamplerSeedHook', 'param_scheduler': 'ParamSchedulerHook'}
@@ -172,7 +174,7 @@ def _loader(loader: dict) -> dict:
 def _optimizer(wrapper: dict) -> dict:
     """Without the precision, which ``--amp`` changes, and the optimizer's implementation."""
     wrapper = dict(wrapper)
-    if type_name(wrapper.get('type', 'OptimWrapper')) in _PRECISION:
+    if type_name(wrapper.get('type', 'OptimWrapper')) in PRECISION:
         for key in ('type', 'loss_scale', 'dtype', 'use_fsdp'):
             wrapper.pop(key, None)
     if isinstance(optimizer := wrapper.get('optimizer'), dict):
@@ -235,6 +237,20 @@ def _result(cfg: Config) -> dict:
 def validates(cfg: Config) -> bool:
     """Whether there is a validation; ``--no-validate`` takes it away."""
     return cfg.get('val_dataloader') is not None and cfg.get('val_cfg') is not None
+
+
+def config_files(cfg: Config) -> list[tuple[str, str]]:
+    """The file that a config was read from, and those that it inherits from.
+
+    Args:
+        cfg (Config): As read from a file.
+
+    Returns:
+        list[tuple[str, str]]: Paths and texts, the config's own first; none of
+        a config that was made otherwise.
+    """
+    parts = _FILE_NAME.split(getattr(cfg, 'text', None) or '')
+    return list(zip(parts[1::2], parts[2::2]))[::-1]
 
 
 def helpers(cfg: Config) -> set[str]:

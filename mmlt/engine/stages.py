@@ -30,8 +30,8 @@ from dataclasses import dataclass
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
-from mmlt.engine.configs import change_config, config_files, read_config
-from mmlt.engine.identity import VERSION, config_difference
+from mmlt.engine.configs import change_config, read_config
+from mmlt.engine.identity import VERSION, config_difference, config_files
 from mmlt.engine.identity import decisive as decisive  # what a record holds
 from mmlt.engine.names import check_names
 from mmlt.errors import InputError

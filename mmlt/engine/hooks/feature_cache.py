@@ -128,8 +128,12 @@ class FeatureCacheHook(Hook):
         self.random = views != 1  # 'epochs' are views of the train pipeline, also in a training of one epoch
         self.dtype = getattr(torch, dtype)
 
-    def before_train(self, runner) -> None:
-        """Make or load the cache and put it in place of the train dataloader."""
+    def check_run(self, runner) -> None:
+        """Whether features can be cached in this run.
+
+        Raises:
+            InputError: See the class.
+        """
         if self.views == 'epochs':
             self.views = _epochs(runner)
         if self.views == 0:
@@ -147,7 +151,15 @@ class FeatureCacheHook(Hook):
                 'Cached features need a frozen OpenCLIPVision backbone: set model.backbone.frozen=True, or turn the '
                 'cache off with default_hooks.feature_cache.views=0.'
             )
-        loader = runner.train_dataloader
+        self._viewed_dataset(runner, runner.train_dataloader.dataset)
+        _check_widths(model)
+
+    def before_train(self, runner) -> None:
+        """Make or load the cache and put it in place of the train dataloader."""
+        self.check_run(runner)
+        if self.views == 0:
+            return
+        model, loader = unwrap(runner.model), runner.train_dataloader
         dataset = self._viewed_dataset(runner, loader.dataset)
         labels = dataset_labels(loader.dataset)
         folder = self.directory or os.path.join(runner.work_dir, 'features')
@@ -219,7 +231,6 @@ class FeatureCacheHook(Hook):
 
     def _compute(self, runner, model, dataset, path: str) -> Tensor:
         loader = runner.train_dataloader
-        _check_widths(model)
         views = [
             compute_features(
                 model,
