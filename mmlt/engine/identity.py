@@ -303,6 +303,25 @@ def comparable(record: dict, now: dict) -> tuple[dict, dict]:
     return old, now
 
 
+def resumable(stored: Config, now: Config) -> tuple[dict, dict]:
+    """The recipe of a checkpoint and that of the run that goes on from it.
+
+    Args:
+        stored (Config): As the checkpoint has it, with earlier stages filled
+            in; its text does not tell which variables it used itself.
+        now (Config): Of the run.
+
+    Returns:
+        tuple[dict]: For :func:`first_difference`.
+    """
+    old, new = decisive(stored), decisive(now)
+    aside = {key for key in old if key not in new and key not in WHAT_IS_TRAINED} - {'checkpoint', 'validation'}
+    aside |= {'load_from'}  # a resume replaces it
+    if not (validates(stored) and validates(now)):
+        aside |= {'checkpoint', 'validation'}
+    return tuple({k: v for k, v in recipe.items() if k not in aside} for recipe in (old, new))
+
+
 def config_difference(record: dict, cfg: Config, ignore: tuple[str, ...] = ()) -> str | None:
     """How a config differs from a recorded one; None where it does not.
 

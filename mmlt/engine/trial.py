@@ -20,7 +20,7 @@ from contextlib import contextmanager
 
 import torch
 from mmengine.config import Config
-from mmengine.hooks import ProfilerHook
+from mmengine.hooks import ProfilerHook, RuntimeInfoHook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import BaseLoop, Runner
@@ -101,7 +101,18 @@ def _starts_from(cfg: Config, folder: str) -> str | bool | None:
 
 def _runner(stage: Stage, waiting: dict[str, Stage], folder: str) -> Runner:
     cfg = _stand_in(stage, waiting, folder)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    kind = RUNNERS.get(cfg.runner_type) if 'runner_type' in cfg else Runner
+    return type(kind.__name__, (_Silent, kind), {}).from_cfg(cfg)
+
+
+class _Silent:
+    """A runner that writes nothing about itself."""
+
+    def _log_env(self, env_cfg) -> None:
+        pass
+
+    def dump_config(self) -> None:
+        """Not this config."""
 
 
 def _try(runner: Runner, stage: Stage, shapes: dict[str, dict[str, Tensor]], tested: bool) -> None:
@@ -164,12 +175,12 @@ def _build(runner: Runner, tested: bool) -> None:
         runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
         if runner.param_schedulers is not None:
             runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
-        if runner._val_loop is not None:
+        if runner._val_loop is not None and not (tested and _same_data(runner.cfg)):
             runner._val_loop = runner.build_val_loop(runner._val_loop)
     if tested and runner._test_loop is not None:
         runner._test_loop = runner.build_test_loop(runner._test_loop)
     hooks = [hook for hook in runner.hooks if type(hook).__module__.split('.')[0] in _PACKAGES]
-    hooks = [hook for hook in hooks if not isinstance(hook, ProfilerHook)]
+    hooks = [hook for hook in hooks if not isinstance(hook, (ProfilerHook, RuntimeInfoHook))]  # they only look on
     for hook in hooks:
         hook.before_run(runner)
     for module in unwrap(runner.model).modules():
@@ -178,6 +189,10 @@ def _build(runner: Runner, tested: bool) -> None:
     if trained:
         for hook in hooks:
             getattr(hook, 'check_run', hook.before_train)(runner)
+
+
+def _same_data(cfg: Config) -> bool:
+    return all(cfg.get(f'val_{part}') == cfg.get(f'test_{part}') for part in ('dataloader', 'evaluator'))
 
 
 def _check_start(runner: Runner, state: dict[str, Tensor], part: str | bool, source: str) -> None:
