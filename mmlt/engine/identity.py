@@ -115,7 +115,7 @@ _LOOK_ON = frozenset(
 _LOOKS = {'FeatureCacheHook': ('batch_size', 'directory'), 'MOREHook': ('interval', 'protocol')}
 
 # MMEngine joins the texts of a config and its bases, each after a line with its path.
-_FILE_NAME = re.compile(r'^([^\s#\'"=()\[\]][^#\'"=()\[\]]*\.(?:py|ya?ml|json))$', re.MULTILINE)
+_FILE_NAME = re.compile(r'^([^\s#\'"=()\[\]](?:[^\n#\'"=()\[\]]*)\.(?:py|ya?ml|json))$', re.MULTILINE)
 
 # Those that MMEngine registers by itself, unless a config says None.
 _ALWAYS = {'sampler_seed': 'DistSamplerSeedHook', 'param_scheduler': 'ParamSchedulerHook'}

@@ -250,9 +250,11 @@ def _no_traces():
     """What a runner leaves in MMEngine's global lists is taken out again."""
     managers = [MMLogger, MessageHub, DefaultScope, Visualizer, *_below(Visualizer)]
     before = [(manager, dict(manager._instance_dict)) for manager in managers]
+    gc.freeze()  # MMEngine's datasets collect garbage; without what was there before, that is quick
     try:
         yield
     finally:
+        gc.unfreeze()
         for manager, instances in before:
             manager._instance_dict.clear()
             manager._instance_dict.update(instances)
