@@ -168,7 +168,7 @@ def run(args) -> dict | None:
         raise InputError(f"There is no stage '{unknown[0]}' to restart; the stages are {', '.join(sorted(names))}.")
     todo = decide(stages, args)
     main_process = int(os.environ.get('RANK', 0)) == 0
-    for stage in stages:
+    for stage in reversed(stages):
         if stage in todo:
             check_arguments(stage.cfg, f'{stage.key}.options.' if stage.key else '')
     if len(todo) > 1 and not args.no_trial:
@@ -191,6 +191,8 @@ def run(args) -> dict | None:
             stage.cfg.load_from = RunRecord(stage.work_dir).result
         with explained(stage.cfg):
             runner = build_runner(stage.cfg)
+            if last and not args.no_test and stage.cfg.get('test_dataloader') is not None:
+                _ = runner.test_loop  # built now: what is wrong with the test is not found after the training
             if trains:
                 runner.train()
                 barrier()

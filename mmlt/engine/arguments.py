@@ -33,6 +33,7 @@ from mmengine.registry import (
 )
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmpretrain.registry import BATCH_AUGMENTS
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
 from mmlt.engine.identity import HOW_IT_RUNS, WHAT_IS_TRAINED, helpers
@@ -207,6 +208,10 @@ def _check_optimizer(value: dict, path: str, types: _Types) -> None:
     if ours and kinds and (known := accepted_arguments(kinds[0])) is not None:
         known = known | {'type', 'constructor', 'optimizer', 'paramwise_cfg'}
         check_names(value, known, path, kinds[0].__name__)
+    if clip := value.get('clip_grad'):
+        clipper = clip_grad_value_ if clip.get('type') == 'value' else clip_grad_norm_
+        known = (accepted_arguments(clipper) | {'type'}) - {'parameters'}
+        check_names(clip, known, f'{path}.clip_grad', clipper.__name__)
     paramwise = value.get('paramwise_cfg')
     if paramwise and found == [DefaultOptimWrapperConstructor]:
         check_names(paramwise, _PARAMWISE, f'{path}.paramwise_cfg', 'DefaultOptimWrapperConstructor', slips=True)

@@ -66,8 +66,9 @@ def explain(error: Exception, cfg: Config | None = None) -> str | None:
             path = _find(cfg, found['args'], wrong[1])
             if path is None:
                 continue  # not a name of this component's config
-            callee = _callee(error, text) or target
-            return _unexpected(wrong[1], path, callee)
+            # A wrapper passes on what it gets: then the names are those of what it calls.
+            passed_on = accepted_arguments(target) is None and _callee(error, text)
+            return _unexpected(wrong[1], path, passed_on or target)
         if missing := re.search(r'missing \d+ required (?:positional|keyword-only) arguments?: (.+)', text):
             name = component_name(target)
             return f'{_place(cfg, name)}{name} needs {missing[1]}: give it in the config.'
@@ -77,8 +78,12 @@ def explain(error: Exception, cfg: Config | None = None) -> str | None:
 def _explain_type(found: dict, text: str, cfg: Config | None) -> str | None:
     kind, registry = found.get('obj_type'), found.get('registry')
     if '"type"' in text and kind is None:
-        given = ', '.join(f'{k}={v!r}' for k, v in list(dict(found['cfg']).items())[:3])
-        return f'A part of the config has no type: dict({given}{", ..." if len(found["cfg"]) > 3 else ""}).'
+        part = found['cfg']
+        given = ', '.join(f'{k}={v!r}' for k, v in list(dict(part).items())[:3]) + (', ...' if len(part) > 3 else '')
+        whole = plain(_known(cfg))
+        paths = (path.rpartition('.')[0] for path in _paths(whole, next(iter(part), '')))
+        where = next((path for path in paths if _at(whole, path) == plain(part)), 'A part of the config')
+        return f'{where} has no type, it is dict({given}): give it one, or correct the name of what it should change.'
     if not isinstance(kind, str) or 'is not in the' not in text:
         return None
     root = registry
@@ -119,8 +124,18 @@ def _find(cfg: Config | None, args: dict, name: str) -> str | None:
     inside = list(_paths(plain(dict(args)), name))
     if not inside:
         return None
-    kept = {k: cfg[k] for k in cfg if k in WHAT_IS_TRAINED | HOW_IT_RUNS} if cfg is not None else {}
-    return next(iter(_paths(plain(kept), name)), inside[0])
+    return next(iter(_paths(plain(_known(cfg)), name)), inside[0])
+
+
+def _known(cfg: Config | None) -> dict:
+    """The sections of a config that are read."""
+    return {} if cfg is None else {k: cfg[k] for k in cfg if k in WHAT_IS_TRAINED | HOW_IT_RUNS}
+
+
+def _at(value, path: str):
+    for key in path.split('.'):
+        value = value[int(key)] if isinstance(value, list) else value[key]
+    return value
 
 
 def _paths(value, name: str, path: str = '') -> Iterator[str]:
@@ -134,12 +149,9 @@ def _paths(value, name: str, path: str = '') -> Iterator[str]:
 
 def _place(cfg: Config | None, kind: str) -> str:
     """Where a type stands in a config, as the beginning of a sentence."""
-    if cfg is None:
-        return ''
-    for path in _paths(plain({k: cfg[k] for k in cfg if k in WHAT_IS_TRAINED | HOW_IT_RUNS}), 'type'):
-        value = plain(cfg)
-        for key in path.split('.'):
-            value = value[int(key)] if isinstance(value, list) else value[key]
+    whole = plain(_known(cfg))
+    for path in _paths(whole, 'type'):
+        value = _at(whole, path)
         if isinstance(value, str) and value.split('.')[-1] == kind.split('.')[-1]:
             return f'{path}: '
     return ''

@@ -205,14 +205,15 @@ def type_name(component) -> str:
     return re.split(r'[./]', name.strip("<>'"))[-1]
 
 
-def _all_hooks(cfg: Config) -> list[dict]:
+def all_hooks(cfg: Config) -> list[dict]:
+    """Configs of a config's hooks, default and custom ones."""
     hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or ())]
     return [hook for hook in hooks if isinstance(hook, dict)]
 
 
 def _result(cfg: Config) -> dict:
     """What validation and the transform of evaluated pictures have to do with the result."""
-    hooks, part = _all_hooks(cfg), {}
+    hooks, part = all_hooks(cfg), {}
     best = next((hook for hook in hooks if hook.get('save_best')), None)
     schedules = cfg.get('param_scheduler') or ()
     schedules = [schedules] if isinstance(schedules, dict) else [s for s in schedules if isinstance(s, dict)]

@@ -13,8 +13,12 @@ from __future__ import annotations
 
 import copy
 import gc
+import inspect
+import os
 import os.path as osp
+import re
 import tempfile
+import traceback
 from collections.abc import Sequence
 from contextlib import contextmanager
 
@@ -22,13 +26,14 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import ProfilerHook, RuntimeInfoHook
 from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import RUNNERS, DefaultScope
+from mmengine.registry import HOOKS, RUNNERS, DefaultScope
 from mmengine.runner import BaseLoop, Runner
 from mmengine.visualization import Visualizer
 from torch import Tensor
 
 from mmlt.engine.build_errors import explain
 from mmlt.engine.hooks.checkpoint_guard import CheckpointGuardHook
+from mmlt.engine.identity import all_hooks, type_name
 from mmlt.engine.requirements import dicts, missing_files
 from mmlt.engine.stages import Stage, keep_part, resolve_placeholders, stage_dir
 from mmlt.errors import InputError
@@ -64,7 +69,7 @@ def try_stages(todo: Sequence[Stage], tested: bool = True) -> None:
                 runner = _runner(stage, waiting, folder)
                 try:
                     if stage is not todo[0]:
-                        _try(runner, stage, shapes, tested and stage is todo[-1])
+                        _try(runner, stage, waiting, shapes, tested and stage is todo[-1])
                     state = unwrap(runner.model).state_dict()
                     shapes[stage.work_dir] = {k: torch.empty_like(v, device='meta') for k, v in state.items()}
                 finally:
@@ -83,10 +88,11 @@ def _sentence(error: Exception, stage: Stage, folder: str) -> str:
     if text is None and isinstance(error, InputError):
         text = str(error)
     if text is None:
-        lines = ' '.join(str(error).split())[:300]
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        lines = ' '.join(str(error).split())[:300] or last.line
         text = (
-            f'it fails in a try of one step ({type(error).__name__}: {lines}). If that cannot be, --no-trial trains '
-            'without such a try.'
+            f'it fails in a try of one step ({type(error).__name__} in {last.name}: {lines}). If that cannot be, '
+            '--no-trial trains without such a try.'
         )
     return f"Stage '{stage.name}', before anything is trained: {text.replace(folder, stage.work_dir)}"
 
@@ -115,9 +121,12 @@ class _Silent:
         """Not this config."""
 
 
-def _try(runner: Runner, stage: Stage, shapes: dict[str, dict[str, Tensor]], tested: bool) -> None:
+def _try(
+    runner: Runner, stage: Stage, waiting: dict[str, Stage], shapes: dict[str, dict[str, Tensor]], tested: bool
+) -> None:
     if missing := missing_files(stage.cfg):
         raise InputError(missing[0])
+    _check_handed_over(stage.cfg, waiting)
     _build(runner, tested)
     for directory, state in shapes.items():
         if part := _starts_from(stage.cfg, directory):
@@ -132,12 +141,11 @@ def _try(runner: Runner, stage: Stage, shapes: dict[str, dict[str, Tensor]], tes
 def _stand_in(stage: Stage, waiting: dict[str, Stage], folder: str) -> Config:
     """A stage's config for a try in a folder of its own."""
     cfg = copy.deepcopy(stage.cfg)
-    stages = cfg.get('stages') or {}
     for part in dicts(cfg.model):
-        for name in stages:
+        for name in cfg.get('stages') or {}:
             before = waiting.get(stage_dir(cfg, name))
             if before is not None and f'{{stage:{name}}}' in str(part.get('anchors')):
-                part.anchors = _anchors(part, before, osp.join(folder, osp.basename(part.anchors)))
+                part.anchors = _anchors(part, before, osp.join(folder, name, osp.basename(part.anchors)))
     resolve_placeholders(cfg)
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if cfg.get(key):  # nothing is read in other processes
@@ -159,9 +167,36 @@ def _stand_in(stage: Stage, waiting: dict[str, Stage], folder: str) -> Config:
     return cfg
 
 
+def _check_handed_over(cfg: Config, waiting: dict[str, Stage]) -> None:
+    """Whether the earlier stages will leave the files that are read from them."""
+    for part in dicts({key: value for key, value in cfg.items() if key != 'stages'}):
+        for key, value in part.items():
+            asked = re.fullmatch(r'\{stage:([\w-]+)\}/(.+\.safetensors)', value) if isinstance(value, str) else None
+            before = waiting.get(stage_dir(cfg, asked[1])) if asked else None
+            if before is None or asked[2] in (left := _left_files(before.cfg)):
+                continue
+            there = f'it writes {", ".join(left)}' if left else 'no hook of it writes a file'
+            raise InputError(
+                f"{key}='{value}' is read, but the stage '{asked[1]}' will leave no such file: {there} (see "
+                'AnchorSelectionHook and ExportOpenCLIPHook).'
+            )
+
+
+def _left_files(cfg: Config) -> list[str]:
+    """Names of the files that hooks write at the end of a training."""
+    files = []
+    for hook in all_hooks(cfg):
+        kind = HOOKS.get(hook['type']) if isinstance(hook.get('type'), str) else hook.get('type')
+        named = inspect.signature(kind).parameters.get('filename') if kind is not None else None
+        if named is not None:
+            files.append(hook.get('filename', named.default))
+    return files
+
+
 def _anchors(head: dict, before: Stage, path: str) -> str:
-    hooks = [*(before.cfg.get('default_hooks') or {}).values(), *(before.cfg.get('custom_hooks') or ())]
-    number = next((h.get('num_anchors') for h in hooks if h and 'AnchorSelectionHook' in str(h.get('type'))), None)
+    hooks = [hook for hook in all_hooks(before.cfg) if type_name(hook) == 'AnchorSelectionHook']
+    os.makedirs(osp.dirname(path))
+    number = hooks[0].get('num_anchors') if hooks else None
     Anchors.stand_in(head['num_classes'], number or 64, head['in_channels']).save(path)
     return path
 
