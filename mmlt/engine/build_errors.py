@@ -23,6 +23,10 @@ from mmlt.engine.names import (
 from mmlt.errors import InputError
 
 
+# Functions of MMEngine that call a class with the arguments of a config.
+_BUILDERS = ('build_from_cfg', 'build_scheduler_from_cfg')
+
+
 @contextmanager
 def explained(cfg: Config | None = None):
     """Turn what Python says of a config's unknown, or missing, names into one sentence.
@@ -53,13 +57,13 @@ def explain(error: Exception, cfg: Config | None = None) -> str | None:
     Returns:
         str | None: None where the config is not to blame.
     """
-    frames = [frame for frame in _frames(error) if frame.f_code.co_name == 'build_from_cfg']
+    frames = [frame for frame in _frames(error) if frame.f_code.co_name in _BUILDERS]
     text = str(error.args[0] if error.args else error)
     for frame in reversed(frames):
         found = frame.f_locals
         if isinstance(error, KeyError):
             return _explain_type(found, text, cfg)
-        target = found.get('obj_cls')
+        target = found.get('obj_cls', found.get('scheduler_cls'))
         if target is None:
             continue
         if wrong := re.search(r"unexpected keyword argument '(\w+)'", text):
@@ -76,7 +80,7 @@ def explain(error: Exception, cfg: Config | None = None) -> str | None:
 
 
 def _explain_type(found: dict, text: str, cfg: Config | None) -> str | None:
-    kind, registry = found.get('obj_type'), found.get('registry')
+    kind, registry = found.get('obj_type', found.get('scheduler_type')), found.get('registry')
     if '"type"' in text and kind is None:
         part = found['cfg']
         given = ', '.join(f'{k}={v!r}' for k, v in list(dict(part).items())[:3]) + (', ...' if len(part) > 3 else '')
