@@ -39,6 +39,7 @@ from torch.utils.data import DataLoader
 from mmlt.engine.identity import HOW_IT_RUNS, WHAT_IS_TRAINED, helpers
 from mmlt.engine.names import (
     accepted_arguments,
+    arguments,
     check_names,
     component_name,
     nearest_type,
@@ -236,13 +237,20 @@ def _check_components(value, path: str, types: _Types, section: str) -> None:
         candidates = types.find(value['type'])
         if not candidates and isinstance(value['type'], str):
             _check_type(value, path, _OF_SECTION.get(section, []), types.scope, 0.87)
-        known = [accepted_arguments(one) for one in candidates]
         given = [name for name in value if name not in _BUILDERS]
-        if known and None not in known and not any(names.issuperset(given) for names in known):
-            best = max(range(len(known)), key=lambda i: len(known[i].intersection(given)))
-            check_names(given, known[best], path, component_name(candidates[best]), slips=True)
+        known = [arguments(one) for one in candidates]
+        if known and not any(names.issuperset(given) for names, _ in known):
+            best = max(range(len(known)), key=lambda i: len(known[i][0].intersection(given)))
+            (names, others), who = known[best], component_name(candidates[best])
+            # Where others are taken as well, two names that differ by an 's' may both be meant.
+            given = [name for name in given if not others or any(_is_misspelt(name, other) for other in names)]
+            check_names(given, names, path, who, slips=True)
     for name, part in value.items():
         _check_components(part, f'{path}.{name}', types, section)
+
+
+def _is_misspelt(name: str, other: str) -> bool:
+    return one_slip(name, other) and name.removesuffix('s') != other.removesuffix('s')
 
 
 def _check_type(value: dict, path: str, registries: list[Registry], scope: str, cutoff: float = 0.6) -> None:

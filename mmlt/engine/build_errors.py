@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,14 +13,13 @@ from mmlt.engine.checkpoint import plain
 from mmlt.engine.identity import HOW_IT_RUNS, WHAT_IS_TRAINED
 from mmlt.engine.names import (
     accepted_arguments,
+    arguments,
     component_name,
-    named_arguments,
     nearest_type,
     registered_names,
     unknown_argument,
 )
 from mmlt.errors import InputError
-
 
 # Functions of MMEngine that call a class with the arguments of a config.
 _BUILDERS = ('build_from_cfg', 'build_scheduler_from_cfg')
@@ -75,7 +73,7 @@ def explain(error: Exception, cfg: Config | None = None) -> str | None:
             return _unexpected(wrong[1], path, passed_on or target)
         if missing := re.search(r'missing \d+ required (?:positional|keyword-only) arguments?: (.+)', text):
             name = component_name(target)
-            return f'{_place(cfg, name)}{name} needs {missing[1]}: give it in the config.'
+            return f'{_place(cfg, name).replace(".type: ", ": ")}{name} needs {missing[1]}: give it in the config.'
     return None
 
 
@@ -99,10 +97,7 @@ def _explain_type(found: dict, text: str, cfg: Config | None) -> str | None:
 
 
 def _unexpected(name: str, path: str, target: Callable) -> str:
-    known = accepted_arguments(target)
-    if known is None:
-        known = named_arguments(target.__init__ if inspect.isclass(target) else target)[0] or set()
-    return unknown_argument(name, known - {'self'}, path, component_name(target))
+    return unknown_argument(name, arguments(target)[0], path, component_name(target))
 
 
 def _frames(error: BaseException) -> list[FrameType]:

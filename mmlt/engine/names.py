@@ -72,37 +72,47 @@ def one_slip(a: str, b: str) -> bool:
 def accepted_arguments(target: Callable) -> set[str] | None:
     """Names that a class or function can be called with.
 
-    ``**kwargs`` that only go to ``super().__init__`` are followed there.
-
     Args:
         target (Callable): A class, function or ``functools.partial``.
 
     Returns:
         set[str] | None: Names; None where it may take any, or does not tell.
     """
+    names, others = arguments(target)
+    return None if others else names
+
+
+def arguments(target: Callable) -> tuple[set[str], bool]:
+    """Names that a class or function tells, and whether it may take others, too.
+
+    ``**kwargs`` that only go to ``super().__init__`` are followed there.
+
+    Args:
+        target (Callable): A class, function or ``functools.partial``.
+
+    Returns:
+        tuple: Names, and whether there may be others.
+    """
+    if isinstance(target, functools.partial):
+        names, others = arguments(target.func)
+        return names - set(target.keywords), others
     if not inspect.isclass(target):
-        given = target.keywords if isinstance(target, functools.partial) else {}
-        if isinstance(target, functools.partial):
-            target = target.func
         names, rest = named_arguments(target)
-        return None if names is None or rest is not None else names - set(given)
-    names = set()
+        return names or set(), names is None or rest is not None
+    found = set()
     for owner in target.__mro__:
         if owner in (object, nn.Module):
-            return names
+            return found, False
         if '__init__' not in vars(owner):
             continue
         own, rest = named_arguments(owner.__init__)
-        if own is None:
-            return None
-        names |= own - {'self'}
+        taken = frozenset() if rest is None else _taken_out(owner.__init__, rest)
+        found |= (own or set()) - {'self'} | (taken or set())
+        if own is None or taken is None:
+            return found, True
         if rest is None:
-            return names
-        taken = _taken_out(owner.__init__, rest)
-        if taken is None:
-            return None
-        names |= taken
-    return names
+            return found, False
+    return found, False
 
 
 def named_arguments(function: Callable) -> tuple[set[str] | None, str | None]:
@@ -161,12 +171,24 @@ def registered_names(registry: Registry, scope: str) -> set[str]:
 
 
 def nearest_type(kind: str, names: Collection[str], cutoff: float = 0.6) -> str | None:
-    """The registered name that is nearest to one that is not, with or without its scope."""
+    """The registered name that is nearest to one that is not, with or without its scope.
+
+    Args:
+        kind (str): What is not registered.
+        names (Collection[str]): What is.
+        cutoff (float): How near it must be, in [0, 1], if it is not one slip.
+            Defaults to 0.6.
+
+    Returns:
+        str | None: None where nothing is near.
+    """
     bare = {name.split('.')[-1].lower(): name for name in sorted(names)}
-    near = difflib.get_close_matches(kind.split('.')[-1].lower(), bare, 1, cutoff)
+    given = kind.split('.')[-1].lower()
+    near = [name for name in bare if one_slip(name, given)] or difflib.get_close_matches(given, bare, 1, cutoff)
     return bare[near[0]] if near else None
 
 
 def component_name(target: Callable) -> str:
+    """Name of a class, function or partial, for a sentence."""
     target = target.func if isinstance(target, functools.partial) else target
     return getattr(target, '__name__', type(target).__name__)
