@@ -50,7 +50,7 @@ def change_config(cfg: Config, options: dict | None) -> None:
     """
     try:
         cfg.merge_from_dict(options or {})
-    except (AssertionError, KeyError, TypeError) as e:
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError) as e:
         raise InputError(f'The settings {options} do not fit the config: {_one_line(e)}') from e
 
 
