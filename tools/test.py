@@ -18,10 +18,25 @@ from mmengine.runner import Runner
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
+from mmlt.engine.arguments import check_arguments
+from mmlt.engine.build_errors import explained
 from mmlt.engine.configs import change_config, read_config
 from mmlt.engine.options import CfgOptions, ToolParser, at_least
 from mmlt.errors import InputError
 from mmlt.utils import leave_together
+
+# Top-level keys that a test reads.
+TESTED = (
+    'custom_hooks',
+    'data_preprocessor',
+    'default_hooks',
+    'env_cfg',
+    'model',
+    'randomness',
+    'test_cfg',
+    'test_dataloader',
+    'test_evaluator',
+)
 
 
 def parse_args(argv=None):
@@ -94,10 +109,12 @@ def load_config(args) -> Config:
 
 def run(args) -> dict:
     cfg = load_config(args)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    if args.out and args.out_item != 'metrics':
-        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-    metrics = runner.test()
+    check_arguments(cfg, keys=TESTED)
+    with explained(cfg):
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        if args.out and args.out_item != 'metrics':
+            runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+        metrics = runner.test()
     if args.out and args.out_item == 'metrics':
         mmengine.dump(metrics, args.out)
     return metrics

@@ -8,6 +8,7 @@ stage goes on from its last checkpoint. The result is tested at the end.
 import os
 import os.path as osp
 import sys
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 
 import torch
@@ -18,9 +19,13 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
+from mmlt.engine.arguments import check_arguments
+from mmlt.engine.build_errors import explained
 from mmlt.engine.configs import read_config
+from mmlt.engine.identity import PRECISION, type_name
 from mmlt.engine.options import CfgOptions, ToolParser
 from mmlt.engine.stages import RunRecord, Stage, plan
+from mmlt.engine.trial import try_stages
 from mmlt.errors import InputError
 from mmlt.utils import leave_together
 
@@ -43,6 +48,7 @@ def parse_args(argv=None):
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision in every stage')
     parser.add_argument('--no-validate', action='store_true', help='no validation while training')
+    parser.add_argument('--no-trial', action='store_true', help='no try of a step of later stages before the first')
     parser.add_argument('--no-test', action='store_true', help='no test at the end')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale learning rates to the actual batch size')
     parser.add_argument('--no-pin-memory', action='store_true', help='no pinned memory in dataloaders')
@@ -75,6 +81,9 @@ def merge_args(cfg: Config, args) -> Config:
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp and cfg.get('optim_wrapper'):
+        kind = type_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
+        if kind not in PRECISION:
+            raise InputError(f"--amp: '{cfg.filename}' has an optimizer wrapper of its own, {kind}: leave out --amp.")
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
@@ -107,7 +116,7 @@ def build_runner(cfg: Config) -> Runner:
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
-def prepare(stage: Stage, last: bool, args) -> bool:
+def prepare(stage: Stage, last: bool, args, anew: Collection[str]) -> bool:
     """Decide how a stage goes on; return whether there is anything to train."""
     cfg, record = stage.cfg, RunRecord(stage.work_dir)
     if cfg.get('train_cfg') is None:
@@ -120,17 +129,32 @@ def prepare(stage: Stage, last: bool, args) -> bool:
         return True
     # A run that failed before its first checkpoint, for a wrong setting perhaps, binds nobody.
     started = record.finished or find_latest_checkpoint(stage.work_dir) is not None
-    difference = record.difference(cfg, ('randomness',) if stage.shared else ())
+    difference = record.difference(cfg, ('randomness',) if stage.shared else (), anew)
     if started and difference is not None:
+        elsewhere = f'--cfg-options {stage.key}.work_dir=<folder>' if stage.shared else 'another --work-dir'
+        names = [*(args.restart or ()), *([] if last and not args.restart else [stage.name])]
         raise InputError(
-            f"'{stage.work_dir}' holds a run of another config: {difference}. Give another --work-dir, or train it "
-            f'anew with --restart{"" if last else " " + stage.name}.'
+            f"'{stage.work_dir}' holds a run of another config: {difference}. Give {elsewhere}, or train it anew with "
+            f'{" ".join(["--restart", *names])}.'
         )
     if record.finished:
         return False
     if started:
         cfg.resume, cfg.load_from = True, None
     return True
+
+
+def decide(stages: Sequence[Stage], args) -> list[Stage]:
+    """Stages that are to be run: those that are not finished, and the last one if it is only tested."""
+    todo, anew = [], set()
+    for stage in stages:
+        last = stage is stages[-1]
+        trains = prepare(stage, last, args, anew)
+        if trains and not stage.cfg.get('resume'):
+            anew.add(stage.work_dir)
+        if trains or (last and stage.cfg.get('train_cfg') is None):
+            todo.append(stage)
+    return todo
 
 
 def run(args) -> dict | None:
@@ -141,27 +165,40 @@ def run(args) -> dict | None:
     names = {s.name for s in stages}
     if unknown := [name for name in args.restart or () if name not in names]:
         raise InputError(f"There is no stage '{unknown[0]}' to restart; the stages are {', '.join(sorted(names))}.")
+    todo = decide(stages, args)
+    main_process = int(os.environ.get('RANK', 0)) == 0
+    for stage in reversed(stages):
+        if stage in todo:
+            check_arguments(stage.cfg, f'{stage.key}.options.' if stage.key else '')
+    if len(todo) > 1 and not args.no_trial:
+        if main_process:
+            print(f'== A step of {", ".join(s.name for s in todo[1:])} is tried first', flush=True)
+        try_stages(todo, tested=not args.no_test)
     runner = None
     for i, stage in enumerate(stages):
         last = stage is stages[-1]
-        todo = prepare(stage, last, args)
-        if int(os.environ.get('RANK', 0)) == 0:
+        trains = stage in todo and stage.cfg.get('train_cfg') is not None
+        if main_process:
             state = 'resuming' if stage.cfg.get('resume') else 'training'
-            if not todo:
+            if not trains:
                 state = 'already finished' if stage.cfg.get('train_cfg') else 'nothing to train'
             print(f'== Stage {i + 1}/{len(stages)}: {stage.name} ({stage.work_dir}): {state}', flush=True)
-        if not todo and not last:
+        if not trains and not last:
             continue
         stage.cfg.stage_name = stage.name
-        if not todo and stage.cfg.get('train_cfg') is not None:
+        if not trains and stage.cfg.get('train_cfg') is not None:
             stage.cfg.load_from = RunRecord(stage.work_dir).result
-        runner = build_runner(stage.cfg)
-        if todo:
-            runner.train()
-            barrier()
+        with explained(stage.cfg):
+            runner = build_runner(stage.cfg)
+            if last and not args.no_test and stage.cfg.get('test_dataloader') is not None:
+                _ = runner.test_loop  # built now: what is wrong with the test is not found after the training
+            if trains:
+                runner.train()
+                barrier()
     if args.no_test or cfg.get('test_dataloader') is None:
         return None
-    return runner.test()
+    with explained(cfg):
+        return runner.test()
 
 
 def main(argv=None):

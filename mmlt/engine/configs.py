@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torch import nn
 
+from mmlt.engine.build_errors import explain
 from mmlt.errors import InputError
 
 
@@ -49,7 +50,7 @@ def change_config(cfg: Config, options: dict | None) -> None:
     """
     try:
         cfg.merge_from_dict(options or {})
-    except (AssertionError, KeyError, TypeError) as e:
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError) as e:
         raise InputError(f'The settings {options} do not fit the config: {_one_line(e)}') from e
 
 
@@ -68,9 +69,9 @@ def build_model(model: dict) -> nn.Module:
     try:
         return MODELS.build(model)
     except (KeyError, TypeError) as e:
-        if not any(word in str(e) for word in ('argument', 'registry', '"type"')):
+        if (sentence := explain(e, Config(dict(model=model)))) is None:
             raise
-        raise InputError(f"The config's model cannot be built: {_one_line(e)}") from e
+        raise InputError(f"The config's model cannot be built: {sentence}") from e
 
 
 def _one_line(error: Exception) -> str:

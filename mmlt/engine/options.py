@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import re
 import sys
 
 from mmengine.config import DictAction
+
+# As MMEngine reads them.
+_NAMES = {'true': True, 'false': False}
+
+# Not '{stage:phase_a}', which stands for a folder: keys of a dict have quotes, or are numbers.
+_NO_TEXT = re.compile(r'[\[(d]|\{\s*[\'"\d]')
 
 
 class at_least:
@@ -51,15 +59,65 @@ class ToolParser(argparse.ArgumentParser):
 
 
 class CfgOptions(DictAction):
-    """MMEngine's ``--cfg-options``, which keeps the spaces of a text.
+    """MMEngine's ``--cfg-options``, which keeps the spaces of a text and reads dicts.
 
     ``templates="a photo of the {}"`` stays as it is; MMEngine's own action
-    would make it ``aphotoofthe{}`` without a word.
+    would make it ``aphotoofthe{}`` without a word. Components are given as in a
+    config: ``custom_hooks="[dict(type='EMAHook', momentum=0.001)]"``; so are
+    ``{'type': 'EMAHook'}`` and, where the shell took the quotes,
+    ``[dict(type=EMAHook)]``.
     """
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """See MMEngine; what cannot be read ends in a sentence."""
+        for value in values or ():
+            if not re.match(r'[^=\s]+=', value):
+                raise argparse.ArgumentError(self, f"'{value}' is not like key=value.")
+            try:
+                super().__call__(parser, namespace, [value], option_string)
+            except (AssertionError, RecursionError, SyntaxError, ValueError) as e:
+                raise argparse.ArgumentError(
+                    self,
+                    f'the value of {value.split("=")[0]} cannot be read ({str(e)[:100]}): give it as in a config, for '
+                    'example "key=[dict(type=\'X\', a=1)]", and texts with commas or brackets in quotes.',
+                ) from e
 
     @staticmethod
     def _parse_iterable(val: str):
-        text = val.strip('\'"')
+        text = val.strip()
+        if len(text) > 1 and text[0] == text[-1] and text[0] in '\'"':
+            text = text[1:-1].strip()
+        has_dict = re.search(r'\bdict\s*\(', text) is not None
+        if re.match(r'[\[({]|dict\s*\(', text) and (has_dict or re.search(r'[\'"{]', text)):
+            try:
+                node = ast.parse(text, mode='eval').body
+            except SyntaxError:
+                if has_dict:
+                    raise
+            else:
+                if isinstance(node, (ast.Call, ast.Dict, ast.List, ast.Tuple)) and _NO_TEXT.match(text):
+                    return _literal(node, text)
+        text = text.strip('\'"')
         if ' ' in text and not any(c in text for c in '[](),'):
             return text
         return DictAction._parse_iterable(val)
+
+
+def _literal(node: ast.expr, text: str):
+    """The value of an expression of dicts, lists and constants; anything else in it is a text."""
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, (ast.List, ast.Tuple)):
+        values = [_literal(part, text) for part in node.elts]
+        return values if isinstance(node, ast.List) else tuple(values)
+    if isinstance(node, ast.Dict) and node.keys and None not in node.keys:
+        return {_literal(key, text): _literal(value, text) for key, value in zip(node.keys, node.values)}
+    if isinstance(node, ast.Call):
+        plainly = isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args
+        if plainly and all(k.arg for k in node.keywords):
+            return {k.arg: _literal(k.value, text) for k in node.keywords}
+        raise ValueError(f"'{ast.get_source_segment(text, node)}' is no value")
+    source = ast.get_source_segment(text, node)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant):
+        return ast.literal_eval(node)  # a negative number
+    return _NAMES.get(source, source)  # '{}' too, the prompt of a class's bare name

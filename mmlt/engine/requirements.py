@@ -108,6 +108,30 @@ def _text_problems(cfg: Config) -> list[str]:
     ]
 
 
+def missing_files(cfg: Config) -> list[str]:
+    """Files of weights that a config names by their paths and that do not exist.
+
+    Args:
+        cfg (Config): Of a stage. What comes from an earlier stage
+            (``{stage:...}``) and what is fetched from elsewhere is left out.
+
+    Returns:
+        list[str]: A sentence each.
+    """
+    named = {f'load_from={cfg.get("load_from")}': cfg.get('load_from')}
+    for part in dicts(cfg.model):
+        if part.get('type') == 'Pretrained':
+            named[f'init_cfg.checkpoint={part.get("checkpoint")}'] = part.get('checkpoint')
+        model, weights = part.get('model'), part.get('pretrained')
+        if isinstance(model, str) and isinstance(weights, str) and not carries_weights(model):
+            named[f'pretrained={weights}'] = None if is_tag(model, weights) else weights
+    return [
+        f'The weight file of {what} does not exist: give the path of one that does.'
+        for what, path in named.items()
+        if isinstance(path, str) and '://' not in path and '{stage:' not in path and not osp.isfile(path)
+    ]
+
+
 def missing_weights(stages: Sequence[Stage]) -> list[str]:
     """Pretrained weights that are not on this machine.
 

@@ -50,6 +50,10 @@ _FILE_ONLY = (
 )
 
 
+# Hooks that MMEngine registers, unless a config says None.
+_OF_MMENGINE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
+
+
 class _ConsoleFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
@@ -90,6 +94,9 @@ class Runner(MMEngineRunner):
         """Build from a config; see MMEngine."""
         asked = decisive(cfg)
         cfg = copy.deepcopy(cfg)
+        for name, hook in list((cfg.get('default_hooks') or {}).items()):
+            if hook is None and name not in _OF_MMENGINE:  # MMEngine knows how to leave out its own only
+                cfg.default_hooks.pop(name)
         given = cfg.get('load_from')
         part = cls._find_earlier_stages(cfg)
         wrapper = cfg.get('optim_wrapper') or {}

@@ -24,30 +24,22 @@ import os
 import os.path as osp
 import re
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
-from mmlt.engine.checkpoint import first_difference, plain
+from mmlt.engine.configs import change_config, read_config
+from mmlt.engine.identity import VERSION, config_difference, config_files
+from mmlt.engine.identity import decisive as decisive  # what a record holds
+from mmlt.engine.names import check_names
 from mmlt.errors import InputError
 
+# What can be said of an earlier stage.
+_SETTINGS = ('config', 'load_from', 'options', 'work_dir')
+
 _PLACEHOLDER = re.compile(r'\{stage:([\w-]+)\}')
-
-# What decides the result of a training; the rest (logging, paths) may change freely.
-_DECISIVE = (
-    'model',
-    'train_dataloader',
-    'train_cfg',
-    'optim_wrapper',
-    'param_scheduler',
-    'randomness',
-    'auto_scale_lr',
-    'load_from',
-)
-
-# Hooks that make what later stages use.
-_DECISIVE_HOOKS = ('anchors',)
 
 
 @dataclass
@@ -60,12 +52,15 @@ class Stage:
         work_dir (str): Where its results lie.
         shared (bool): Whether other trainings may share it; then its seed is
             its own. Defaults to False.
+        key (str): Where its settings are in the last stage's config, for
+            example 'stages.phase_a'. Defaults to '', it is the last one.
     """
 
     name: str
     cfg: Config
     work_dir: str
     shared: bool = False
+    key: str = ''
 
 
 class RunRecord:
@@ -91,20 +86,24 @@ class RunRecord:
         """Whether the training ran to its end."""
         return bool((self.read() or {}).get('finished'))
 
-    def begin(self, config: dict, stages: dict[str, str | None], resumed: bool) -> None:
+    def begin(self, config: dict, stages: dict[str, str | None], resumed: bool, data: str | None = None) -> None:
         """Note that a training begins here, or goes on.
 
         Args:
             config (dict): :func:`decisive` of its config.
             stages (dict): :func:`stage_ids` of its config.
             resumed (bool): Whether it goes on from a checkpoint of its own.
+            data (str, optional): :func:`data_digest` of its training set.
+                Defaults to None.
         """
         old = self.read()
         run_id = uuid.uuid4().hex
         if resumed and old is not None:
             run_id = old['id']
-            config = {**config, 'load_from': old['config']['load_from']}  # resuming replaced it
-        self._write(dict(id=run_id, finished=False, config=config, stages=stages))
+            config = {k: v for k, v in config.items() if k != 'load_from'}  # resuming replaced it
+            if old['config'].get('load_from') is not None:
+                config['load_from'] = old['config']['load_from']
+        self._write(dict(version=VERSION, id=run_id, finished=False, config=config, stages=stages, data=data))
 
     def finish(self, best: str | None = None) -> None:
         """Note that the training is finished.
@@ -135,22 +134,25 @@ class RunRecord:
             )
         return path
 
-    def difference(self, cfg: Config, ignore: tuple[str, ...] = ()) -> str | None:
+    def difference(self, cfg: Config, ignore: tuple[str, ...] = (), anew: Collection[str] = ()) -> str | None:
         """How a config differs from the one recorded here; None where it does not.
 
         Args:
             cfg (Config): The config asked for now.
             ignore (tuple[str, ...]): Keys that may differ. Defaults to ().
+            anew (Collection[str]): Work directories of stages that are about
+                to be trained from their beginning. Defaults to ().
         """
         record = self.read()
         if record is None:
             return None
-        old, new = ({k: v for k, v in c.items() if k not in ignore} for c in (record['config'], decisive(cfg)))
-        if (found := first_difference(old, new)) is not None:
+        if (found := config_difference(record, cfg, ignore)) is not None:
             return found
         for name, run_id in stage_ids(cfg).items():
             if record['stages'].get(name) != run_id:
                 return f"stage '{name}' was trained anew since"
+            if stage_dir(cfg, name) in anew:
+                return f"stage '{name}' is to be trained anew"
         return None
 
     def _write(self, record: dict) -> None:
@@ -158,29 +160,6 @@ class RunRecord:
         with open(f'{self.path}.part', 'w', encoding='utf-8') as f:
             json.dump(record, f, indent=1)
         os.replace(f'{self.path}.part', self.path)
-
-
-def decisive(cfg: Config) -> dict:
-    """The part of a config that decides the result of its training."""
-    part = {key: plain(cfg.get(key)) for key in _DECISIVE}
-    loader = part.get('train_dataloader')
-    if loader:  # how fast images come does not matter
-        for key in ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'collate_fn'):
-            loader.pop(key, None)
-    hooks = plain(cfg.get('default_hooks')) or {}
-    part['feature_cache'] = hooks.get('feature_cache')
-    checkpoint = hooks.get('checkpoint') or {}
-    if checkpoint.get('save_best'):  # the best one is the result; where the last one is, nothing is recorded
-        part['checkpoint'] = {key: checkpoint.get(key) for key in ('save_best', 'rule')}
-    part.update({name: hooks[name] for name in _DECISIVE_HOOKS if name in hooks})
-    part['custom_hooks'] = plain(cfg.get('custom_hooks'))
-    stages = cfg.get('stages') or {}
-    partial = {name: s['load_from'] for name, s in stages.items() if isinstance(s.get('load_from'), str)}
-    if partial:  # a whole checkpoint is the rule and not recorded
-        part['stages'] = {name: dict(load_from=prefix) for name, prefix in partial.items()}
-    if cfg.get('split_digest'):  # only prepare.py's configs say what is in their lists
-        part['split_digest'] = cfg.split_digest
-    return json.loads(json.dumps(part))
 
 
 def stage_ids(cfg: Config) -> dict[str, str | None]:
@@ -215,35 +194,68 @@ def resolve_placeholders(cfg: Config) -> None:
     walk(cfg._cfg_dict)
 
 
-def plan(cfg: Config) -> list[Stage]:
+def plan(cfg: Config, key: str = '') -> list[Stage]:
     """All stages of a config, earliest first, this one last.
 
     Args:
         cfg (Config): With ``work_dir`` set.
+        key (str): See :class:`Stage`. Defaults to ''.
 
     Returns:
         list[Stage]: Earlier stages of earlier stages are included.
 
     Raises:
-        InputError: A stage's config does not exist.
+        InputError: A stage's config does not exist; a stage has a setting that
+            stages do not have.
     """
     stages = []
     for name, spec in (cfg.get('stages') or {}).items():
-        folder = osp.dirname(cfg.filename) if cfg.filename else ''
-        path = next((p for p in (osp.join(folder, spec.config), spec.config) if osp.isfile(p)), None)
-        if path is None:
-            raise InputError(f"The config of stage '{name}', '{spec.config}', does not exist beside '{cfg.filename}'.")
-        stage_cfg = Config.fromfile(path)
+        own = f'{key}.options.stages.{name}' if key else f'stages.{name}'
+        stage_cfg = read_config(stage_config(cfg, name))
         stage_cfg.work_dir = stage_dir(cfg, name)
         stage_cfg.launcher = cfg.get('launcher', 'none')
         if not spec.get('work_dir') and cfg.get('randomness'):
             stage_cfg.randomness = cfg.randomness  # a stage of this run alone follows its seed
         if spec.get('options'):
-            stage_cfg.merge_from_dict(copy.deepcopy(dict(spec.options)))  # merging consumes _delete_
-        stages += [s for s in plan(stage_cfg) if s.work_dir not in {t.work_dir for t in stages}]
-        stages[-1].name, stages[-1].shared = name, bool(spec.get('work_dir'))
+            change_config(stage_cfg, copy.deepcopy(dict(spec.options)))  # merging consumes _delete_
+        planned = plan(stage_cfg, own)
+        planned[-1].name, planned[-1].shared = name, bool(spec.get('work_dir'))
+        stages += [s for s in planned if s.work_dir not in {t.work_dir for t in stages}]
     name = cfg.get('stage_name') or osp.splitext(osp.basename(cfg.filename or 'training'))[0]
-    return [*stages, Stage(name, cfg, cfg.work_dir)]
+    return [*stages, Stage(name, cfg, cfg.work_dir, key=key)]
+
+
+def stage_config(cfg: Config, name: str) -> str:
+    """Path of an earlier stage's config.
+
+    It is looked for beside the config that names it, beside those that this
+    one inherits from, the file that names it first, and where the tool runs.
+
+    Args:
+        cfg (Config): With the stage in ``stages``.
+        name (str): The stage.
+
+    Returns:
+        str: An existing file.
+
+    Raises:
+        InputError: There is none; a setting that stages do not have.
+    """
+    spec = cfg.stages[name] or {}
+    check_names(spec, _SETTINGS, f'stages.{name}', 'A stage')
+    if not isinstance(spec.get('config'), str):
+        raise InputError(f"stages.{name} names no config: it is like dict(config='...', load_from=True).")
+    files = config_files(cfg) or [(cfg.filename or '', '')]
+    own, bases = files[:1], sorted(files[1:], key=lambda file: spec.config not in file[1])
+    folders = dict.fromkeys([*(osp.dirname(path) for path, _ in (*own, *bases)), ''])
+    found = next((path for path in (osp.join(f, spec.config) for f in folders) if osp.isfile(path)), None)
+    if found is None:
+        where = ', '.join(f"'{folder or '.'}'" for folder in folders)
+        raise InputError(
+            f"The config of stage '{name}', '{spec.config}', does not exist beside '{cfg.filename}' or what it "
+            f'inherits from (looked in {where}): give its path with --cfg-options stages.{name}.config=<file>.'
+        )
+    return found
 
 
 def starting_checkpoint(cfg: Config) -> tuple[str | None, str | None]:
@@ -264,7 +276,7 @@ def starting_checkpoint(cfg: Config) -> tuple[str | None, str | None]:
         if not (spec.get('load_from') or uses_stage(cfg, name)):
             continue
         if not RunRecord(folder).finished:
-            config = osp.join(osp.dirname(cfg.filename or ''), spec.config)
+            config = stage_config(cfg, name)
             raise InputError(
                 f"The earlier stage '{name}' is not finished in '{folder}'. Run `python tools/train.py "
                 f'{cfg.filename} --work-dir {cfg.work_dir}`, which trains all stages; or that stage alone, '

@@ -262,10 +262,7 @@ def _num_classes(cfg: Config) -> int:
 
 
 def _fake_anchors(head: dict, path: str, number: int = 64) -> str:
-    shape = (head['num_classes'], number)
-    texts = [[f'{c} {m}' for m in range(number)] for c in range(shape[0])]
-    features = torch.randn(*shape, head['in_channels'])
-    Anchors(features, torch.full(shape[:1], number), torch.rand(shape), texts, 100.0).save(path)
+    Anchors.stand_in(head['num_classes'], number, head['in_channels']).save(path)
     return path
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
 from mmengine.runner import find_latest_checkpoint
 from safetensors.torch import load_file
 
 from mmlt import InputError
-from mmlt.engine.hooks import AnchorSelectionHook
+from mmlt.engine import anchor_selection
+from mmlt.engine.hooks import AnchorSelectionHook, EpochHook
+from mmlt.engine.reproduction import load_tool
 from mmlt.models.text.anchors import Anchors
 from mmlt.utils import tensors_fingerprint, texts_fingerprint
 
@@ -28,27 +28,6 @@ ARTICLES = {
 
 class _PowerCut(Exception):
     pass
-
-
-@HOOKS.register_module(name='TestCutBeforeAnchorsHook', force=True)
-class CutBeforeAnchorsHook(Hook):
-    """Stops after the last checkpoint and before the anchors, which are selected by a hook of lower priority."""
-
-    priority = 'VERY_LOW'
-
-    def after_train(self, runner):
-        raise _PowerCut
-
-
-@HOOKS.register_module(name='TestCutAfterEpochHook', force=True)
-class CutAfterEpochHook(Hook):
-    """Stops after the first epoch."""
-
-    priority = 'LOWEST'
-
-    def before_train_epoch(self, runner):
-        if runner.epoch == 1:
-            raise _PowerCut
 
 
 @pytest.fixture
@@ -195,14 +174,19 @@ def test_other_methods_from_the_config(vlltr, train_tool, method):
         assert anchors.sentences[0] == ['a photo of the apple', 'An apple is round.']
 
 
-def test_stopped_within_and_between_the_stages(vlltr, train_tool, capsys):
+def test_stopped_within_and_between_the_stages(vlltr, train_tool, capsys, monkeypatch):
     """After the first epoch, and after the last one but before the anchors: it ends as a run that was not stopped."""
     train_tool.main(['lgr.py', '--work-dir', 'whole'])
     work = vlltr / 'work_dirs/lgr'
-    cut = 'stages.cvlp.options.default_hooks.cut.type=TestCut{}Hook'
-    for where, epoch in (('AfterEpoch', 1), ('BeforeAnchors', 2)):
-        with pytest.raises(_PowerCut):
-            train_tool.main(['lgr.py', '--cfg-options', cut.format(where)])
+
+    def cut(hook, runner):
+        if not isinstance(hook, EpochHook) or runner.epoch == 1:
+            raise _PowerCut
+
+    for hook, method, epoch in ((EpochHook, 'before_train_epoch', 1), (AnchorSelectionHook, 'after_train', 2)):
+        with monkeypatch.context() as patch, pytest.raises(_PowerCut):
+            patch.setattr(hook, method, cut)
+            train_tool.main(['lgr.py'])
         assert int(weights(work / 'cvlp')['steps']) == 2 * epoch
         assert not (work / 'cvlp/anchors.safetensors').exists()
     before = times(work / 'cvlp', 'epoch_*.pth')
@@ -236,7 +220,7 @@ def test_anchors_that_do_not_belong(vlltr, train_tool):
     assert 'num_anchors (M) is 4 in the file and 5 in the config' in refused('model.head.num_anchors=5')
     assert 'in_channels (D) is 64 in the file and 32 in the config' in refused('model.head.in_channels=32')
     changed = refused('stages.cvlp.options.default_hooks.anchors.num_anchors=3')
-    assert "'shared' holds a run of another config: anchors.num_anchors was 4 and is now 3" in changed
+    assert "'shared' holds a run of another config: default_hooks.anchors.num_anchors was 4 and is now 3" in changed
 
     Path('other').mkdir()
     state = torch.load(find_latest_checkpoint('shared'), weights_only=True)
@@ -284,6 +268,45 @@ def test_arguments_of_the_hook():
     for wrong in (dict(num_anchors=0), dict(images_per_class=0)):
         with pytest.raises(InputError, match='(num_anchors|images_per_class) is 0; it must be at least 1'):
             AnchorSelectionHook(**wrong)
+
+
+@pytest.mark.parametrize(
+    'arguments, expected',
+    [
+        ([], dict(num_anchors=4, images_per_class=2, method='anss')),  # the config's
+        (['--images-per-class', '3'], dict(num_anchors=4, images_per_class=3, method='anss')),
+        (['--num-anchors', '3', '--method', 'random'], dict(num_anchors=3, images_per_class=2, method='random')),
+        (['--seed', '7'], dict(seed=7)),
+    ],
+)
+def test_arguments_of_the_tool(vlltr, monkeypatch, arguments, expected):
+    tool = load_tool('select_anchors')
+    asked = {}
+
+    def select(model, dataset, pipeline, **settings):
+        asked.update(settings)
+        return None, None
+
+    monkeypatch.setattr(tool, 'select_anchors', select)
+    monkeypatch.setattr(tool, 'write_anchors', lambda *args: None)
+    tool.main(['cvlp.py', '--out', 'anchors.safetensors', *arguments])
+    assert expected.items() <= asked.items()
+
+
+@pytest.mark.parametrize('number, seen', [(1, 3), (2, 5), (50, 10)])
+def test_images_per_class_of_the_tool(vlltr, monkeypatch, number, seen):
+    """Of 6, 3 and 1 pictures."""
+    looked_at = []
+    original = anchor_selection.compute_features
+
+    def watch(model, dataset, *args, **kwargs):
+        looked_at.append(len(dataset))
+        return original(model, dataset, *args, **kwargs)
+
+    monkeypatch.setattr(anchor_selection, 'compute_features', watch)
+    tool = load_tool('select_anchors')
+    tool.main(['cvlp.py', '--out', 'anchors.safetensors', '--images-per-class', str(number)])
+    assert looked_at == [seen]
 
 
 def test_averaged_weights(vlltr, train_tool):

@@ -5,11 +5,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import Compose
 from mmengine.config import Config
+from mmpretrain.registry import TRANSFORMS
 from PIL import Image
+from torch import nn
 
 from mmlt import InputError
-from mmlt.engine import Runner
+from mmlt.engine import FeatureCacheHook, Runner
+from mmlt.models import OpenCLIPVision
+from mmlt.models.data_preprocessor import CLIPDataPreprocessor
+from mmlt.utils import object_fingerprint
 
 CACHE = 'default_hooks.feature_cache.'
 
@@ -40,10 +46,10 @@ def test_cached_training_gives_the_uncached_weights(phase_b):
     # the transform is deterministic, so images at every step must give the same training
     plain, _ = phase_b('w0', **{CACHE + 'views': 0})
     assert not Path('w0/features').exists()
-    start = torch.nn.Linear(64, 64).weight
+    start, _ = phase_b('w1', **{'optim_wrapper.optimizer.lr': 0.0})
     for name, weight in cached.items():
         assert torch.allclose(weight, plain[name], atol=1e-5, rtol=0), name
-    assert (cached['neck.linear.weight'] - start).abs().max() > 1e-3
+    assert (cached['neck.linear.weight'] - start['neck.linear.weight']).abs().max() > 1e-3
     half, _ = phase_b('w16', **{CACHE + 'dtype': 'float16'})
     assert torch.allclose(half['neck.linear.weight'], cached['neck.linear.weight'], atol=1e-2)
 
@@ -80,9 +86,124 @@ def test_cache_is_used_again_and_never_when_stale(phase_b, picture_folder, monke
 
     # a damaged file of the right name is not trusted either
     newest = max(Path('w/features').glob('*.safetensors'), key=lambda p: p.stat().st_mtime_ns)
-    newest.write_bytes(newest.read_bytes()[:-100])
+    whole = newest.read_bytes()
+    newest.write_bytes(whole[:-100])
     phase_b('w')
-    assert len(newest.read_bytes()) > 0
+    assert newest.read_bytes() == whole
+
+
+@pytest.fixture
+def key(tmp_path):
+    """The key of a cache, as a function of what goes into it."""
+    picture = tmp_path / 'picture.png'
+
+    def make(
+        tower='mmlt-tiny-vit',
+        quick_gelu=None,
+        projection=True,
+        image_size=None,
+        weight=None,
+        preprocessor=None,
+        pipeline=({'type': 'Resize', 'scale': 32},),
+        labels=(0, 1),
+        picture_of=0,
+        path=None,
+        seed=0,
+        frozen=True,
+        norm_eval=False,
+        training=False,
+        **hook,
+    ):
+        torch.manual_seed(0)
+        backbone = OpenCLIPVision(
+            tower, frozen=frozen, quick_gelu=quick_gelu, projection=projection, image_size=image_size,
+            norm_eval=norm_eval,
+        )  # fmt: skip
+        if weight is not None:
+            dict(backbone.named_parameters())[weight].data[0] += 1e-3
+        Image.fromarray(np.full((8, 8, 3), picture_of, np.uint8)).save(path or picture)
+        os.utime(path or picture, (1, 1))
+        rows = [dict(img_path=str(path or picture)), dict(img=np.zeros((2, 2), np.uint8))]
+        dataset = SimpleNamespace(
+            pipeline=Compose([TRANSFORMS.build(t) for t in pipeline]), get_data_info=lambda i: rows[i]
+        )
+        model = SimpleNamespace(
+            backbone=backbone.train(training), data_preprocessor=CLIPDataPreprocessor(**(preprocessor or {}))
+        )
+        return FeatureCacheHook(**hook)._fingerprint(model, dataset, np.array(labels), seed)
+
+    return make
+
+
+CHANGES = {
+    'tower': dict(tower='mmlt-tiny-vit-p4'),
+    'activation': dict(quick_gelu=True),
+    'projection': dict(projection=False),
+    'size of the pictures': dict(image_size=64),
+    'weights': dict(weight='visual.conv1.weight'),
+    'weights of a norm': dict(weight='visual.ln_pre.weight'),
+    'mean': dict(preprocessor=dict(mean=[1.0, 2.0, 3.0])),
+    'deviation': dict(preprocessor=dict(std=[1.0, 2.0, 3.0])),
+    'order of the colours': dict(preprocessor=dict(to_rgb=False)),
+    'padding': dict(preprocessor=dict(pad_size_divisor=32)),
+    'value of the padding': dict(preprocessor=dict(pad_value=5)),
+    'transform': dict(pipeline=({'type': 'Resize', 'scale': 33},)),
+    'a setting that a transform does not print': dict(
+        pipeline=({'type': 'Resize', 'scale': 32, 'interpolation': 'bicubic'},)
+    ),
+    'another transform': dict(pipeline=({'type': 'Resize', 'scale': 32}, {'type': 'CenterCrop', 'crop_size': 32})),
+    'labels': dict(labels=(1, 0)),
+    'picture': dict(picture_of=255),
+    'views': dict(views=2),
+    'precision': dict(dtype='float16'),
+}
+
+
+@pytest.mark.parametrize('change', CHANGES.values(), ids=CHANGES)
+def test_all_that_makes_features_is_in_their_key(key, change):
+    assert key(**change) == key(**change)
+    assert key(**change) != key()
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(frozen=False),
+        dict(norm_eval=True),
+        dict(training=True),
+        dict(batch_size=7),
+        dict(directory='elsewhere'),
+        dict(preprocessor=dict(num_classes=3)),
+        dict(seed=1),
+    ],
+    ids=str,
+)
+def test_what_features_do_not_depend_on(key, change):
+    assert key(**change) == key()
+
+
+def test_seed_and_picture_files_of_views(key, tmp_path):
+    assert key(views=2, seed=1) != key(views=2)
+    assert key(path=tmp_path / 'other.png') != key()
+
+
+def test_fingerprint_of_objects():
+    class Thing:
+        def __init__(self, value):
+            self.own = {'list': [value], 'self': self}
+
+    one = object_fingerprint(Thing(1))
+    assert one == object_fingerprint(Thing(1)) and one != object_fingerprint(Thing(2))
+    assert one == object_fingerprint(Thing(1), without=('other',)) and one != object_fingerprint(Thing('1'))
+    assert object_fingerprint(Thing(1), without=('list',)) == object_fingerprint(Thing(2), without=('list',))
+    assert object_fingerprint(np.zeros(2)) != object_fingerprint(np.zeros(3))
+    assert object_fingerprint(torch.zeros(2)) != object_fingerprint(torch.zeros(2, dtype=torch.int64))
+    assert object_fingerprint({1, 2, 3}) == object_fingerprint({3, 2, 1})
+    assert object_fingerprint(os.path.join) != object_fingerprint(os.path.split)
+    assert object_fingerprint(nn.Linear) != object_fingerprint(nn.Conv2d)
+    assert object_fingerprint(nn.ReLU()) != object_fingerprint(nn.GELU())
+    assert object_fingerprint(nn.BatchNorm1d(2)) != object_fingerprint(nn.BatchNorm1d(2, eps=1e-3))
+    assert object_fingerprint(object()) == object_fingerprint(object())  # no address in it
 
 
 def test_views_come_from_the_train_pipeline_and_differ(phase_b):

@@ -46,6 +46,80 @@ def test_plan_lists_the_earliest_first(chain, tmp_path):
     assert [s.cfg.randomness.seed for s in stages] == [1, 3, 3]
 
 
+@pytest.fixture
+def heir(chain, tmp_path):
+    """A config in another folder that inherits c.py; returns a function that writes it and reads it."""
+    folder = tmp_path / 'elsewhere' / 'deep'
+    folder.mkdir(parents=True)
+
+    def write(text='', base='../../c.py', name='heir.py'):
+        (folder / name).write_text(f"_base_ = ['{base}']\n{text}")
+        cfg = Config.fromfile(folder / name)
+        cfg.work_dir = str(tmp_path / 'w')
+        return cfg
+
+    return write
+
+
+def test_stages_of_a_base_elsewhere(heir, tmp_path):
+    assert [s.name for s in plan(heir())] == ['a', 'b', 'heir']
+    heir_of_heir = heir(base='heir.py', name='second.py')
+    assert [Path(s.cfg.filename).resolve() for s in plan(heir_of_heir)[:2]] == [tmp_path / 'a.py', tmp_path / 'b.py']
+    # beside the config that is run comes first
+    (tmp_path / 'elsewhere/deep/b.py').write_text('model = dict(type="own")\n')
+    assert [s.cfg.model.type for s in plan(heir())] == ['own', 'C']
+
+
+def test_of_several_bases_the_one_that_names_the_stage(heir, tmp_path):
+    other = tmp_path / 'other'
+    other.mkdir()
+    (other / 'b.py').write_text('model = dict(type="wrong")\n')
+    (other / 'd.py').write_text('train_cfg = dict()\n')
+    cfg = heir('', base="../../c.py', '../../other/d.py")
+    assert plan(cfg)[0].cfg.model.type == 'A'
+
+
+def test_a_stage_that_is_nowhere(heir, tmp_path):
+    (tmp_path / 'b.py').unlink()
+    with pytest.raises(
+        InputError, match=r"stage 'b', 'b\.py', does not exist beside .*heir\.py' .*stages\.b\.config=<file>"
+    ):
+        plan(heir())
+
+
+@pytest.mark.parametrize(
+    'text, sentence',
+    [
+        (
+            'stages = dict(b=dict(lod_from=True))',
+            r"stages\.b\.lod_from: A stage has no argument 'lod_from', .*'load_from'",
+        ),
+        ('stages = dict(z=dict(load_from=True))', r'stages\.z names no config'),
+        ('stages = dict(b=dict(options=dict(model=dict(type=dict(x=1)))))', 'do not fit'),
+    ],
+)
+def test_settings_of_a_stage(heir, text, sentence):
+    with pytest.raises(InputError, match=sentence):
+        plan(heir(text))
+
+
+def test_where_settings_of_a_stage_are_in_the_last_config(chain):
+    assert [s.key for s in plan(chain)] == ['stages.b.options.stages.a', 'stages.b', '']
+    chain.merge_from_dict({'stages.b.options.stages.a.work_dir': 'given'})
+    assert plan(chain)[0].work_dir == 'given'
+
+
+def test_a_stage_that_two_others_share_is_trained_once(tmp_path, chain):
+    (tmp_path / 'd.py').write_text(
+        'model = dict(type="D")\n'
+        f'stages = dict(own=dict(config="b.py"), a=dict(config="a.py", work_dir="{tmp_path}/shared"))\n'
+    )
+    cfg = Config.fromfile(tmp_path / 'd.py')
+    cfg.work_dir = str(tmp_path / 'w')
+    stages = plan(cfg)
+    assert [(s.name, s.shared) for s in stages] == [('a', True), ('own', False), ('d', False)]
+
+
 def test_placeholders_become_directories(chain, tmp_path):
     resolve_placeholders(chain)
     assert chain.model.parts[0] == f'{tmp_path}/w/b/1'

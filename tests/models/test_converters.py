@@ -402,7 +402,7 @@ def test_ballad_with_a_class_list_of_another_length(tmp_path):
         ('a.py', 'model = foo', r"a.py' could not be read \(NameError"),
         ('a.py', "_base_ = ['none.py']", r"a.py' could not be read \(FileNotFoundError"),
         ('a.py', 'a = 1', "a.py' has no model"),
-        ('a.py', "model = dict(type='Nope')", "config's model cannot be built: .*Nope is not in"),
+        ('a.py', "model = dict(type='Nope')", "config's model cannot be built: .*there is no model 'Nope'"),
     ],
 )
 def test_config_that_is_none(tmp_path, name, content, sentence):

@@ -8,21 +8,11 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from mmlt.engine import EpochHook
+
 
 class _PowerCut(Exception):
     pass
-
-
-@HOOKS.register_module(name='TestPowerCutHook', force=True)
-class PowerCutHook(Hook):
-    priority = 'LOWEST'
-
-    def __init__(self, epoch):
-        self.epoch = epoch
-
-    def before_train_epoch(self, runner):
-        if runner.epoch == self.epoch:
-            raise _PowerCut
 
 
 def checkpoints(folder):
@@ -80,13 +70,17 @@ def test_stale_phase_b_is_noticed(two_stages, train_tool):
 
 
 @pytest.mark.parametrize('where', ['phase_a', 'b'])
-def test_interrupted_stage_goes_on_where_it_was(two_stages, train_tool, capsys, where):
+def test_interrupted_stage_goes_on_where_it_was(two_stages, train_tool, capsys, monkeypatch, where):
     train_tool.main(['b.py', '--work-dir', 'whole'])
     capsys.readouterr()
-    prefix = 'stages.phase_a.options.' if where == 'phase_a' else ''
-    hook = f'{prefix}default_hooks.cut.'
-    with pytest.raises(_PowerCut):
-        train_tool.main(['b.py', '--cfg-options', f'{hook}type=TestPowerCutHook', f'{hook}epoch=2'])
+
+    def cut(hook, runner):
+        if Path(runner.work_dir).name == where and runner.epoch == 2:
+            raise _PowerCut
+
+    with monkeypatch.context() as patch, pytest.raises(_PowerCut):
+        patch.setattr(EpochHook, 'before_train_epoch', cut)
+        train_tool.main(['b.py'])
     train_tool.main(['b.py'])
     out = capsys.readouterr().out
     assert out.count('resuming') == 1
@@ -111,6 +105,70 @@ def test_options_reach_earlier_stages(two_stages, train_tool):
 def test_amp_without_gpu_trains_in_bfloat16(two_stages, train_tool):
     metrics = train_tool.main(['b.py', '--amp', '--auto-scale-lr'])
     assert 0 <= metrics['shot/all'] <= 100
+
+
+def test_how_to_run_is_no_other_training(two_stages, train_tool, capsys):
+    """Finished in one way, it is finished in every other."""
+    train_tool.main(['b.py', '--no-test', '--cfg-options', 'stages.phase_a.work_dir=shared'])
+    shared = ['--cfg-options', 'stages.phase_a.work_dir=shared']
+    files = checkpoints('shared') | checkpoints('work_dirs/b')
+    for how in (['--amp'], ['--no-validate'], ['--no-pin-memory', '--no-persistent-workers'], []):
+        capsys.readouterr()
+        options = ['train_dataloader.num_workers=1', 'stages.phase_a.options.train_dataloader.num_workers=1']
+        train_tool.main(['b.py', '--no-test', *how, *shared, *(options if not how else [])])
+        assert capsys.readouterr().out.count('already finished') == 2
+    assert checkpoints('shared') | checkpoints('work_dirs/b') == files
+
+
+@pytest.mark.parametrize('first, then', [([], ['--amp']), (['--amp'], [])])
+def test_resuming_in_another_precision(two_stages, train_tool, capsys, monkeypatch, first, then):
+    with monkeypatch.context() as patch, pytest.raises(_PowerCut):
+        patch.setattr(EpochHook, 'before_train_epoch', lambda hook, runner: runner.epoch == 2 and _cut())
+        train_tool.main(['a.py', '--no-test', *first])
+    train_tool.main(['a.py', '--no-test', *then])
+    assert 'resuming' in capsys.readouterr().out
+    assert 'epoch_3.pth' in checkpoints('work_dirs/a')
+
+
+def _cut():
+    raise _PowerCut
+
+
+def test_amp_of_another_wrapper(two_stages, train_tool):
+    with pytest.raises(SystemExit, match="'a.py' has an optimizer wrapper of its own, ApexOptimWrapper: leave out"):
+        train_tool.main(['a.py', '--amp', '--cfg-options', 'optim_wrapper.type=ApexOptimWrapper'])
+
+
+def test_remedies_of_another_training(two_stages, train_tool, capsys):
+    """Each of them is followed."""
+    shared = ['--cfg-options', 'stages.phase_a.work_dir=shared']
+    one = ['stages.phase_a.options.train_cfg.max_epochs=1', 'train_cfg.max_epochs=1']
+    train_tool.main(['b.py', '--no-test', *shared, *one])
+    other = [*shared, *one, 'stages.phase_a.options.optim_wrapper.optimizer.lr=0.1']
+    with pytest.raises(
+        SystemExit, match=r'Give --cfg-options stages\.phase_a\.work_dir=<folder>, or .* --restart phase_a\.'
+    ):
+        train_tool.main(['b.py', '--no-test', *other])
+    # the last stage would be of another phase A: told before that is trained
+    before = checkpoints('shared')
+    with pytest.raises(SystemExit, match=r"stage 'phase_a' is to be trained anew\. .* --restart phase_a b\."):
+        train_tool.main(['b.py', '--no-test', '--restart', 'phase_a', *other])
+    assert checkpoints('shared') == before
+    train_tool.main(['b.py', '--no-test', '--restart', 'phase_a', 'b', *other])
+    assert checkpoints('shared') != before
+    elsewhere = ['stages.phase_a.work_dir=elsewhere', *one, '--work-dir', 'w']
+    train_tool.main(['b.py', '--no-test', '--cfg-options', *elsewhere])
+    capsys.readouterr()
+    train_tool.main(['b.py', '--no-test', *other])
+    assert capsys.readouterr().out.count('already finished') == 2
+    # a stage whose folder is gone
+    for path in Path('shared').iterdir():
+        if path.is_file():
+            path.unlink()
+    with pytest.raises(
+        SystemExit, match=r"stage 'phase_a' was trained anew since\. Give another --work-dir, or .* --restart\."
+    ):
+        train_tool.main(['b.py', '--no-test', *other])
 
 
 def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(two_stages, train_tool):

@@ -13,7 +13,7 @@ from mmlt.datasets.class_names import check_same_classes
 from mmlt.engine.checkpoint import checkpoint_classes, first_difference
 from mmlt.engine.classes import built_datasets, tell_classes
 from mmlt.engine.hooks.class_info import ClassInfoHook
-from mmlt.engine.stages import decisive
+from mmlt.engine.identity import resumable
 from mmlt.errors import InputError
 from mmlt.models.more import fit_state_dict, is_split_key
 from mmlt.registry import HOOKS
@@ -106,14 +106,12 @@ class CheckpointGuardHook(Hook):
         text = checkpoint.get('meta', {}).get('cfg')
         if not text:
             return
-        old, new = (decisive(c) for c in (Config.fromstring(text, '.py'), runner.cfg))
-        if (difference := first_difference(old['model'], new['model'], 'model')) is not None:
+        old, new = resumable(Config.fromstring(text, '.py'), runner.cfg)
+        if (difference := first_difference(old.get('model'), new.get('model'), 'model')) is not None:
             raise InputError(
                 f"Cannot resume from '{source}', it was made with another config: {difference}. Give the same config "
                 '(or another --work-dir), or start anew from its weights with --cfg-options load_from=<checkpoint>.'
             )
-        for recipe in (old, new):
-            recipe.pop('load_from')  # a resume replaces it
         if (difference := first_difference(_without_places(old), _without_places(new))) is not None:
             runner.logger.warning(
                 f"The training goes on from '{source}' by another recipe than it began with: {difference}. If that is "

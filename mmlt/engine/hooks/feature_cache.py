@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 
+import cv2
+import mmcv
 import numpy as np
 import open_clip
+import PIL
 import torch
 from mmengine.dist import get_dist_info, is_main_process
 from mmengine.hooks import Hook
@@ -22,12 +24,14 @@ from torch import Tensor
 
 from mmlt.datasets.long_tail import dataset_labels
 from mmlt.datasets.transforms import compose_like
-from mmlt.engine.checkpoint import plain
 from mmlt.engine.features import compute_features
 from mmlt.errors import InputError
 from mmlt.models import OpenCLIPVision
 from mmlt.registry import HOOKS
-from mmlt.utils import unwrap
+from mmlt.utils import object_fingerprint, unwrap
+
+# Settings of modules that features, which are made in eval mode and without gradients, do not depend on.
+_NOT_OF_FEATURES = ('batch_augments', 'frozen', 'init_cfg', 'norm_eval', 'num_classes', 'training')
 
 
 class FeatureLoader:
@@ -131,8 +135,12 @@ class FeatureCacheHook(Hook):
         self.random = views != 1  # 'epochs' are views of the train pipeline, also in a training of one epoch
         self.dtype = getattr(torch, dtype)
 
-    def before_train(self, runner) -> None:
-        """Make or load the cache and put it in place of the train dataloader."""
+    def check_run(self, runner) -> None:
+        """Whether features can be cached in this run.
+
+        Raises:
+            InputError: See the class.
+        """
         if self.views == 'epochs':
             self.views = _epochs(runner)
         if self.views == 0:
@@ -150,7 +158,15 @@ class FeatureCacheHook(Hook):
                 'Cached features need a frozen OpenCLIPVision backbone: set model.backbone.frozen=True, or turn the '
                 'cache off with default_hooks.feature_cache.views=0.'
             )
-        loader = runner.train_dataloader
+        self._viewed_dataset(runner, runner.train_dataloader.dataset)
+        _check_widths(model)
+
+    def before_train(self, runner) -> None:
+        """Make or load the cache and put it in place of the train dataloader."""
+        self.check_run(runner)
+        if self.views == 0:
+            return
+        model, loader = unwrap(runner.model), runner.train_dataloader
         dataset = self._viewed_dataset(runner, loader.dataset)
         labels = dataset_labels(loader.dataset)
         folder = os.path.join(runner.work_dir, 'features') if self.directory is None else self.directory
@@ -190,24 +206,16 @@ class FeatureCacheHook(Hook):
         return viewed
 
     def _fingerprint(self, model, dataset, labels: np.ndarray, seed: int) -> str:
-        digest = hashlib.blake2b(digest_size=12)
-        for name, tensor in model.backbone.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        preprocessor = model.data_preprocessor
         facts = dict(
-            backbone=repr(model.backbone.visual),
-            projection=model.backbone.projection,
-            transform=repr(dataset.pipeline),
-            mean=preprocessor.mean.flatten().tolist() if hasattr(preprocessor, 'mean') else None,
-            std=preprocessor.std.flatten().tolist() if hasattr(preprocessor, 'std') else None,
-            to_rgb=getattr(preprocessor, 'to_rgb', None),
+            backbone=model.backbone,
+            preprocessor=model.data_preprocessor,
+            transform=dataset.pipeline,
             views=self.views,
             dtype=str(self.dtype),
             seed=seed if self.random else None,
-            versions=[torch.__version__, open_clip.__version__],
+            versions=[m.__version__ for m in (torch, open_clip, PIL, cv2, mmcv)],
         )
-        digest.update(json.dumps(plain(facts)).encode())
+        digest = hashlib.blake2b(object_fingerprint(facts, _NOT_OF_FEATURES).encode(), digest_size=12)
         digest.update(labels.tobytes())
         for i in range(len(labels)):
             info = dataset.get_data_info(i)
@@ -222,7 +230,6 @@ class FeatureCacheHook(Hook):
 
     def _compute(self, runner, model, dataset, path: str) -> Tensor:
         loader = runner.train_dataloader
-        _check_widths(model)
         views = [
             compute_features(
                 model,

@@ -26,6 +26,9 @@ class ProgressBarHook(Hook):
         self._stack: ExitStack | None = None
         self._bar: tqdm | None = None
 
+    def check_run(self, runner) -> None:
+        """There is nothing to look at before a training."""
+
     def before_train(self, runner) -> None:
         """Open the bar at the iteration where training starts."""
         if not is_main_process() or not sys.stderr.isatty():

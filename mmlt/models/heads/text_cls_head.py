@@ -150,6 +150,12 @@ class TextClsHead(ClsHead):
             self.text_features = None
         self.classes = classes
 
+    def stand_in(self) -> None:
+        """Random text features where those of all prompts would be encoded once, and a step is only tried."""
+        if self.text is not None and self.class_tokens.numel() and (self._text_is_constant or not self.training):
+            shape = (*self.class_tokens.shape[:2], self.text.out_channels)
+            self.text_features = torch.randn(shape, device=self.class_tokens.device)
+
     def _encode(self, tokens: Tensor) -> Tensor:
         t, c = tokens.shape[:2]
         return self.text(tokens.flatten(0, 1)).unflatten(0, (t, c))

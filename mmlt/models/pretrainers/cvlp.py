@@ -51,6 +51,10 @@ class Teacher(nn.Module):
             self.to(images.device)
         return F.normalize(self.backbone(images)[-1].float(), dim=-1)
 
+    def stand_in(self, number: int) -> None:
+        """Random sentences in place of those that :meth:`encode_corpus` takes long for, where a step is only tried."""
+        self.sentences = F.normalize(torch.randn(number, self.text.out_channels), dim=-1)
+
     def encode_corpus(self, table: TokenTable, device: torch.device) -> None:
         """Encode every sentence of a corpus."""
         self.text.to(device)
@@ -174,6 +178,11 @@ class CVLP(ContrastivePretrainer):
         self.table = tokenize_corpus(sentences, self.text.tokenizer, self.text.model_name)
         if self.teacher is not None:
             self.teacher.sentences = None  # those of other texts, if any
+
+    def stand_in(self) -> None:
+        """See :meth:`Teacher.stand_in`."""
+        if self.teacher is not None and self.table is not None:
+            self.teacher.stand_in(int(self.table.counts.sum()))
 
     def draw_sentences(self, labels: Tensor) -> Tensor:
         """Draw a sentence of its class for every image of this step.

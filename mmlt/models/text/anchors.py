@@ -176,6 +176,23 @@ class Anchors:
         texts = [[sentences[int(i)] for i in rows] for rows in chosen]
         return cls(padded, counts, own_scores, texts, logit_scale, facts)
 
+    @classmethod
+    def stand_in(cls, num_classes: int, num_anchors: int, width: int) -> Anchors:
+        """Random ones of the right shape, where a model is only tried or timed.
+
+        Args:
+            num_classes (int): C.
+            num_anchors (int): M.
+            width (int): D.
+
+        Returns:
+            Anchors: Of a model that never was.
+        """
+        shape = (num_classes, num_anchors)
+        texts = [[f'{c} {m}' for m in range(num_anchors)] for c in range(num_classes)]
+        counts = torch.full((num_classes,), num_anchors)
+        return cls(torch.randn(*shape, width), counts, torch.rand(shape), texts, 100.0)
+
     def save(self, path: str) -> None:
         """Write a ``.safetensors`` file, whole or not at all."""
         texts = json.dumps(dict(sentences=self.sentences, facts=self.facts))
