@@ -105,6 +105,7 @@ _LOOK_ON = frozenset(
         'IterTimerHook',
         'LoggerHook',
         'MemoryProfilerHook',
+        'PredictionPicturesHook',
         'ProfilerHook',
         'ProgressBarHook',
         'RuntimeInfoHook',
