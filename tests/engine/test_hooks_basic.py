@@ -266,7 +266,7 @@ def test_guard_compares_configs_only_on_resume():
     checkpoint, old, new = resume_configs()
     guard(small(), checkpoint, _resume=False, cfg=new)
     guard(small(), checkpoint, _resume=True, testing=True, cfg=new)
-    old.lr = 0.3  # no part of the model
+    old.log_level = 'DEBUG'  # no part of the recipe
     guard(small(), checkpoint, _resume=True, cfg=old)
     del checkpoint['meta']['cfg']
     guard(small(), checkpoint, _resume=True, cfg=new)
