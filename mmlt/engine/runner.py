@@ -145,6 +145,7 @@ class Runner(MMEngineRunner):
         drawing = hooks.get('visualization')
         if isinstance(drawing, dict) and drawing.get('type') == 'VisualizationHook':
             hooks['visualization'] = {**drawing, 'type': 'mmlt.PredictionPicturesHook'}
+        hooks.setdefault('epoch', dict(type='mmlt.EpochHook'))
         hooks.setdefault('checkpoint_guard', dict(type='mmlt.CheckpointGuardHook'))
         hooks.setdefault('finite_scores', dict(type='mmlt.FiniteScoresHook'))
         super().register_default_hooks(hooks)

@@ -16,7 +16,6 @@ import torch
 from mmengine.dist import get_dist_info, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import EpochBasedTrainLoop
 from mmpretrain.structures import DataSample
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -25,6 +24,7 @@ from torch import Tensor
 from mmlt.datasets.long_tail import dataset_labels
 from mmlt.datasets.transforms import compose_like
 from mmlt.engine.features import compute_features
+from mmlt.engine.passes import count_epochs
 from mmlt.errors import InputError
 from mmlt.models import OpenCLIPVision
 from mmlt.registry import HOOKS
@@ -249,12 +249,13 @@ class FeatureCacheHook(Hook):
 
 
 def _epochs(runner) -> int:
-    if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+    epochs = count_epochs(runner)
+    if epochs is None:
         raise InputError(
-            "FeatureCacheHook: views='epochs' asks for one view an epoch, but the training counts iterations: give a "
-            'number, default_hooks.feature_cache.views=10.'
+            "FeatureCacheHook: views='epochs' asks for one view an epoch, but the length of the data is not known: give "
+            'a number, default_hooks.feature_cache.views=10.'
         )
-    return runner.max_epochs
+    return epochs
 
 
 @torch.no_grad()

@@ -245,17 +245,17 @@ class LDAMLoss(_CountLoss):
     ``scale=1`` and a margin in units of its logits.
 
     With ``drw_epoch`` the classes are weighted by
-    :func:`effective_number_weights` from that epoch on, which is read from
-    MMEngine's message hub, so that a resumed run goes on with the right
-    weights. The mean divides by the number of images, as everywhere in
+    :func:`effective_number_weights` from that epoch on, which
+    :class:`EpochHook` tells, or MMEngine's message hub; so a resumed run goes on
+    with the right weights. In a training by iterations an epoch is a pass over
+    the images. The mean divides by the number of images, as everywhere in
     MMPretrain; the published code divides by the sum of their weights.
 
     Args:
         max_margin (float): Margin of the smallest class. Defaults to 0.5.
         scale (float): Factor on the logits after the margin. Defaults to 30.
-        drw_epoch (int, optional): First epoch, from 0, with class weights, in
-            training by epochs; the paper has 160 of 200. Defaults to None, no
-            weights.
+        drw_epoch (int, optional): First epoch, from 0, with class weights;
+            the paper has 160 of 200. Defaults to None, no weights.
         beta (float): Of the class weights, in [0, 1). Defaults to 0.9999.
         class_counts (Sequence[int], optional): See :class:`LogitAdjustedLoss`.
             Defaults to None.
@@ -263,7 +263,8 @@ class LDAMLoss(_CountLoss):
         loss_weight (float): Defaults to 1.0.
 
     Raises:
-        InputError: No counts, a count of zero, or not one count a class.
+        InputError: No counts, a count of zero, or not one count a class; a
+            ``drw_epoch`` in a training by iterations without EpochHook.
     """
 
     def __init__(
@@ -279,12 +280,41 @@ class LDAMLoss(_CountLoss):
         _check(self, 'scale', scale, scale > 0, 'be positive')
         _check(self, 'beta', beta, 0 <= beta < 1, 'lie in [0, 1)')
         self.max_margin, self.scale, self.drw_epoch, self.beta = max_margin, scale, drw_epoch, beta
+        self._epoch: int | None = None
+
+    def set_epoch(self, epoch: int, max_epochs: int) -> None:
+        """Take the epoch; :class:`EpochHook` calls it.
+
+        Args:
+            epoch (int): The first is 0.
+            max_epochs (int): How many there are.
+        """
+        if self.drw_epoch is not None and self.drw_epoch >= max_epochs and self._epoch is None:
+            print_log(
+                f'LDAMLoss weighs the classes from epoch {self.drw_epoch} on, but the training has {max_epochs}: it '
+                'never will. The paper begins at four fifths of the training.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        self._epoch = epoch
 
     @property
     def _reweighted(self) -> bool:
         if self.drw_epoch is None:
             return False
-        return MessageHub.get_current_instance().get_info('epoch', 0) >= self.drw_epoch
+        if self._epoch is not None:
+            return self._epoch >= self.drw_epoch
+        hub = MessageHub.get_current_instance()
+        if (
+            self.training
+            and self.drw_epoch > 0
+            and hub.get_info('max_epochs', None) == 1 < hub.get_info('max_iters', 1)
+        ):
+            raise InputError(
+                f'LDAMLoss weighs the classes from epoch {self.drw_epoch} on, but MMEngine counts one epoch in this '
+                "training: add dict(type='mmlt.EpochHook') to custom_hooks, or leave out drw_epoch."
+            )
+        return hub.get_info('epoch', 0) >= self.drw_epoch
 
     def losses(self, logits: Tensor, target: Tensor) -> Tensor:
         """See :func:`ldam_loss`."""
