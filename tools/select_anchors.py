@@ -19,13 +19,13 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
 import torch
 from mmengine.logging import MMLogger
-from mmengine.runner import load_checkpoint
 
 from mmlt.engine.anchor_selection import select_anchors
 from mmlt.engine.configs import read_config
 from mmlt.engine.hooks.anchor_selection import write_anchors
 from mmlt.engine.options import CfgOptions, ToolParser, at_least
 from mmlt.engine.stages import resolve_placeholders
+from mmlt.engine.weights import load_weights
 from mmlt.errors import InputError
 from mmlt.models import CVLP
 
@@ -58,8 +58,6 @@ def write_csv(path: str, classes, sentences, scores) -> None:
 
 def run(args) -> None:
     cfg = read_config(args.config, args.cfg_options)
-    if args.checkpoint and not osp.isfile(args.checkpoint):
-        raise InputError(f"The checkpoint '{args.checkpoint}' does not exist: give that of the CVLP training.")
     cfg.setdefault('work_dir', osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0]))
     resolve_placeholders(cfg)
     MMLogger.get_current_instance().setLevel('WARNING')  # initialisation is told tensor by tensor
@@ -71,7 +69,7 @@ def run(args) -> None:
     model.set_class_info(*(dataset.metainfo.get(k) for k in ('classes', 'class_counts', 'class_texts')))
     model.init_weights()
     if args.checkpoint:
-        load_checkpoint(model, args.checkpoint, map_location='cpu', strict=True, logger='silent')
+        load_weights(model, args.checkpoint)
     model.to('cuda' if torch.cuda.is_available() else 'cpu')
     hook = dict(cfg.get('default_hooks', {}).get('anchors') or {})
     settings = {

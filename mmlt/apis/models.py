@@ -14,7 +14,6 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
-from mmengine.runner import CheckpointLoader
 from mmpretrain.apis import ModelHub
 from modelindex.load_model_index import load as load_model_index
 from torch import nn
@@ -22,8 +21,8 @@ from torch import nn
 from mmlt.datasets.class_names import check_same_classes, config_classes
 from mmlt.engine.configs import build_model, change_config, read_config
 from mmlt.engine.stages import resolve_placeholders
+from mmlt.engine.weights import load_weights
 from mmlt.errors import InputError
-from mmlt.utils import why_unreadable
 
 INDEX = Path(__file__).parents[2] / 'model-index.yml'
 
@@ -140,60 +139,6 @@ def get_model(
     built._dataset_meta = dict(classes=list(classes))
     built._config, built._metainfo = cfg, None
     return built.to(device).eval()
-
-
-def load_weights(model: nn.Module, checkpoint: str | os.PathLike) -> dict:
-    """Load a checkpoint into the model that it belongs to, all of it into all of it.
-
-    Args:
-        model (nn.Module): The model.
-        checkpoint (str | os.PathLike): A file, or an address.
-
-    Returns:
-        dict: What the checkpoint says of itself, its ``meta``.
-
-    Raises:
-        InputError: It cannot be read, or belongs to another model.
-    """
-    checkpoint = os.fspath(checkpoint)
-    if '://' not in checkpoint and not osp.isfile(checkpoint):
-        raise InputError(
-            f"The checkpoint '{checkpoint}' does not exist: give a file, for example the last of a work directory."
-        )
-    try:
-        content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
-    except Exception as e:
-        raise InputError(f"The checkpoint '{checkpoint}' could not be read: {why_unreadable(e, checkpoint)}.") from e
-    state = content.get('state_dict', content) if isinstance(content, dict) else None
-    if not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise InputError(
-            f"'{checkpoint}' holds no state dict of this project's kind: a published checkpoint is converted first, "
-            'see tools/model_converters/.'
-        )
-    state = {k.removeprefix('module.'): v for k, v in state.items()}
-    parameters = dict(model.named_parameters())
-    for name, parameter in parameters.items():
-        if name in state and state[name].shape != parameter.shape:
-            raise InputError(
-                f"'{checkpoint}' has {name} of shape {tuple(state[name].shape)}, but this config's model has "
-                f'{tuple(parameter.shape)}: it was trained with another backbone, width or class list.'
-            )
-    try:
-        result = model.load_state_dict(state, strict=False)
-    except RuntimeError as e:  # of a buffer, such as class means
-        problem = str(e).splitlines()[-1].strip().rstrip('.')
-        raise InputError(
-            f"'{checkpoint}' does not fit this config's model ({problem}): it was trained with another backbone, width "
-            'or class list.'
-        ) from e
-    missing = [name for name in result.missing_keys if name in parameters]
-    for names, problem in ((missing, 'lacks {} weights of'), (result.unexpected_keys, 'has {} weights more than')):
-        if names:
-            raise InputError(
-                f"'{checkpoint}' {problem.format(len(names))} this config's model, the first is '{names[0]}': give the "
-                'config that it was trained with.'
-            )
-    return content.get('meta') or {}
 
 
 def _usable(device: str | torch.device) -> torch.device:

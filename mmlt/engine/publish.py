@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from mmlt.engine.weights import not_finite
 from mmlt.errors import InputError
 from mmlt.models import MORE
 from mmlt.models.more import is_split_key, merge_state_dict
@@ -57,7 +58,8 @@ def publish_checkpoint(checkpoint: dict) -> dict:
         merged. Optimizer, schedulers and logs are left out.
 
     Raises:
-        InputError: No ``state_dict``; weights without their low-rank part.
+        InputError: No ``state_dict``; weights without their low-rank part; weights
+            that are not finite.
     """
     if not isinstance(checkpoint.get('state_dict'), dict):
         raise InputError('The file is no checkpoint of MMEngine: it has no state_dict.')
@@ -66,6 +68,10 @@ def publish_checkpoint(checkpoint: dict) -> dict:
         meta['cfg'] = plain_config(Config.fromstring(meta['cfg'], '.py')).pretty_text
     with torch.no_grad():  # merged on their device, where the split model adds them up as well
         state = {key: value.detach().cpu() for key, value in merge_state_dict(checkpoint['state_dict']).items()}
+    if (name := not_finite(state)) is not None:
+        raise InputError(
+            f'The weights are NaN or infinite ({name}), so the training diverged, and there is nothing to give away'
+        )
     return dict(meta=meta, state_dict=state)
 
 

@@ -118,11 +118,11 @@ def test_hook_finds_transforms_inside_of_others():
     assert [c._epochs.tolist() for c in crops] == [[2, 5]] * 3
 
 
-def test_training_by_iterations_is_refused_only_where_it_matters():
+def test_data_without_length_is_refused_only_where_it_matters():
     crop = SimpleNamespace(pipeline=Compose([GrowingRandomResizedCrop(8)]))
     plain = SimpleNamespace(pipeline=Compose([]))
-    with pytest.raises(InputError, match='GrowingRandomResizedCrop changes with the epochs.*by_epoch=True'):
-        EpochHook().before_train_epoch(runner_with(SimpleNamespace(dataset=crop), IterBasedTrainLoop))
+    with pytest.raises(InputError, match='GrowingRandomResizedCrop changes with the epochs, but the length.*sampler'):
+        EpochHook().before_train(runner_with(SimpleNamespace(dataset=crop), IterBasedTrainLoop))
     EpochHook().before_train_epoch(runner_with(SimpleNamespace(dataset=plain), IterBasedTrainLoop))
 
 

@@ -239,8 +239,9 @@ def test_as_many_views_as_epochs(phase_b):
     assert random.features.shape == fixed.features.shape == (1, 10, 64)
     assert not torch.allclose(random.features, fixed.features)
     loop = dict(_delete_=True, by_epoch=False, max_iters=5, val_interval=5)
-    with pytest.raises(InputError, match="views='epochs'.*views=10"):
-        phase_b('w2', **{CACHE + 'views': 'epochs', 'train_cfg': loop, 'param_scheduler': None})
+    # By iterations an epoch is a pass: 5 iterations, two a pass, are three.
+    _, runner = phase_b('w2', **{CACHE + 'views': 'epochs', 'train_cfg': loop, 'param_scheduler': None})
+    assert len(runner.train_dataloader) == 2 and runner.train_dataloader.features.shape == (3, 10, 64)
 
 
 def test_views_of_several_processes_are_those_of_one(monkeypatch):

@@ -199,7 +199,7 @@ def small(width=3, head=2) -> nn.Module:
 
 
 def guard(model, checkpoint, **attributes) -> None:
-    runner = SimpleNamespace(**{'model': model, '_load_from': 'some.pth', '_resume': False, **attributes})
+    runner = SimpleNamespace(**{'hooks': [], 'model': model, '_load_from': 'some.pth', '_resume': False, **attributes})
     CheckpointGuardHook().after_load_checkpoint(runner, checkpoint)
 
 
@@ -244,9 +244,10 @@ def test_guard_refuses_missing_weights_only_in_testing():
     state = small().state_dict()
     del state['1.weight'], state['1.bias']
     guard(small(), {'state_dict': state}, testing=False)
-    guard(small(), {'state_dict': state})  # MMEngine's own Runner does not tell whether it tests
-    with pytest.raises(InputError, match="'some.pth' lacks 2 weights of this config's model, the first is '1.weight'"):
-        guard(small(), {'state_dict': state}, testing=True)
+    guard(small(), {'state_dict': state}, _train_loop=Loop(None, DataLoader([0])))  # of MMEngine's own Runner
+    for testing in (dict(testing=True), dict(_train_loop=None), dict(_train_loop=dict(by_epoch=True))):
+        with pytest.raises(InputError, match="'some.pth' lacks 2 weights of this config's model, the first is '1.w"):
+            guard(small(), {'state_dict': state}, **testing)
 
 
 def resume_configs():

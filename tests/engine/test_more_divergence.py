@@ -19,7 +19,8 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch.utils.data import DataLoader, Dataset
 
-from mmlt.engine.hooks.finite_loss import check_losses, check_weights, not_finite, stop
+from mmlt.engine.hooks.finite_loss import check_losses, check_weights, stop
+from mmlt.engine.weights import not_finite
 from mmlt.errors import InputError
 
 NAN, INF = float('nan'), float('inf')
@@ -129,7 +130,7 @@ def test_weights_are_looked_at_every_interval(tmp_path):
 
 
 def test_averaged_weights_that_are_not_finite_are_not_merged(tmp_path):
-    with pytest.raises(InputError, match=r'merged weights are NaN or infinite \(head\.fc\.bias\).*at iteration 8'):
+    with pytest.raises(InputError, match=r'The weights are NaN or infinite \(head\.fc\.bias\).*at iteration 8'):
         train(tmp_path, dict(type='EMAHook'), Poison(8, averaged=True))
     assert 'merged.pth' not in checkpoints(tmp_path)
 

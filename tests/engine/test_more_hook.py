@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -190,7 +191,8 @@ def test_resume_from_merged_weights_is_refused(config, train_tool):
     train_tool.main(['more.py', '--work-dir', 'out', '--no-test', '--cfg-options', 'train_cfg.max_epochs=1'])
     with pytest.raises(SystemExit, match='Cannot resume'):
         train_tool.main(['more.py', '--work-dir', 'again', '--resume', 'out/merged.pth'])
-    runner = SimpleNamespace(_resume=True)
+    cfg = Config.fromstring(load('out/epoch_1.pth')['meta']['cfg'], '.py')
+    runner = SimpleNamespace(_resume=True, _load_from='out/merged.pth', model=MODELS.build(cfg.model))
     with pytest.raises(InputError, match='low-rank parts are gone.*load_from'):
         MOREHook().after_load_checkpoint(runner, load('out/merged.pth'))
     MOREHook().after_load_checkpoint(runner, load('out/epoch_1.pth'))

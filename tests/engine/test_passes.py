@@ -48,7 +48,7 @@ class Watch(Hook):
 
     seen = []
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
         Watch.seen.append((runner.model.head.loss_module._reweighted, runner.optim_wrapper.get_lr()['lr'][0]))
 
 

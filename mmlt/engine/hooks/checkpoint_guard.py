@@ -6,16 +6,18 @@ import os.path as osp
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.runner import find_latest_checkpoint
+from mmengine.runner import BaseLoop, CheckpointLoader, find_latest_checkpoint
 from mmpretrain.models.heads import ClsHead
+from torch import nn
 
 from mmlt.datasets.class_names import check_same_classes
 from mmlt.engine.checkpoint import checkpoint_classes, first_difference
 from mmlt.engine.classes import built_datasets, tell_classes
 from mmlt.engine.hooks.class_info import ClassInfoHook
 from mmlt.engine.identity import resumable
+from mmlt.engine.weights import bare_names, check_fits
 from mmlt.errors import InputError
-from mmlt.models.more import fit_state_dict, is_split_key
+from mmlt.models.more import fit_state_dict, misfit
 from mmlt.registry import HOOKS
 from mmlt.utils import unwrap
 
@@ -37,56 +39,33 @@ class CheckpointGuardHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_run(self, runner) -> None:
-        """Compare the classes of all datasets, where no ClassInfoHook does it."""
+        """Compare the classes of all datasets, where no ClassInfoHook does it; look at files to start from."""
         if not any(isinstance(hook, ClassInfoHook) for hook in runner.hooks):
             tell_classes(runner, modules=False)
+        if not is_testing(runner) and not getattr(runner, '_resume', False):
+            for name, module in unwrap(runner.model).named_modules():
+                _check_start(name or 'model', module)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Compare shapes, names and, on resume, the model's config."""
         model = unwrap(runner.model)
-        source = getattr(runner, '_load_from', None) or 'the checkpoint'
-        if getattr(runner, '_resume', False) and not runner._load_from:
-            source = find_latest_checkpoint(runner.work_dir)
-        if getattr(runner, '_resume', False) and not getattr(runner, 'testing', False):
+        source = source_of(runner)
+        if getattr(runner, '_resume', False) and not is_testing(runner):
             self._same_config(runner, checkpoint, source)
         self._same_classes(runner, checkpoint, source)
         state = checkpoint.get('state_dict', checkpoint)
-        state = {k.removeprefix('module.'): v for k, v in state.items()}
-        stored, state = state, fit_state_dict(model, state)
-        own = dict(model.named_parameters())
-        if (split := next((k for k in state if is_split_key(k) and k not in own), None)) is not None:
-            raise InputError(
-                f"'{source}' is a checkpoint of MORE that is not merged, and this config's model has no low-rank part "
-                f"for '{split}': merge it with tools/model_converters/publish_model.py, or give the config (layers, "
-                'exclude) that it was trained with.'
-            )
-        for name, parameter in own.items():
-            if name in state and state[name].shape != parameter.shape:
-                raise InputError(
-                    f"'{source}' has {name} of shape {tuple(state[name].shape)}, but this config's model has "
-                    f'{tuple(parameter.shape)}: it was trained with another backbone, width or class list.'
-                )
-        testing = getattr(runner, 'testing', False)
+        state = bare_names(state)
+        testing = is_testing(runner)
+        check_fits(model, state, source, complete=testing)
         if not getattr(runner, '_resume', False) and (not testing or getattr(runner, 'starts_from_stage', False)):
             for module in model.modules():
                 if hasattr(module, 'check_checkpoint'):
-                    module.check_checkpoint(stored, source)
-        missing = [name for name in own if name not in state]
-        if len(missing) == len(own) and own:
-            raise InputError(
-                f"'{source}' holds none of this model's weights (its first is '{next(iter(state), 'nothing')}'): it is "
-                'a checkpoint of another method or project.'
-            )
-        if missing and testing:
-            raise InputError(
-                f"'{source}' lacks {len(missing)} weights of this config's model, the first is '{missing[0]}': test it "
-                'with the config that it was trained with.'
-            )
+                    module.check_checkpoint(state, source)
 
     def _same_classes(self, runner, checkpoint: dict, source: str) -> None:
         """A head that learned classes knows them by their order."""
         datasets = built_datasets(runner)
-        split = 'test' if getattr(runner, 'testing', False) or 'train' not in datasets else 'train'
+        split = 'test' if is_testing(runner) or 'train' not in datasets else 'train'
         if split not in datasets or any(isinstance(h, ClassInfoHook) and h.split == 'val' for h in runner.hooks):
             return
         heads = [m for m in unwrap(runner.model).modules() if isinstance(m, ClsHead)]
@@ -117,6 +96,44 @@ class CheckpointGuardHook(Hook):
                 f"The training goes on from '{source}' by another recipe than it began with: {difference}. If that is "
                 'not meant, give the same settings again.'
             )
+
+
+def _check_start(name: str, module: nn.Module) -> None:
+    """Whether weights of ``init_cfg=dict(type='Pretrained', ...)``, of which MMEngine takes what fits, fit at all."""
+    settings = getattr(module, 'init_cfg', None) or []
+    for init in settings if isinstance(settings, (list, tuple)) else [settings]:
+        if init.get('type') != 'Pretrained':
+            continue
+        path, prefix = init['checkpoint'], init.get('prefix')
+        content = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
+        state = bare_names(content.get('state_dict', content))
+        if prefix:
+            prefix = f'{prefix.rstrip(".")}.'
+            state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        source = f'{path}{f" ({prefix}*)" if prefix else ""}'
+        own = fit_state_dict(module, state)
+        if (problem := misfit(module, own)) is not None:
+            raise InputError(f"'{source}' {problem}")
+        parameters = dict(module.named_parameters())
+        if parameters and not any(key in own and own[key].shape == p.shape for key, p in parameters.items()):
+            raise InputError(
+                f"'{source}' has no weight for {name}, which is to start from it (init_cfg): its first is "
+                f"'{next(iter(own), 'nothing')}', and the first that is needed '{next(iter(parameters))}'. Give "
+                "another prefix, as in prefix='backbone', or the checkpoint of the same architecture."
+            )
+
+
+def is_testing(runner) -> bool:
+    """Whether a runner, MMEngine's too, tests and does not train."""
+    idle = hasattr(runner, '_train_loop') and not isinstance(runner._train_loop, BaseLoop)
+    return getattr(runner, 'testing', False) or idle
+
+
+def source_of(runner) -> str:
+    """The file that a runner loads weights from now."""
+    if getattr(runner, '_resume', False) and not getattr(runner, '_load_from', None):
+        return find_latest_checkpoint(runner.work_dir) or 'the checkpoint'
+    return getattr(runner, '_load_from', None) or 'the checkpoint'
 
 
 def _without_places(recipe):

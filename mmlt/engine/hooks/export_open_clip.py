@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mmlt.engine.weights import not_finite
 from mmlt.errors import InputError
 from mmlt.models import OpenCLIPText, OpenCLIPVision
 from mmlt.registry import HOOKS
@@ -30,7 +31,8 @@ def open_clip_state_dict(model: nn.Module) -> dict[str, Tensor]:
         dict[str, Tensor]: As ``open_clip.create_model(...).state_dict()``.
 
     Raises:
-        InputError: A tower is missing, or the image tower has adapters.
+        InputError: A tower is missing, the image tower has adapters, or a weight
+            is not finite.
     """
     vision = next((m for m in model.modules() if isinstance(m, OpenCLIPVision)), None)
     text = next((m for m in model.modules() if isinstance(m, OpenCLIPText)), None)
@@ -43,6 +45,8 @@ def open_clip_state_dict(model: nn.Module) -> dict[str, Tensor]:
         )
     state = {f'visual.{k}': v for k, v in vision.visual.state_dict().items()}
     state.update(text.clip.state_dict())
+    if (name := not_finite(state)) is not None:
+        raise InputError(f"The weights '{name}' are NaN or infinite, the training diverged: nothing is exported.")
     return {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
 
 

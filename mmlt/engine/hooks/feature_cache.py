@@ -252,8 +252,8 @@ def _epochs(runner) -> int:
     epochs = count_epochs(runner)
     if epochs is None:
         raise InputError(
-            "FeatureCacheHook: views='epochs' asks for one view an epoch, but the length of the data is not known: give "
-            'a number, default_hooks.feature_cache.views=10.'
+            "FeatureCacheHook: views='epochs' asks for one view an epoch, but the length of the data is not known: "
+            'give a number, default_hooks.feature_cache.views=10.'
         )
     return epochs
 

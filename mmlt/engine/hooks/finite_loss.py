@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import NoReturn
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
 from mmengine.optim import AmpOptimWrapper
-from torch import Tensor
 
+from mmlt.engine.weights import not_finite
 from mmlt.errors import InputError
 from mmlt.models import MORE
 from mmlt.registry import HOOKS
@@ -70,19 +69,6 @@ def check_weights(runner, iteration: int) -> None:
     name = not_finite(unwrap(runner.model).state_dict())
     if in_any_process(name is not None):
         stop(runner, f'the weights became NaN or infinite ({name or "those of another process"})', iteration)
-
-
-def not_finite(state: Mapping[str, Tensor]) -> str | None:
-    """Name of the first tensor with a NaN or an infinite number, or None; waits for the device once.
-
-    Args:
-        state (Mapping[str, Tensor]): Tensors of one device by name.
-    """
-    floats = {k: v for k, v in state.items() if torch.is_tensor(v) and v.is_floating_point()}
-    if not floats:
-        return None
-    finite = torch.stack([v.isfinite().all() for v in floats.values()]).tolist()
-    return next((name for name, fine in zip(floats, finite) if not fine), None)
 
 
 def in_any_process(flag: bool) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import os.path as osp
@@ -13,8 +12,10 @@ from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 
 from mmlt.datasets.long_tail import read_labels, training_counts
-from mmlt.engine.hooks.finite_loss import FiniteLossHook, check_losses, check_weights, in_any_process, not_finite, stop
+from mmlt.engine.hooks.checkpoint_guard import is_testing, source_of
+from mmlt.engine.hooks.finite_loss import FiniteLossHook, check_losses, check_weights, in_any_process, stop
 from mmlt.engine.publish import check_merged, is_split, publish_checkpoint
+from mmlt.engine.weights import check_fits
 from mmlt.errors import InputError
 from mmlt.evaluation.functional import SHOTS, get_protocol, shot_groups
 from mmlt.models import MORE
@@ -60,8 +61,9 @@ class MOREHook(Hook):
 
     Raises:
         InputError: The model is no :class:`MORE`; the training has no known
-            length; class counts that cannot be had; a resume from a merged
-            checkpoint; losses, discrepancy or weights that are not finite.
+            length; class counts that cannot be had; a checkpoint of another
+            model, or a merged one to resume from; losses, discrepancy or
+            weights that are not finite; merged weights that predict otherwise.
     """
 
     # Before the LoggerHook, so that a line of the log has this iteration's values.
@@ -79,12 +81,15 @@ class MOREHook(Hook):
         self._checks_losses = True
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Refuse to resume from merged weights."""
+        """Refuse weights of another model, and to resume from merged ones."""
         if getattr(runner, '_resume', False) and not is_split(checkpoint):
             raise InputError(
                 'Cannot resume MORE from a merged or plain checkpoint, its low-rank parts are gone: resume from one of '
                 'the training, or start anew from its weights with load_from=<checkpoint> and resume=False.'
             )
+
+        state = checkpoint.get('state_dict', checkpoint)
+        check_fits(self._model(runner), state, source_of(runner), complete=is_testing(runner))
 
     def before_train(self, runner) -> None:
         """Look at the model, the length of the training, and the counts."""
@@ -161,8 +166,7 @@ class MOREHook(Hook):
                 wrong = self._merge(runner)
         self._last_batch = None
         if in_any_process(wrong is not None):
-            name = wrong or 'see the main process'
-            stop(runner, f'the merged weights are NaN or infinite ({name}) and were not written', runner.iter)
+            stop(runner, wrong or 'the merged weights are wrong, see the main process', runner.iter)
 
     def _set_aside(self, runner) -> None:
         """Rename the merged checkpoint of an earlier training: if this one fails, it must not pass for its result."""
@@ -185,7 +189,7 @@ class MOREHook(Hook):
         runner.logger.info(f'Mean discrepancy at the end: {last}. Picture: {base}.png')
 
     def _merge(self, runner) -> str | None:
-        """Write the merged checkpoint; returns the name of a weight that is not finite, and writes nothing then."""
+        """Write the merged checkpoint; returns what is wrong with it, and writes nothing then."""
         model = self._model(runner)
         checkpoint = dict(
             meta=dict(epoch=runner.epoch, iter=runner.iter, cfg=runner.cfg.pretty_text, seed=runner.seed),
@@ -194,17 +198,20 @@ class MOREHook(Hook):
         if hasattr(dataset := runner.train_dataloader.dataset, 'metainfo'):
             checkpoint['meta']['dataset_meta'] = dataset.metainfo
         runner.call_hook('before_save_checkpoint', checkpoint=checkpoint)
-        published = publish_checkpoint(checkpoint)
-        if wrong := not_finite(published['state_dict']):
-            return wrong
+        try:
+            published = publish_checkpoint(checkpoint)
+        except InputError as e:
+            return str(e)
+        if self._last_batch is not None:
+            inputs = model.data_preprocessor(self._last_batch, False)['inputs']
+            right, found = check_merged(model, checkpoint['state_dict'], published['state_dict'], inputs)
+            if not right:
+                return found
+            runner.logger.info(found)
         path = osp.join(runner.work_dir, self.filename)
         torch.save(published, path)
         sizes = [sum(v.numel() for v in d['state_dict'].values()) / 1e6 for d in (checkpoint, published)]
         runner.logger.info(f'Merged weights: {path}, {sizes[1]:.2f} of {sizes[0]:.2f} million numbers')
-        if self._last_batch is not None:
-            inputs = model.data_preprocessor(self._last_batch, False)['inputs']
-            right, found = check_merged(model, checkpoint['state_dict'], published['state_dict'], inputs)
-            runner.logger.log(logging.INFO if right else logging.ERROR, found)
         return None
 
     @staticmethod

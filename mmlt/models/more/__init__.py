@@ -8,6 +8,7 @@ from .low_rank import (
     merge,
     merge_state_dict,
     merge_weight,
+    misfit,
     split_weights,
 )
 from .more_classifier import MORE
@@ -24,6 +25,7 @@ __all__ = [
     'merge',
     'merge_state_dict',
     'merge_weight',
+    'misfit',
     'prior_weighted',
     'sinusoidal_alpha',
     'split_weights',

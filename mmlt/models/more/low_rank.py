@@ -236,6 +236,7 @@ def split_weights(
         if not parametrize.is_parametrized(module):
             module._register_load_state_dict_pre_hook(_take_plain_weights, with_module=True)
         parametrize.register_parametrization(module, attribute, part)
+    root._register_load_state_dict_pre_hook(_refuse_misfits, with_module=True)
     return split
 
 
@@ -274,6 +275,45 @@ def fit_state_dict(root: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Te
     for prefix, module in _split_modules(root):
         _take_plain_weights(module, state, prefix)
     return state
+
+
+def misfit(root: nn.Module, state: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with the split weights of a state dict, under the names of :func:`fit_state_dict`.
+
+    Args:
+        root (nn.Module): With or without split weights.
+        state (Mapping[str, Tensor]): Of a plain or a split model.
+
+    Returns:
+        str | None: The rest of a sentence that begins with the checkpoint's
+        name; None where all split weights have a place of their shape.
+    """
+    own = dict(root.named_parameters())
+    remedy = 'give the config (layers, exclude, rank) that it was trained with'
+    for key, value in state.items():
+        if (match := _SPLIT_KEY.fullmatch(key)) is None:
+            continue
+        if key not in own:
+            return (
+                f"is a checkpoint of MORE that is not merged, and this config's model has no low-rank part for '{key}':"
+                f' merge it with tools/model_converters/publish_model.py, or {remedy}.'
+            )
+        if value.shape != own[key].shape:
+            return (
+                f'is a checkpoint of MORE with {key} of shape {tuple(value.shape)}, and this config asks for '
+                f'{tuple(own[key].shape)}: {remedy}.'
+            )
+        for part in ('original', '0.A', '0.B'):
+            if (name := f'{match[1]}parametrizations.{match[2]}.{part}') not in state:
+                return f"has '{key}' but not '{name}': it is damaged, or not one of MORE."
+    return None
+
+
+def _refuse_misfits(module: nn.Module, state: dict, prefix: str, *_) -> None:
+    """Whoever loads: MMEngine would only log these and go on with random weights."""
+    own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if (problem := misfit(module, fit_state_dict(module, own))) is not None:
+        raise InputError(f'What is loaded {problem}')
 
 
 @torch.no_grad()
