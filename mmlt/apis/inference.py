@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from mmlt.datasets.long_tailed_dataset import read_pipeline
-from mmlt.datasets.own_pictures import is_hidden
+from mmlt.datasets.picture_sources import is_hidden
 from mmlt.datasets.pictures import (
     PICTURE_SUFFIXES,
     array_to_8bit,

@@ -19,7 +19,7 @@ from mmlt.datasets.cifar_lt import CIFAR10LT, CIFAR100LT
 from mmlt.datasets.inaturalist import INaturalist2018
 from mmlt.datasets.long_tail import exponential_profile
 from mmlt.datasets.long_tailed_dataset import PLACE, parse_annotation, read_class_names
-from mmlt.datasets.own_pictures import PARTIAL_SUFFIXES
+from mmlt.datasets.picture_sources import PARTIAL_SUFFIXES
 from mmlt.datasets.pictures import listing, read_error
 from mmlt.datasets.text_files import read_lines
 from mmlt.errors import InputError

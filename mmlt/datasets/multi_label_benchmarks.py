@@ -7,7 +7,7 @@ import os.path as osp
 import numpy as np
 
 from mmlt.datasets.benchmarks import BENCHMARKS, Benchmark, Contents
-from mmlt.datasets.multi_label import (
+from mmlt.datasets.multi_label_files import (
     PUBLISHED_SPLIT,
     parse_coco,
     parse_voc,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmlt import InputError
 from mmlt.datasets import ClassAwareSampler, ClassBalancedSampler, LongTailedMultiLabel, dataset_positives
-from mmlt.datasets.multi_label import (
+from mmlt.datasets.multi_label_files import (
     parse_coco,
     parse_label_list,
     parse_label_table,

@@ -11,8 +11,8 @@ from mmlt import InputError
 from mmlt.datasets import ClassTexts, ImageTextDataset, LongTailedDataset, LongTailedMultiLabel
 from mmlt.datasets.inaturalist import read_categories
 from mmlt.datasets.long_tailed_dataset import parse_annotation, read_class_names
-from mmlt.datasets.multi_label import parse_coco, read_image_ids
-from mmlt.datasets.own_pictures import read_source
+from mmlt.datasets.multi_label_files import parse_coco, read_image_ids
+from mmlt.datasets.picture_sources import read_source
 from mmlt.datasets.text_files import read_numbers, read_table
 
 NAMES = ('apple', 'grün; reif')

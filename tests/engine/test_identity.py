@@ -7,7 +7,8 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from mmlt.engine.identity import data_digest, decisive, helpers
+from mmlt.engine.data_digest import data_digest
+from mmlt.engine.identity import decisive, helpers
 from mmlt.engine.stages import RunRecord
 
 TEXT = """

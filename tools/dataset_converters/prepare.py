@@ -31,8 +31,8 @@ from mmlt.datasets.own_pictures import (
     list_text,
     listing,
     prompt_names,
-    read_source,
 )
+from mmlt.datasets.picture_sources import read_source
 from mmlt.engine.options import ToolParser, at_least
 from mmlt.engine.starter_configs import Setup, earlier_configs, left_out, split_digest, starter_configs
 from mmlt.errors import InputError

@@ -1,0 +1,54 @@
+"""A short name of a training set, wherever it lies."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import os.path as osp
+import re
+
+import numpy as np
+
+from mmlt.engine.checkpoint import plain
+
+
+def data_digest(dataset) -> str | None:
+    """A short name of a training set, wherever it lies.
+
+    Another picture (by folder and file name), label, class name, or text of a
+    class anywhere would change it.
+
+    Args:
+        dataset (Dataset): A built one of any mm project.
+
+    Returns:
+        str | None: Hexadecimal digits; None where it does not tell its samples.
+    """
+    if not hasattr(dataset, 'get_data_info'):
+        return None
+    if hasattr(dataset, 'full_init'):
+        dataset.full_init()
+    meta = getattr(dataset, 'metainfo', None) or {}
+    digest = hashlib.blake2b(repr(plain(meta.get('classes'))).encode(), digest_size=12)
+    for i in range(len(dataset)):
+        for key, value in sorted(dataset.get_data_info(i).items()):
+            if isinstance(value, np.ndarray):
+                digest.update(np.ascontiguousarray(value))
+            else:
+                # A path counts by its end; ids are where a sample lies in the list.
+                text = '/'.join(re.split(r'[\\/]', value)[-2:]) if isinstance(value, str) else repr(plain(value))
+                digest.update(f'{key} {text}\0'.encode())
+    texts = meta.get('class_texts')
+    if isinstance(texts, str) and osp.exists(texts):
+        for path in sorted(_files(texts)):
+            with open(path, 'rb') as f:
+                digest.update(osp.relpath(path, texts).encode() + b'\0' + f.read())
+    elif not isinstance(texts, str):
+        digest.update(repr(plain(texts)).encode())
+    return digest.hexdigest()
+
+
+def _files(path: str) -> list[str]:
+    if osp.isfile(path):
+        return [path]
+    return [osp.join(folder, name) for folder, _, names in os.walk(path) for name in names]
