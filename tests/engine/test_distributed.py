@@ -49,6 +49,7 @@ def weights(path):
     return torch.load(path, weights_only=True)['state_dict']
 
 
+@pytest.mark.slow
 def test_adapter_on_cached_features_takes_the_step_of_one_process(two_stages, repo, launcher_env):
     """Each process caches its part of the features; both then hold all, under the key of one process."""
     train(repo, launcher_env, 'a.py', 1, 'start')
@@ -82,6 +83,7 @@ def test_gradient_of_phase_a_is_that_of_one_process(two_stages, repo, launcher_e
     assert sum(a.norm() > 1e-3 * scale for a, _ in gradients.values()) > 10
 
 
+@pytest.mark.slow
 def test_lift_trains_as_one_process_and_is_tested_on_five_crops(two_stages, repo, launcher_env, clip_file):
     Path('lift.py').write_text(
         f"""
