@@ -1,9 +1,10 @@
 from .dist import gather, gather_with_grad, leave_together
 from .fingerprint import object_fingerprint, tensors_fingerprint, texts_fingerprint
-from .model import unwrap
+from .model import HostCount, to_device, unwrap
 from .unreadable import damage, why_unreadable
 
 __all__ = [
+    'HostCount',
     'damage',
     'gather',
     'gather_with_grad',
@@ -11,6 +12,7 @@ __all__ = [
     'object_fingerprint',
     'tensors_fingerprint',
     'texts_fingerprint',
+    'to_device',
     'unwrap',
     'why_unreadable',
 ]

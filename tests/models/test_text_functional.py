@@ -5,7 +5,14 @@ import pytest
 import torch
 from open_clip.model import CLIP, CustomTextCLIP
 
-from mmlt.models.text import can_shorten, encode_text, functional, shared_prefix, text_lengths
+from mmlt.models.text import (
+    can_shorten,
+    encode_text,
+    equal_groups,
+    functional,
+    shared_prefix,
+    text_lengths,
+)
 
 LENGTH = 77
 START, END = 98, 99
@@ -73,9 +80,9 @@ def value_and_gradients(clip, encode):
     return out.detach(), {n: p.grad.clone() for n, p in text_parameters(clip).items()}
 
 
-def assert_same(clip, tokens, **kwargs):
+def assert_same(clip, tokens, plan=None):
     full, full_gradients = value_and_gradients(clip, lambda: clip.encode_text(tokens))
-    short, short_gradients = value_and_gradients(clip, lambda: encode_text(clip, tokens, **kwargs))
+    short, short_gradients = value_and_gradients(clip, lambda: encode_text(clip, tokens, plan))
     assert short.dtype == torch.float64
     assert full.abs().max() > 0.1
     assert (short - full).abs().max() <= 1e-11
@@ -97,7 +104,7 @@ def test_equals_the_full_tower_for_all_kinds_of_texts(layout, tokens):
 def test_equals_the_full_tower_in_all_layouts(layout):
     clip = build(**layout)
     assert can_shorten(clip)
-    assert_same(clip, TEXTS['prefix'], group_size=3)
+    assert_same(clip, TEXTS['prefix'], equal_groups(clip, TEXTS['prefix'], 3))
 
 
 @pytest.mark.parametrize('group_size', [1, 2, 64])
@@ -105,7 +112,7 @@ def test_equals_the_full_tower_in_all_layouts(layout):
 def test_groups_and_prefix_do_not_change_the_result(group_size, share_prefix):
     clip = build()
     for tokens in (TEXTS['prefix'], TEXTS['very different lengths']):
-        assert_same(clip, tokens, group_size=group_size, share_prefix=share_prefix)
+        assert_same(clip, tokens, equal_groups(clip, tokens, group_size, share_prefix))
 
 
 @pytest.mark.parametrize('layout', ['plain', 'custom'])
@@ -113,11 +120,11 @@ def test_groups_and_prefix_do_not_change_the_result(group_size, share_prefix):
 def test_gradient_checkpointing(layout, tokens, monkeypatch):
     clip = build(**LAYOUTS[layout])
     clip.set_grad_checkpointing(True)
-    assert_same(clip, tokens, group_size=3)
+    assert_same(clip, tokens, equal_groups(clip, tokens, 3))
 
     calls = []
-    block = functional._block
-    monkeypatch.setattr(functional, '_block', lambda *args: calls.append(1) or block(*args))
+    block = functional.run_block
+    monkeypatch.setattr(functional, 'run_block', lambda *args: calls.append(1) or block(*args))
     out = encode_text(clip, tokens)
     forward = len(calls)
     out.sum().backward()
@@ -134,7 +141,8 @@ def test_real_prompts_at_context_length_77():
     names = ('cat', 'golden retriever', 'Appenzeller Sennenhund', 'great white shark, man-eater', 'cat')
     assert tokenizer.context_length == LENGTH
     assert_same(clip, tokenizer([f'a photo of a {name}.' for name in names]))
-    assert_same(clip, tokenizer([t('cat') for t in open_clip.OPENAI_IMAGENET_TEMPLATES][:12]), group_size=5)
+    tokens = tokenizer([t('cat') for t in open_clip.OPENAI_IMAGENET_TEMPLATES][:12])
+    assert_same(clip, tokens, equal_groups(clip, tokens, 5))
 
 
 @pytest.mark.parametrize('custom', [False, True])
@@ -151,14 +159,16 @@ def test_model_from_open_clips_factory(custom):
 
 def test_padding_is_cut_and_the_prefix_runs_once(monkeypatch):
     shapes = []
-    block = functional._block
-    monkeypatch.setattr(functional, '_block', lambda b, x, past: shapes.append(tuple(x.shape[:2])) or block(b, x, past))
+    block = functional.run_block
+    monkeypatch.setattr(
+        functional, 'run_block', lambda b, x, past: shapes.append(tuple(x.shape[:2])) or block(b, x, past)
+    )
     clip = build(layers=1)
     tokens = TEXTS['prefix']  # start, 4 shared words, then 1, 1, 1, 2, 3, 4 and 9 words, end
-    encode_text(clip, tokens, group_size=3)
+    encode_text(clip, tokens, equal_groups(clip, tokens, 3))
     assert shapes == [(1, 5), (3, 2), (3, 5), (1, 10)]
     shapes.clear()
-    encode_text(clip, tokens, share_prefix=False)
+    encode_text(clip, tokens, equal_groups(clip, tokens, share_prefix=False))
     assert shapes == [(7, 15)]
 
 

@@ -13,7 +13,7 @@ import open_clip
 import torch
 from common import compare
 
-from mmlt.models.text import class_prompts, encode_text, text_lengths
+from mmlt.models.text import class_prompts, encode_text, equal_groups, text_lengths
 
 
 def main():
@@ -38,6 +38,9 @@ def main():
 
         return run
 
+    def planned(plan):
+        return step(lambda: encode_text(clip, tokens, plan))
+
     print(
         f'{args.model}, {args.prompts} prompts, {tokens.shape[1]} tokens, longest text {longest}, '
         f'{args.threads} threads, forward + backward'
@@ -46,8 +49,12 @@ def main():
         'text tower',
         {
             'full length (open_clip)': step(lambda: clip.encode_text(tokens)),
-            'cut to the longest': step(lambda: encode_text(clip, tokens, share_prefix=False, group_size=len(tokens))),
-            'groups of like length': step(lambda: encode_text(clip, tokens, share_prefix=False)),
+            'cut to the longest': step(
+                lambda: encode_text(clip, tokens, equal_groups(clip, tokens, len(tokens), False))
+            ),
+            'groups of like length': step(
+                lambda: encode_text(clip, tokens, equal_groups(clip, tokens, share_prefix=False))
+            ),
             'groups + shared prefix (default)': step(lambda: encode_text(clip, tokens)),
         },
         args.rounds,

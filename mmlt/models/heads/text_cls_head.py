@@ -14,9 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mmlt.errors import InputError
+from mmlt.models.text.functional import TextPlan
 from mmlt.models.text.open_clip_text import bounded_scale
 from mmlt.models.text.prompts import class_prompts
 from mmlt.registry import MODELS
+from mmlt.utils import HostCount
 
 
 @MODELS.register_module()
@@ -91,6 +93,8 @@ class TextClsHead(ClsHead):
         self.register_buffer('class_tokens', torch.zeros(0, 0, 0, dtype=torch.long))
         self.register_buffer('text_features', None, persistent=False)
         self.register_buffer('steps', torch.zeros((), dtype=torch.long))
+        self._steps = HostCount()
+        self._plans: dict[tuple, TextPlan | None] = {}  # of the prompts in use, by device
         if class_embeddings is not None:
             self.text_features = _read_embeddings(class_embeddings)
         if classes is not None:
@@ -148,6 +152,7 @@ class TextClsHead(ClsHead):
             tokens = torch.stack([self.text.tokenize(p) for p in prompts])
             self.class_tokens = tokens.to(self.class_tokens.device)
             self.text_features = None
+            self._plans.clear()
         self.classes = classes
 
     def stand_in(self) -> None:
@@ -156,9 +161,13 @@ class TextClsHead(ClsHead):
             shape = (*self.class_tokens.shape[:2], self.text.out_channels)
             self.text_features = torch.randn(shape, device=self.class_tokens.device)
 
-    def _encode(self, tokens: Tensor) -> Tensor:
-        t, c = tokens.shape[:2]
-        return self.text(tokens.flatten(0, 1)).unflatten(0, (t, c))
+    def _encode(self, which: slice = slice(None)) -> Tensor:
+        tokens = self.class_tokens[which]
+        shape, tokens = tokens.shape[:2], tokens.flatten(0, 1)
+        key = (which.start, tokens.device)
+        if key not in self._plans:
+            self._plans[key] = self.text.plan(tokens.cpu())
+        return self.text(tokens, self._plans[key]).unflatten(0, shape)
 
     def _prompt_features(self) -> Tensor:
         """Features of the prompts in use, (T, C, D), not normalised."""
@@ -171,16 +180,16 @@ class TextClsHead(ClsHead):
         if self.prompt_mode == 'random':
             which = slice(0, 1)
             if self.training:
-                draw = np.random.default_rng([self.seed, int(self.steps)]).integers(len(self.class_tokens))
+                draw = np.random.default_rng([self.seed, self._steps.read(self.steps)]).integers(len(self.class_tokens))
                 which = slice(draw, draw + 1)
         if self._text_is_constant or not self.training:
             if self.text_features is None:
                 # Kept for every later batch, so not in the precision of the first one.
                 with torch.no_grad(), torch.autocast(self.class_tokens.device.type, enabled=False):
-                    features = self._encode(self.class_tokens)
+                    features = self._encode()
                     self.text_features = features.to(torch.promote_types(features.dtype, torch.float32))
             return self.text_features[which]
-        return self._encode(self.class_tokens[which])
+        return self._encode(which)
 
     def class_embeddings(self) -> Tensor:
         """Normalised text embedding of every class.
@@ -216,6 +225,7 @@ class TextClsHead(ClsHead):
             self.class_tokens = torch.zeros_like(stored, device=self.class_tokens.device)
         if self.text is not None:
             self.text_features = None
+            self._plans.clear()
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
@@ -246,7 +256,7 @@ class TextClsHead(ClsHead):
     def loss(self, feats: tuple[Tensor, ...], data_samples: list, **kwargs) -> dict:
         """See ``ClsHead.loss``."""
         losses = super().loss(feats, data_samples, **kwargs)
-        self.steps += 1
+        self._steps.advance(self.steps)
         return losses
 
 

@@ -100,8 +100,7 @@ class ContrastivePretrainer(BaseModel):
             raise InputError(
                 "The data samples have no caption: end the pipeline with PackInputs(algorithm_keys=('caption', ))."
             )
-        tokens = self.text.tokenize([s.caption for s in data_samples]).to(image.device)
-        text = self.text(tokens)
+        text = self.text(self.text.tokenize([s.caption for s in data_samples]))
         if 'gt_label' in data_samples[0]:
             labels = torch.cat([s.gt_label for s in data_samples]).to(image.device)
         else:

@@ -15,9 +15,11 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from mmlt.errors import InputError
+from mmlt.models.data_preprocessor import host_labels
 from mmlt.models.pretrainers.contrastive_pretrainer import ContrastivePretrainer
 from mmlt.models.text.token_table import TokenTable, encode_table, tokenize_corpus
 from mmlt.registry import MODELS
+from mmlt.utils import HostCount, to_device
 
 
 class Teacher(nn.Module):
@@ -153,6 +155,7 @@ class CVLP(ContrastivePretrainer):
         self.seed = torch.initial_seed() if seed is None else seed
         self.table: TokenTable | None = None
         self.register_buffer('steps', torch.zeros((), dtype=torch.long))
+        self._steps = HostCount()
 
     def init_weights(self) -> None:
         """Read the weights of the towers and of the teacher; start the temperature."""
@@ -210,7 +213,7 @@ class CVLP(ContrastivePretrainer):
         if len(labels) and int(labels.max()) >= len(self.table.counts):
             raise InputError(f'There is a label {int(labels.max())}, but {len(self.table.counts)} classes have texts.')
         rank, world_size = get_dist_info()
-        draws = np.random.default_rng([self.seed, int(self.steps)]).random(world_size * len(labels))
+        draws = np.random.default_rng([self.seed, self._steps.read(self.steps)]).random(world_size * len(labels))
         draws = torch.from_numpy(draws[rank::world_size])  # the k-th sample of rank r is sample k W + r of the batch
         return self.table.offsets[labels] + (draws * self.table.counts[labels]).long()
 
@@ -232,10 +235,10 @@ class CVLP(ContrastivePretrainer):
             ``logit_scale`` for the log.
         """
         labels = torch.cat([s.gt_label for s in data_samples]).to(inputs.device)
-        rows = self.draw_sentences(labels)
-        self.steps += 1
+        rows = self.draw_sentences(host_labels(data_samples))
+        self._steps.advance(self.steps)
         image = F.normalize(self.backbone(inputs)[-1], dim=-1)
-        text = F.normalize(self.text(self.table.tokens[rows].long().to(inputs.device)), dim=-1)
+        text = F.normalize(self.text(self.table.tokens[rows]), dim=-1)
         scale = self.text.logit_scale
         losses = dict(loss_ccl=self.ratio * self.loss_module(image, text, labels, scale))
         if self.teacher is not None:
@@ -245,7 +248,7 @@ class CVLP(ContrastivePretrainer):
                 image,
                 text,
                 self.teacher.encode(inputs),
-                self.teacher.sentences[rows].to(inputs.device),
+                to_device(self.teacher.sentences[rows], inputs.device),
                 scale,
                 self._teacher_scale(scale),
             )

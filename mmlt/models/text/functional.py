@@ -8,11 +8,18 @@ share ("a photo of a") is run once: later tokens attend to its keys and values.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate
+
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, text_global_pool
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from mmlt.utils import to_device
 
 
 class _Parts:
@@ -79,7 +86,7 @@ def shared_prefix(tokens: Tensor, lengths: Tensor) -> int:
     return min(common, int(lengths.min()) - 1)
 
 
-def _block(block: nn.Module, x: Tensor, past: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+def run_block(block: nn.Module, x: Tensor, past: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
     """One pre-norm transformer block over tokens that follow ``past`` keys and values.
 
     Args:
@@ -107,51 +114,165 @@ def _block(block: nn.Module, x: Tensor, past: tuple[Tensor, Tensor] | None) -> t
     return x + block.ls_2(block.mlp(block.ln_2(x))), k, v
 
 
-def _run(p: _Parts, tokens: Tensor, past: list | None, start: int) -> tuple[Tensor, list]:
+def _run(
+    p: _Parts, block: Callable, tokens: Tensor, past: list | None, start: int
+) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
     dtype = p.transformer.get_cast_dtype()
     x = p.token_embedding(tokens).to(dtype)
     x = x + p.positional_embedding[start : start + tokens.shape[1]].to(dtype)
     kept = []
-    for i, block in enumerate(p.transformer.resblocks):
+    for i, module in enumerate(p.transformer.resblocks):
         before = None if past is None else past[i]
         if p.transformer.grad_checkpointing and torch.is_grad_enabled():
-            x, k, v = checkpoint(_block, block, x, before, use_reentrant=False)
+            x, k, v = checkpoint(block, module, x, before, use_reentrant=False)
         else:
-            x, k, v = _block(block, x, before)
+            x, k, v = block(module, x, before)
         kept.append((k, v))
     return x, kept
 
 
-def encode_text(clip: nn.Module, tokens: Tensor, share_prefix: bool = True, group_size: int = 64) -> Tensor:
+@dataclass(frozen=True)
+class TextPlan:
+    """How a batch of texts is run; made where the tokens are, on the CPU, so that no step waits for a GPU.
+
+    Args:
+        groups (tuple[tuple[int, int], ...]): Number of texts, and tokens of
+            the longest, of every group.
+        order (Tensor, optional): Texts in the order of the groups, (N, ).
+            Defaults to None, as they stand.
+        prefix (int): Tokens that all texts begin with and that are run once.
+            Defaults to 0.
+    """
+
+    groups: tuple[tuple[int, int], ...]
+    order: Tensor | None = None
+    prefix: int = 0
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest text."""
+        return self.groups[-1][1]
+
+    def to(self, device: torch.device) -> TextPlan:
+        """The plan with its order on a device."""
+        return self if self.order is None else replace(self, order=to_device(self.order, device))
+
+
+def equal_groups(clip: nn.Module, tokens: Tensor, size: int = 64, share_prefix: bool = True) -> TextPlan:
+    """Texts of like length in groups of one size, and their common prefix once: the least work.
+
+    Args:
+        clip (nn.Module): An open_clip model for which :func:`can_shorten`.
+        tokens (Tensor): Token ids on the CPU, (N, L).
+        size (int): Texts of a group. Defaults to 64.
+        share_prefix (bool): Defaults to True.
+
+    Returns:
+        TextPlan: The plan.
+    """
+    lengths = text_lengths(clip, tokens)
+    prefix = shared_prefix(tokens, lengths) if share_prefix and len(tokens) > 1 else 0
+    ascending, order = lengths.sort()
+    return TextPlan(tuple((len(part), int(part[-1])) for part in ascending.split(size)), order, prefix)
+
+
+def few_groups(clip: nn.Module, tokens: Tensor, cost: int = 4096) -> TextPlan:
+    """All texts at once, cut to the longest; several groups only where that saves more than they cost.
+
+    Args:
+        clip (nn.Module): See :func:`equal_groups`.
+        tokens (Tensor): See :func:`equal_groups`.
+        cost (int): What one more group costs, mainly launches, in tokens that
+            could run meanwhile. Defaults to 4096.
+
+    Returns:
+        TextPlan: The plan.
+    """
+    lengths = text_lengths(clip, tokens)
+    groups = length_groups(lengths, cost)
+    return TextPlan(groups, lengths.argsort(stable=True) if len(groups) > 1 else None)
+
+
+def plan_texts(clip: nn.Module, tokens: Tensor, device: torch.device | str = 'cpu') -> TextPlan:
+    """Decide how a batch of texts is run on a device.
+
+    On a CPU work counts. On a GPU small groups and the masked attention after
+    a prefix take more time than the padding that they save
+    (tools/benchmarks/gpu.py).
+
+    Args:
+        clip (nn.Module): See :func:`equal_groups`.
+        tokens (Tensor): See :func:`equal_groups`.
+        device (torch.device | str): Where they will be run.
+            Defaults to 'cpu'.
+
+    Returns:
+        TextPlan: The plan.
+    """
+    return (equal_groups if torch.device(device).type == 'cpu' else few_groups)(clip, tokens)
+
+
+def length_groups(lengths: Tensor, cost: int) -> tuple[tuple[int, int], ...]:
+    """The groups of texts with the least work, padding and start of a group included.
+
+    Args:
+        lengths (Tensor): Tokens of every text, (N, ).
+        cost (int): What a group costs by itself, in tokens.
+
+    Returns:
+        tuple[tuple[int, int], ...]: Texts and largest length of every group,
+        shortest first.
+    """
+    sizes, counts = (x.tolist() for x in lengths.unique(return_counts=True))
+    ends = list(accumulate(counts, initial=0))
+    least, begins = [0], []
+    for last, size in enumerate(sizes):
+        work, first = min((least[i] + (ends[last + 1] - ends[i]) * size + cost, i) for i in range(last + 1))
+        least.append(work)
+        begins.append(first)
+    groups, last = [], len(sizes)
+    while last:
+        first = begins[last - 1]
+        groups.append((ends[last] - ends[first], sizes[last - 1]))
+        last = first
+    return tuple(groups[::-1])
+
+
+def encode_text(clip: nn.Module, tokens: Tensor, plan: TextPlan | None = None, block: Callable | None = None) -> Tensor:
     """Encode texts as ``clip.encode_text`` does, without the work that cannot matter.
 
     Args:
         clip (nn.Module): An open_clip model for which :func:`can_shorten`.
         tokens (Tensor): Token ids of shape (N, L), padded after the
             end-of-text token.
-        share_prefix (bool): Run the tokens that all texts begin with once.
-            Defaults to True.
-        group_size (int): Texts of like length that run together.
-            Defaults to 64.
+        plan (TextPlan, optional): Of these tokens, its order on their device.
+            Defaults to None, made here; of tokens on a GPU, whose lengths
+            could only be waited for, all of full length.
+        block (Callable, optional): Compiled form of :func:`run_block`.
+            Defaults to None.
 
     Returns:
         Tensor: Text embeddings of shape (N, D), not normalised.
     """
     p = _Parts(clip)
-    lengths = text_lengths(clip, tokens)
-    order = lengths.argsort()
-    tokens, lengths = tokens[order], lengths[order]
-    start, past = 0, None
-    if share_prefix and len(tokens) > 1:
-        start = shared_prefix(tokens, lengths)
-        if start > 0:
-            past = _run(p, tokens[:1, :start], None, 0)[1]
+    if plan is None:
+        if tokens.device.type == 'cpu':
+            plan = plan_texts(clip, tokens)
+        else:
+            plan = TextPlan(((len(tokens), tokens.shape[1]),))
+    run = partial(_run, p, block or run_block)
+    past = None if plan.prefix == 0 else run(tokens[:1, : plan.prefix], None, 0)[1]
+    if plan.order is not None:
+        tokens = tokens[plan.order]
     pooled = []
-    for part, ends in zip(tokens.split(group_size), lengths.split(group_size)):
-        part = part[:, start : int(ends[-1])]
-        x, _ = _run(p, part, past, start)
+    for part, (_, length) in zip(tokens.split([n for n, _ in plan.groups]), plan.groups):
+        part = part[:, plan.prefix : length]
+        x, _ = run(part, past, plan.prefix)
         pooled.append(text_global_pool(x, part, p.pool_type, eos_token_id=p.eos_id))
-    x = p.ln_final(torch.cat(pooled)[order.argsort()])  # LayerNorm is per token: only pooled ones need it
+    x = torch.cat(pooled)
+    if plan.order is not None:
+        x = x[plan.order.argsort()]
+    x = p.ln_final(x)  # LayerNorm is per token: only pooled ones need it
     if p.projection is None:
         return x
     return p.projection(x) if isinstance(p.projection, nn.Linear) else x @ p.projection

@@ -10,8 +10,9 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from mmlt.models.open_clip_towers import QuickGELUGuard, open_clip_tower
-from mmlt.models.text.functional import can_shorten, encode_text
+from mmlt.models.text.functional import TextPlan, can_shorten, encode_text, plan_texts
 from mmlt.registry import MODELS
+from mmlt.utils import to_device
 
 _MAX_KNOWN = 50_000  # token rows that are kept
 
@@ -60,9 +61,9 @@ class OpenCLIPText(BaseModule):
         frozen (bool): No gradients, always in eval mode. Defaults to False.
         grad_checkpointing (bool): Recompute activations in the backward pass.
             Defaults to False.
-        shorten (bool): Skip the computation on padding and run a common prefix
-            once, where that is exact (:func:`can_shorten`); other towers run
-            in full. Defaults to True.
+        shorten (bool): Skip the computation on padding, where that is exact
+            (:func:`can_shorten`) and as far as it pays on the device
+            (:func:`plan_texts`); other towers run in full. Defaults to True.
         quick_gelu (bool, optional): See :class:`OpenCLIPVision`.
             Defaults to None.
         init_cfg (dict, optional): Defaults to None.
@@ -137,16 +138,43 @@ class OpenCLIPText(BaseModule):
             self._known_tokens.update(zip(new, self.tokenizer(new)))
         return torch.stack([self._known_tokens[t] for t in texts])
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def plan(self, tokens: Tensor) -> TextPlan | None:
+        """How these texts are best run on the tower's device, for :meth:`forward`.
+
+        Args:
+            tokens (Tensor): Token ids on the CPU, (N, L).
+
+        Returns:
+            TextPlan | None: On the tower's device; None where it runs texts in
+            full.
+        """
+        if not self.shorten:
+            return None
+        return plan_texts(self.clip, tokens, self._device).to(self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.clip.logit_scale.device
+
+    def forward(self, tokens: Tensor, plan: TextPlan | None = None) -> Tensor:
         """Encode token ids.
 
         Args:
-            tokens (Tensor): Shape (N, L).
+            tokens (Tensor): Shape (N, L). On the CPU they are planned and
+                moved here, without waiting for a GPU.
+            plan (TextPlan, optional): Of these tokens where they are on a GPU,
+                see :meth:`plan`; without one they are run in full length.
+                Defaults to None.
 
         Returns:
             Tensor: Embeddings of shape (N, D), not normalised.
         """
+        device = self._device
+        if self.shorten and tokens.device.type == 'cpu':
+            plan = self.plan(tokens) if plan is None else plan
+            tokens = tokens[:, : plan.length]
+        tokens = to_device(tokens, device).long()
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             if self.shorten:
-                return encode_text(self.clip, tokens)
+                return encode_text(self.clip, tokens, plan)
             return self.clip.encode_text(tokens, normalize=False)

@@ -129,5 +129,5 @@ def encode_table(tower, table: TokenTable, description: str, batch_size: int = 5
     rows = torch.arange(rank * share, (rank + 1) * share) % len(table.tokens)  # equal shares; the rest is cut off
     bar = tqdm(rows.split(batch_size), desc=description, mininterval=1, disable=not is_main_process())
     with torch.autocast(device.type, enabled=False):  # kept for long, so not in half precision
-        features = torch.cat([tower(table.tokens[part].long().to(device)) for part in bar])
+        features = torch.cat([tower(table.tokens[part]) for part in bar])
     return gather(features)[: len(table.tokens)].float().cpu()
