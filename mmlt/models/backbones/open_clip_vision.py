@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import torch
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mmlt.errors import InputError
 from mmlt.models.backbones.adaptformer import add_adapters
+from mmlt.models.compiled import compile_options, compile_tower, is_due
 from mmlt.models.open_clip_towers import QuickGELUGuard, open_clip_tower
 from mmlt.registry import MODELS
 
@@ -55,6 +57,10 @@ class OpenCLIPVision(BaseBackbone):
         projection (bool): Project the feature into the joint image-text space.
             False gives the feature before that, of the transformer's width;
             for a head that does not compare it with texts. Defaults to True.
+        compile (bool | str | dict): Compile the tower's blocks by
+            ``torch.compile``, in place; ``'auto'`` on a GPU only, a dict gives
+            arguments of ``torch.compile``. Where there is no compiler the
+            tower runs as it is, and one line says so. Defaults to False.
         init_cfg (dict, optional): MMEngine's initialisation config, applied
             after the pretrained weights. Defaults to None.
 
@@ -81,6 +87,7 @@ class OpenCLIPVision(BaseBackbone):
         quick_gelu: bool | None = None,
         adapter: dict | None = None,
         projection: bool = True,
+        compile: bool | str | dict = False,
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
@@ -100,7 +107,18 @@ class OpenCLIPVision(BaseBackbone):
             self.visual.set_grad_checkpointing(True)
         if frozen:
             self.requires_grad_(False)
+        self.compile_when, self._compile = compile, compile_options(compile)
+        self._prepared: torch.device | None = None
         self.train(self.training)
+
+    def _prepare(self, device: torch.device) -> None:
+        """What is done once a device: compiled blocks, and the layout of memory that convolutions are fast in."""
+        self._prepared = device
+        if device.type == 'cuda' and isinstance(self.visual, ModifiedResNet):
+            self.visual.to(memory_format=torch.channels_last)
+        if self._compile is not None and is_due(self.compile_when, device):
+            options, self._compile = self._compile, None  # once
+            compile_tower(self.visual, options, device)
 
     def _leave_out_projection(self, model: str) -> int:
         if not isinstance(self.visual, VisionTransformer):
@@ -147,6 +165,10 @@ class OpenCLIPVision(BaseBackbone):
         """
         if x.ndim == 2:
             return (x,)
+        if self._prepared != x.device:
+            self._prepare(x.device)
+        if x.device.type == 'cuda' and isinstance(self.visual, ModifiedResNet):
+            x = x.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             out = self.visual(x) if self.projection else _unprojected(self.visual, x)
         return (out[0] if isinstance(out, tuple) else out,)

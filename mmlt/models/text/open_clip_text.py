@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import open_clip
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from mmlt.models.compiled import compile_function, compile_options, is_due
 from mmlt.models.open_clip_towers import QuickGELUGuard, open_clip_tower
-from mmlt.models.text.functional import TextPlan, can_shorten, encode_text, plan_texts
+from mmlt.models.text.functional import TextPlan, can_shorten, encode_text, plan_texts, run_block
 from mmlt.registry import MODELS
 from mmlt.utils import to_device
 
@@ -66,6 +67,8 @@ class OpenCLIPText(BaseModule):
             (:func:`plan_texts`); other towers run in full. Defaults to True.
         quick_gelu (bool, optional): See :class:`OpenCLIPVision`.
             Defaults to None.
+        compile (bool | str | dict): See :class:`OpenCLIPVision`; of towers
+            that run in full nothing is compiled. Defaults to False.
         init_cfg (dict, optional): Defaults to None.
 
     Raises:
@@ -80,6 +83,7 @@ class OpenCLIPText(BaseModule):
         grad_checkpointing: bool = False,
         shorten: bool = True,
         quick_gelu: bool | None = None,
+        compile: bool | str | dict = False,
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
@@ -96,6 +100,8 @@ class OpenCLIPText(BaseModule):
         if frozen:
             self.requires_grad_(False)
         self.train(self.training)
+        self.compile_when, self._compile = compile, compile_options(compile)
+        self._blocks: dict[torch.device, Callable] = {}  # how a block is run there
         self._known_tokens: dict[str, Tensor] = {}
 
     @property
@@ -156,6 +162,13 @@ class OpenCLIPText(BaseModule):
     def _device(self) -> torch.device:
         return self.clip.logit_scale.device
 
+    def _block(self, device: torch.device) -> Callable:
+        if device not in self._blocks:
+            due = self._compile is not None and is_due(self.compile_when, device)
+            compiled = compile_function(run_block, self._compile, device, 'The text tower') if due else run_block
+            self._blocks[device] = compiled
+        return self._blocks[device]
+
     def forward(self, tokens: Tensor, plan: TextPlan | None = None) -> Tensor:
         """Encode token ids.
 
@@ -176,5 +189,5 @@ class OpenCLIPText(BaseModule):
         tokens = to_device(tokens, device).long()
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             if self.shorten:
-                return encode_text(self.clip, tokens, plan)
+                return encode_text(self.clip, tokens, plan, self._block(device))
             return self.clip.encode_text(tokens, normalize=False)
