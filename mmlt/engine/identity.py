@@ -38,6 +38,7 @@ HOW_IT_RUNS = frozenset(
         'launcher',
         'log_level',
         'log_processor',
+        'precision',
         'resume',
         'stage_name',
         'test_cfg',
@@ -141,6 +142,7 @@ def _normalise(part: dict) -> dict:
         part['train_dataloader'] = _loader(loader)
     if part.get('train_cfg'):
         part['train_cfg'] = {k: v for k, v in part['train_cfg'].items() if k not in _VALIDATION_TIMES}
+    part['model'] = _without_compile(part.get('model'))
     if part.get('optim_wrapper'):
         part['optim_wrapper'] = _optimizer(part['optim_wrapper'])
     if not (part.get('auto_scale_lr') or {}).get('enable'):
@@ -161,6 +163,13 @@ def _normalise(part: dict) -> dict:
     }
     part['stages'] = partial or None
     return {key: value for key, value in part.items() if value is not None}
+
+
+def _without_compile(model):
+    """A model's config; that its parts are compiled changes nothing of what they compute."""
+    if isinstance(model, dict):
+        return {key: _without_compile(value) for key, value in model.items() if key != 'compile'}
+    return [_without_compile(value) for value in model] if isinstance(model, list) else model
 
 
 def _loader(loader: dict) -> dict:

@@ -17,14 +17,17 @@ from mmlt.utils import unwrap
 
 @OPTIM_WRAPPERS.register_module()
 class BFloat16OptimWrapper(OptimWrapper):
-    """Autocast to bfloat16 on any device; bfloat16 needs no loss scaling.
+    """Autocast to bfloat16 on any device; bfloat16 needs no loss scaling, which waits for the GPU at every step.
 
-    MMEngine's AmpOptimWrapper asks for a GPU. :class:`mmlt.engine.Runner` uses
-    this one instead for ``--amp`` on a CPU.
+    :class:`mmlt.engine.Runner` uses it for ``precision='auto'`` on GPUs that
+    have bfloat16, and for ``--amp`` on a CPU, where MMEngine's AmpOptimWrapper
+    asks for a GPU.
 
     Args:
         **kwargs: See MMEngine's ``OptimWrapper``.
     """
+
+    gradient_norm: torch.Tensor | None = None  # of the last step, on a GPU, where gradients are clipped by it
 
     @contextmanager
     def optim_context(self, model):
@@ -32,6 +35,15 @@ class BFloat16OptimWrapper(OptimWrapper):
         device = next(model.parameters()).device.type
         with super().optim_context(model), torch.autocast(device, torch.bfloat16):
             yield
+
+    def _clip_grad(self) -> None:
+        """See MMEngine; a norm on a GPU is left there for :class:`RuntimeInfoHook` to log."""
+        params = [p for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
+        norm = self.clip_func(params, **self.clip_grad_kwargs) if params else None
+        if norm is not None and norm.device.type == 'cpu':
+            self.message_hub.update_scalar(f'train/{self.grad_name}', float(norm))
+        else:
+            self.gradient_norm = norm
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

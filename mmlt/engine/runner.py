@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from mmlt.datasets.long_tail import build_dataset
 from mmlt.datasets.unscored import mark_unscored
 from mmlt.engine.batches import check_evaluated, fit_batches
+from mmlt.engine.precision import apply_precision, fused_optimizer
 from mmlt.engine.stages import (
     RunRecord,
     decisive,
@@ -77,6 +78,8 @@ class Runner(MMEngineRunner):
     - a learning rate for another batch size than the actual one is told;
     - checkpoints of another model are refused (:class:`CheckpointGuardHook`);
     - ``--launcher pytorch`` and ``--amp`` work without a GPU (gloo, bfloat16);
+    - ``precision='auto'`` takes what the machine is fast in, see
+      :mod:`mmlt.engine.precision`; on GPUs optimizers are the fused ones;
     - a test without checkpoint evaluates the pretrained model (zero-shot);
     - where nothing is trained but a head is fitted on an earlier stage, the
       test leaves the whole model as ``model.pth``;
@@ -85,6 +88,7 @@ class Runner(MMEngineRunner):
     """
 
     testing = False  # whether test() is running
+    precision: str | None = None  # a line on what the training computes in
     asked: dict | None = None  # the decisive part of the config, before stages were filled in
     starts_from_stage = False  # whether the checkpoint to load is that of an earlier stage
     load_part: str | None = None  # prefix of the weights that the earlier stage's checkpoint is to give
@@ -99,12 +103,9 @@ class Runner(MMEngineRunner):
                 cfg.default_hooks.pop(name)
         given = cfg.get('load_from')
         part = cls._find_earlier_stages(cfg)
-        wrapper = cfg.get('optim_wrapper') or {}
-        if wrapper.get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
-            wrapper.type = 'mmlt.BFloat16OptimWrapper'
-            for key in ('loss_scale', 'dtype'):
-                wrapper.pop(key, None)
+        precision = apply_precision(cfg)
         runner = super().from_cfg(cfg)
+        runner.precision = precision
         runner.asked, runner.load_part = asked, part
         runner.starts_from_stage = cfg.get('load_from') != given
         return runner
@@ -145,6 +146,7 @@ class Runner(MMEngineRunner):
         drawing = hooks.get('visualization')
         if isinstance(drawing, dict) and drawing.get('type') == 'VisualizationHook':
             hooks['visualization'] = {**drawing, 'type': 'mmlt.PredictionPicturesHook'}
+        hooks.setdefault('runtime_info', dict(type='mmlt.RuntimeInfoHook'))
         hooks.setdefault('epoch', dict(type='mmlt.EpochHook'))
         hooks.setdefault('checkpoint_guard', dict(type='mmlt.CheckpointGuardHook'))
         hooks.setdefault('finite_scores', dict(type='mmlt.FiniteScoresHook'))
@@ -196,6 +198,12 @@ class Runner(MMEngineRunner):
             torch.distributed.init_process_group('gloo')
         super().setup_env(env_cfg)
 
+    def build_optim_wrapper(self, optim_wrapper):
+        """See MMEngine; optimizers on GPUs are fused."""
+        if isinstance(optim_wrapper, dict) and isinstance(optim_wrapper.get('optimizer'), dict):
+            optim_wrapper = {**optim_wrapper, 'optimizer': fused_optimizer(optim_wrapper['optimizer'])}
+        return super().build_optim_wrapper(optim_wrapper)
+
     def wrap_model(self, model_wrapper_cfg, model):
         """See MMEngine; on CPUs DDP gets no device ids."""
         if self.distributed and not torch.cuda.is_available() and not is_model_wrapper(model):
@@ -242,6 +250,8 @@ class Runner(MMEngineRunner):
         if is_main_process():
             resumed = self._resume and (self._load_from or find_latest_checkpoint(self.work_dir)) is not None
             record.begin(self.asked or decisive(self.cfg), stage_ids(self.cfg), resumed)
+        if self.precision:
+            self.logger.info(self.precision)
         model = super().train()
         self._has_loaded = True  # a test that follows is of the trained weights
         barrier()  # the main process has written the last checkpoint

@@ -199,7 +199,7 @@ def runner_of(hub, model=None, **wrapper):
 )
 def test_what_is_not_finite_is_named(hub, outputs, found):
     with pytest.raises(InputError, match=found):
-        check_losses(runner_of(hub), outputs)
+        check_losses(runner_of(hub), outputs, 5)
 
 
 def test_first_tensor_that_is_not_finite():
@@ -234,12 +234,12 @@ def _worker(rank, folder):
     dist.init_process_group('gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2)
     runner = runner_of(MessageHub.get_instance(f'divergence {rank}'), torch.nn.Linear(2, 2))
     messages = []
-    check_losses(runner, dict(loss=torch.tensor(1.0)))
+    check_losses(runner, dict(loss=torch.tensor(1.0)), 5)
     check_weights(runner, 4)
     if rank == 0:
         torch.nn.init.constant_(runner.model.bias, NAN)
     for check in (
-        lambda: check_losses(runner, dict(loss=torch.tensor(NAN if rank == 0 else 1.0))),
+        lambda: check_losses(runner, dict(loss=torch.tensor(NAN if rank == 0 else 1.0)), 5),
         lambda: check_weights(runner, 5),
     ):
         try:

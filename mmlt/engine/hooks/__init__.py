@@ -11,6 +11,7 @@ from .fit_head import FitHeadHook
 from .more import MOREHook
 from .prediction_pictures import PredictionPicturesHook
 from .progress_bar import ProgressBarHook
+from .runtime_info import RuntimeInfoHook
 from .shot_report import ShotReportHook
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     'FitHeadHook',
     'PredictionPicturesHook',
     'ProgressBarHook',
+    'RuntimeInfoHook',
     'ShotReportHook',
 ]

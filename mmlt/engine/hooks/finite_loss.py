@@ -10,6 +10,7 @@ from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
 from mmengine.optim import AmpOptimWrapper
 
+from mmlt.engine.deferred import DeferredScalars, on_gpu, read_now
 from mmlt.engine.weights import not_finite
 from mmlt.errors import InputError
 from mmlt.models import MORE
@@ -29,31 +30,68 @@ class FiniteLossHook(Hook):
 
     priority = 'ABOVE_NORMAL'
 
+    def __init__(self):
+        self._watch = LossWatch()
+
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         """Look at the losses of this iteration."""
-        check_losses(runner, outputs)
+        self._watch.look(runner, batch_idx, outputs)
 
 
-def check_losses(runner, outputs: dict | None) -> None:
-    """Stop if a loss of this iteration, in any process, is not finite.
+class LossWatch:
+    """Stops a training whose losses are not finite.
+
+    On a CPU it looks at every iteration; from a GPU it reads the losses of
+    several iterations together (:func:`read_now`), before a checkpoint is
+    written, and names the first that is wrong.
+    """
+
+    def __init__(self):
+        self._pending = DeferredScalars()
+
+    def look(self, runner, batch_idx: int, outputs: dict | None) -> None:
+        """Take the losses of an iteration.
+
+        Args:
+            runner (Runner): In ``after_train_iter``.
+            batch_idx (int): As hooks get it.
+            outputs (dict, optional): What the training step returned. All that
+                has 'loss' in its name is looked at: where a head names its loss
+                'loss', MMEngine's total of that name is lost.
+
+        Raises:
+            InputError: A loss, in any process, is not finite.
+        """
+        losses = {k: v for k, v in (outputs or {}).items() if 'loss' in k}
+        if not on_gpu(losses):
+            check_losses(runner, losses, runner.iter + 1)
+            return
+        self._pending.add(runner.iter + 1, losses)
+        if not read_now(runner, batch_idx):
+            return
+        read = self._pending.read()
+        wrong = next((r for r in read if not all(map(math.isfinite, r[1].values()))), read[-1])
+        check_losses(runner, wrong[1], wrong[0])
+
+
+def check_losses(runner, losses: dict, iteration: int) -> None:
+    """Stop if a loss of an iteration, in any process, is not finite.
 
     Args:
-        runner (Runner): The runner, within an iteration.
-        outputs (dict, optional): What the training step returned. All that has
-            'loss' in its name is looked at: where a head names its loss 'loss',
-            MMEngine's total of that name is lost.
+        runner (Runner): The runner.
+        losses (dict): By name.
+        iteration (int): Its number, from 1.
 
     Raises:
         InputError: A loss is not finite.
     """
-    # RuntimeInfoHook has just read the same numbers: nothing is waited for here.
-    losses = {k: torch.as_tensor(v).item() for k, v in (outputs or {}).items() if 'loss' in k}
+    losses = {k: torch.as_tensor(v).item() for k, v in losses.items()}
     wrong = {k: v for k, v in losses.items() if not math.isfinite(v)}
     if not in_any_process(bool(wrong)):
         return
     names = {'loss': 'the loss', 'loss_more': "MORE's penalty (loss_more)"}
     found = ' and '.join(f'{names.get(k, f"the loss {k}")} became {v}' for k, v in wrong.items())
-    stop(runner, found or 'a loss of another process became NaN or infinite', runner.iter + 1)
+    stop(runner, found or 'a loss of another process became NaN or infinite', iteration)
 
 
 def check_weights(runner, iteration: int) -> None:

@@ -9,11 +9,12 @@ import os.path as osp
 import numpy as np
 import torch
 from mmengine.dist import all_reduce, is_main_process
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 
 from mmlt.datasets.long_tail import read_labels, training_counts
+from mmlt.engine.deferred import saves
 from mmlt.engine.hooks.checkpoint_guard import is_testing, source_of
-from mmlt.engine.hooks.finite_loss import FiniteLossHook, check_losses, check_weights, in_any_process, stop
+from mmlt.engine.hooks.finite_loss import FiniteLossHook, LossWatch, check_weights, in_any_process, stop
 from mmlt.engine.publish import check_merged, is_split, publish_checkpoint
 from mmlt.engine.weights import check_fits
 from mmlt.errors import InputError
@@ -78,7 +79,7 @@ class MOREHook(Hook):
         self._groups: torch.Tensor | None = None
         self._sums: torch.Tensor | None = None
         self._last_batch = None
-        self._checks_losses = True
+        self._checks_losses, self._watch = True, LossWatch()
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Refuse weights of another model, and to resume from merged ones."""
@@ -129,9 +130,9 @@ class MOREHook(Hook):
         model = self._model(runner)
         done = runner.iter + 1
         if self._checks_losses:
-            check_losses(runner, outputs)
+            self._watch.look(runner, batch_idx, outputs)
         looks = done % self.interval == 0 or done == self.total
-        if looks or _saves(runner):
+        if looks or saves(runner):
             check_weights(runner, done)
         if done == self.total:
             self._last_batch = data_batch
@@ -223,16 +224,6 @@ class MOREHook(Hook):
                 "model=dict(type='mmlt.MORE', classifier=...), or remove the hook."
             )
         return model
-
-
-def _saves(runner) -> bool:
-    """Whether a checkpoint is written after this iteration."""
-    return any(
-        isinstance(hook, CheckpointHook)
-        and not hook.by_epoch
-        and hook.every_n_train_iters(runner, hook.interval, hook.save_begin)
-        for hook in runner.hooks
-    )
 
 
 def _length(runner) -> int:

@@ -7,9 +7,11 @@ from contextlib import ExitStack
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from mmlt.engine.deferred import on_gpu
 from mmlt.registry import HOOKS
 
 
@@ -42,8 +44,12 @@ class ProgressBarHook(Hook):
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         """Move the bar."""
         if self._bar is not None:
-            if outputs and 'loss' in outputs:
-                self._bar.set_postfix(loss=f'{outputs["loss"].item():.3f}', refresh=False)
+            loss = (outputs or {}).get('loss')
+            if loss is not None and on_gpu(dict(loss=loss)):  # not waited for: the last one in the log
+                loss = runner.message_hub.log_scalars.get('train/loss', loss)
+                loss = None if isinstance(loss, Tensor) else loss.current()
+            if loss is not None:
+                self._bar.set_postfix(loss=f'{float(loss):.3f}', refresh=False)
             self._bar.update()
 
     def after_train(self, runner) -> None:
