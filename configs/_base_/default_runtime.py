@@ -23,6 +23,8 @@ env_cfg = dict(
 
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
+# bfloat16 (or half precision) on a GPU that has it, single precision on a CPU
+precision = 'auto'
 log_level = 'INFO'
 load_from = None
 resume = False

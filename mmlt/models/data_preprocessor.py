@@ -10,6 +10,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from mmlt.errors import InputError
+from mmlt.models.batch_augments import without_waiting
 from mmlt.registry import MODELS
 from mmlt.utils import to_device
 
@@ -31,6 +32,8 @@ class CLIPDataPreprocessor(ClsDataPreprocessor):
         mean (Sequence[float]): Mean of R, G, B in 0..255. Defaults to CLIP's.
         std (Sequence[float]): Standard deviation. Defaults to CLIP's.
         to_rgb (bool): Whether images come as BGR. Defaults to True.
+        batch_augments (dict, optional): Mixup and CutMix, see
+            ``ClsDataPreprocessor``. Defaults to None.
         **kwargs: See ``ClsDataPreprocessor``.
 
     Raises:
@@ -38,9 +41,15 @@ class CLIPDataPreprocessor(ClsDataPreprocessor):
     """
 
     def __init__(
-        self, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD, to_rgb: bool = True, **kwargs
+        self,
+        mean: Sequence[float] = CLIP_MEAN,
+        std: Sequence[float] = CLIP_STD,
+        to_rgb: bool = True,
+        batch_augments: dict | None = None,
+        **kwargs,
     ):
-        super().__init__(mean=mean, std=std, to_rgb=to_rgb, **kwargs)
+        batch_augments = without_waiting(batch_augments)
+        super().__init__(mean=mean, std=std, to_rgb=to_rgb, batch_augments=batch_augments, **kwargs)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Normalise images of shape (N, 3, H, W); return features of shape (N, D) as they are."""

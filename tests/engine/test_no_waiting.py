@@ -239,3 +239,10 @@ def test_more(discrepancy):
     model = MODELS.build(dict(type='mmlt.MORE', classifier=plain, discrepancy=discrepancy))
     model.set_class_info(CLASSES, [5, 3, 2])
     assert waits(model) == []
+
+
+@pytest.mark.parametrize('kind', ['Mixup', 'CutMix'])
+def test_mixed_batches(kind):
+    mixing = dict(CLIP, num_classes=3, batch_augments=dict(augments=[dict(type=kind, alpha=1.0)]))
+    head = dict(type='LinearClsHead', num_classes=3, in_channels=64)
+    assert waits(MODELS.build(dict(classifier(head), data_preprocessor=mixing))) == []

@@ -3,10 +3,11 @@
 # initialisation build the same towers with pretrained=None. Other weights: configs/clip/README.md.
 model = dict(
     type='ImageClassifier',
-    backbone=dict(type='mmlt.OpenCLIPVision', model='RN50', pretrained='openai', quick_gelu=True),
+    backbone=dict(type='mmlt.OpenCLIPVision', model='RN50', pretrained='openai', quick_gelu=True, compile='auto'),
     head=dict(
         type='mmlt.TextClsHead',
-        text=dict(type='mmlt.OpenCLIPText', model='RN50', pretrained='openai', quick_gelu=True),
+        text=dict(
+            type='mmlt.OpenCLIPText', model='RN50', pretrained='openai', quick_gelu=True, compile='auto'),
         templates='clip',
         logit_scale=100.0),
     data_preprocessor=dict(type='mmlt.CLIPDataPreprocessor'))

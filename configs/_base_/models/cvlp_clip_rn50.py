@@ -4,10 +4,16 @@
 model = dict(
     type='mmlt.CVLP',
     backbone=dict(
-        type='mmlt.OpenCLIPVision', model='RN50', pretrained='openai', quick_gelu=True, norm_eval=True),
-    text=dict(type='mmlt.OpenCLIPText', model='RN50', pretrained='openai', quick_gelu=True),
+        type='mmlt.OpenCLIPVision',
+        model='RN50',
+        pretrained='openai',
+        quick_gelu=True,
+        norm_eval=True,
+        compile='auto'),
+    text=dict(
+        type='mmlt.OpenCLIPText', model='RN50', pretrained='openai', quick_gelu=True, compile='auto'),
     texts=dict(type='mmlt.ClassTexts', templates='imagenet'),
-    teacher=dict(model='RN50', pretrained='openai', quick_gelu=True),
+    teacher=dict(model='RN50', pretrained='openai', quick_gelu=True, compile='auto'),
     ratio=0.5,
     init_temperature=None,
     teacher_temperature='own',

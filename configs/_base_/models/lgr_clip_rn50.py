@@ -3,7 +3,13 @@
 # The weights are in stage 1's checkpoint, the anchor sentences beside it; the config's `stages` names both.
 model = dict(
     type='ImageClassifier',
-    backbone=dict(type='mmlt.OpenCLIPVision', model='RN50', quick_gelu=True, norm_eval=True, frozen=True),
+    backbone=dict(
+        type='mmlt.OpenCLIPVision',
+        model='RN50',
+        quick_gelu=True,
+        norm_eval=True,
+        frozen=True,
+        compile='auto'),
     head=dict(
         type='mmlt.LGRHead',
         num_classes=1000,

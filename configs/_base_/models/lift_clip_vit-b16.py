@@ -8,6 +8,7 @@ model = dict(
         pretrained='openai',
         quick_gelu=True,
         projection=False,
+        compile='auto',
         adapter=dict(type='mmlt.AdaptFormer', num_classes=1000, init='normal')),
     head=dict(
         type='mmlt.CosineClsHead',
