@@ -63,7 +63,7 @@ def why_not(device_type: str, backend: str = 'inductor') -> str | None:
     """
     if digit_version(torch.__version__) < digit_version('2.5'):
         return f'torch {torch.__version__} compiles every block anew; 2.5 or newer does not'
-    if not torch.compiler.is_dynamo_supported() if hasattr(torch.compiler, 'is_dynamo_supported') else False:
+    if not torch._dynamo.is_dynamo_supported():
         return 'torch.compile does not support this Python'
     if backend != 'inductor':
         return None

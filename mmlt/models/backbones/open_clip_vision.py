@@ -107,7 +107,7 @@ class OpenCLIPVision(BaseBackbone):
             self.visual.set_grad_checkpointing(True)
         if frozen:
             self.requires_grad_(False)
-        self.compile_when, self._compile = compile, compile_options(compile)
+        self._compile_when, self._compile = compile, compile_options(compile)
         self._prepared: torch.device | None = None
         self.train(self.training)
 
@@ -116,7 +116,7 @@ class OpenCLIPVision(BaseBackbone):
         self._prepared = device
         if device.type == 'cuda' and isinstance(self.visual, ModifiedResNet):
             self.visual.to(memory_format=torch.channels_last)
-        if self._compile is not None and is_due(self.compile_when, device):
+        if self._compile is not None and is_due(self._compile_when, device):
             options, self._compile = self._compile, None  # once
             compile_tower(self.visual, options, device)
 

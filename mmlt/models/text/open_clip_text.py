@@ -100,7 +100,7 @@ class OpenCLIPText(BaseModule):
         if frozen:
             self.requires_grad_(False)
         self.train(self.training)
-        self.compile_when, self._compile = compile, compile_options(compile)
+        self._compile_when, self._compile = compile, compile_options(compile)
         self._blocks: dict[torch.device, Callable] = {}  # how a block is run there
         self._known_tokens: dict[str, Tensor] = {}
 
@@ -164,7 +164,7 @@ class OpenCLIPText(BaseModule):
 
     def _block(self, device: torch.device) -> Callable:
         if device not in self._blocks:
-            due = self._compile is not None and is_due(self.compile_when, device)
+            due = self._compile is not None and is_due(self._compile_when, device)
             compiled = compile_function(run_block, self._compile, device, 'The text tower') if due else run_block
             self._blocks[device] = compiled
         return self._blocks[device]
