@@ -6,10 +6,13 @@ import torch
 from open_clip.model import CLIP, CustomTextCLIP
 
 from mmlt.models.text import (
+    TextPlan,
     can_shorten,
     encode_text,
     equal_groups,
+    few_groups,
     functional,
+    length_groups,
     shared_prefix,
     text_lengths,
 )
@@ -219,3 +222,42 @@ def test_a_tower_that_is_no_transformer_is_not_shortened():
     clip = torch.nn.Module()
     clip.text = torch.nn.Linear(2, 2)
     assert not can_shorten(clip)
+
+
+# On a GPU
+
+
+def test_few_groups_are_the_least_work():
+    lengths = torch.tensor([5] * 600 + [6] * 10 + [70] * 4 + [75] * 300)
+    assert length_groups(lengths, 10**6) == ((914, 75),)
+    assert length_groups(lengths, 0) == ((600, 5), (10, 6), (4, 70), (300, 75))
+    assert length_groups(lengths, 700) == ((610, 6), (304, 75))
+    assert length_groups(torch.tensor([9]), 4096) == ((1, 9),)
+    for seed in range(20):  # against all ways to cut the sorted texts
+        own = torch.randint(1, 12, (7,), generator=torch.Generator().manual_seed(seed))
+        ordered = sorted(own.tolist())
+        for cost in (0, 3, 20):
+            ways = []
+            for cuts in range(2**6):
+                edges = [0, *(i + 1 for i in range(6) if cuts >> i & 1), 7]
+                ways.append(sum((b - a) * ordered[b - 1] + cost for a, b in zip(edges, edges[1:])))
+            found = length_groups(own, cost)
+            assert sum(n for n, _ in found) == 7
+            assert sum(n * size + cost for n, size in found) == min(ways)
+
+
+@pytest.mark.parametrize('cost', [0, 10, 4096])
+@pytest.mark.parametrize('tokens', TEXTS.values(), ids=TEXTS.keys())
+def test_few_groups_do_not_change_the_result(tokens, cost):
+    clip = build()
+    plan = few_groups(clip, tokens, cost)
+    assert plan.prefix == 0 and plan.length == int(text_lengths(clip, tokens).max())
+    assert_same(clip, tokens, plan)
+
+
+def test_texts_of_a_gpu_without_a_plan_are_run_in_full():
+    clip = build()
+    tokens = TEXTS['prefix']
+    assert_same(clip, tokens, TextPlan(((len(tokens), tokens.shape[1]),)))
+    plan = few_groups(clip, tokens)
+    assert plan.order is None and plan.to('cpu') is plan
