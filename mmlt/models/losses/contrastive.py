@@ -8,8 +8,24 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mmlt.errors import InputError
+from mmlt.models.losses.similarity import log_sum_exp, row_log_sums, softmax_means, weighted_keys
 from mmlt.registry import MODELS
 from mmlt.utils import gather, gather_with_grad
+
+
+def label_groups(labels: Tensor) -> Tensor:
+    """Number the distinct labels, without a wait for how many there are.
+
+    Args:
+        labels (Tensor): Integers of shape (N, ).
+
+    Returns:
+        Tensor: Numbers in [0, N), equal where the labels are, (N, ).
+    """
+    ordered, order = labels.sort()
+    numbers = torch.zeros_like(order)
+    numbers[1:] = (ordered[1:] != ordered[:-1]).cumsum(0)
+    return torch.empty_like(order).scatter_(0, order, numbers)
 
 
 def class_means(x: Tensor, labels: Tensor) -> Tensor:
@@ -23,9 +39,10 @@ def class_means(x: Tensor, labels: Tensor) -> Tensor:
         Tensor: Shape (N, D); row i is the mean over all j with
         ``labels[j] == labels[i]``.
     """
-    _, group, counts = torch.unique(labels, return_inverse=True, return_counts=True)
-    sums = x.new_zeros(len(counts), x.shape[1]).index_add(0, group, x)
-    return (sums / counts.to(x.dtype).unsqueeze(1))[group]
+    group = label_groups(labels)
+    sums = torch.zeros_like(x).index_add(0, group, x)
+    counts = x.new_zeros(len(x)).index_add_(0, group, x.new_ones(len(x)))
+    return sums[group] / counts[group].unsqueeze(1)
 
 
 def positives(x: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -53,8 +70,8 @@ class _ShardedContrastive(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, image, text, scale, all_image, all_text, image_target, text_target):
-        image_logits, text_logits = scale * image @ all_text.t(), scale * text @ all_image.t()
-        image_lse, text_lse = image_logits.logsumexp(1), text_logits.logsumexp(1)
+        image_lse, image_logits = row_log_sums(image, all_text, scale)
+        text_lse, text_logits = row_log_sums(text, all_image, scale)
         ctx.save_for_backward(
             image, text, scale, all_image, all_text, image_target, text_target, image_logits, text_logits,
             gather(image_lse), gather(text_lse), image_lse, text_lse,
@@ -68,13 +85,14 @@ class _ShardedContrastive(torch.autograd.Function):
     def backward(ctx, grad):
         (image, text, scale, all_image, all_text, image_target, text_target, image_logits, text_logits,
          all_image_lse, all_text_lse, image_lse, text_lse) = ctx.saved_tensors  # fmt: skip
-        own_rows, own_columns = (image_logits - image_lse[:, None]).exp_(), (image_logits - all_text_lse).exp_()
-        from_scale = (own_rows * image_logits).sum() / scale
-        d_image = own_rows.add_(own_columns) @ all_text - 2 * text_target
-        own_rows, own_columns = (text_logits - text_lse[:, None]).exp_(), (text_logits - all_image_lse).exp_()
-        from_scale += (own_rows * text_logits).sum() / scale
-        d_text = own_rows.add_(own_columns) @ all_image - 2 * image_target
+        ones = torch.ones_like(image_lse), torch.ones_like(all_text_lse)
+        d_image = weighted_keys(image, all_text, scale, image_lse, ones[0], all_text_lse, ones[1], image_logits)
+        d_text = weighted_keys(text, all_image, scale, text_lse, ones[0], all_image_lse, ones[1], text_logits)
+        # Over all processes the columns of one direction are the rows of the other: so each counts half.
+        from_scale = ((image * d_image).sum() + (text * d_text).sum()) / 2
         from_scale -= (image * text_target).sum() + (text * image_target).sum()
+        d_image -= 2 * text_target
+        d_text -= 2 * image_target
         # DDP divides the sum over processes by their number: so per row of this process, not of the global batch.
         step = grad / (2 * len(image))
         return d_image.mul_(step * scale), d_text.mul_(step * scale), from_scale * step, None, None, None, None
@@ -91,7 +109,9 @@ def contrastive_loss(
 
     and the same with images and texts exchanged; the loss is the mean of both
     directions over the batch. Distinct labels give CLIP's loss. No matrix of
-    labels is made, and every process computes its own rows only.
+    labels is made, of many pairs none is kept
+    (:mod:`mmlt.models.losses.similarity`), and every process computes its own
+    rows only.
 
     Args:
         image (Tensor): This process's normalised image features, (N, D).
@@ -111,10 +131,9 @@ def contrastive_loss(
     # In half precision a logit of 20 would be rounded to 0.1.
     with torch.autocast(image.device.type, enabled=False):
         if get_world_size() == 1:
-            logits = logit_scale * image @ text.t()
-            matched = (image * positives(text, labels, label_smoothing)).sum(1)
+            rows, columns = log_sum_exp(image, text, logit_scale, columns=True)
             # The targets are symmetric, so that both directions have the same sum of matched logits.
-            rows, columns = logits.logsumexp(1), logits.logsumexp(0)
+            matched = (image * positives(text, labels, label_smoothing)).sum(1)
             return ((rows + columns) / 2 - logit_scale * matched).mean()
         all_image, all_text, all_labels = gather(image.detach()), gather(text.detach()), gather(labels)
         own = slice(get_rank() * len(image), (get_rank() + 1) * len(image))
@@ -160,19 +179,37 @@ def distillation_loss(
     )
     if isinstance(teacher_scale, Tensor):
         teacher_scale = teacher_scale.detach()
-    diagonal = torch.arange(len(image), device=image.device) + get_rank() * len(image)
-
-    def one_way(queries, keys, teacher_queries, teacher_keys):
-        log_p = (logit_scale * queries @ keys.t()).log_softmax(1)
-        target = (teacher_scale * teacher_queries @ teacher_keys.t()).softmax(1)
-        if form == 'pair':
-            log_p, target = (x.gather(1, diagonal[:, None]) for x in (log_p, target))
-        return -(target * log_p).sum(1).mean()
-
     with torch.autocast(image.device.type, enabled=False):
-        images = one_way(image, gather_with_grad(text), teacher_image, gather(teacher_text))
-        texts = one_way(text, gather_with_grad(image), teacher_text, gather(teacher_image))
-        return (images + texts) / 2
+        if get_world_size() == 1:
+            own = _distil(image, text, teacher_image, teacher_text, logit_scale, teacher_scale, form, columns=True)
+            return sum(loss.mean() for loss in own) / 2
+        images, _ = _distil(
+            image, gather_with_grad(text), teacher_image, gather(teacher_text), logit_scale, teacher_scale, form
+        )
+        texts, _ = _distil(
+            text, gather_with_grad(image), teacher_text, gather(teacher_image), logit_scale, teacher_scale, form
+        )
+        return (images.mean() + texts.mean()) / 2
+
+
+def _distil(queries, keys, teacher_queries, teacher_keys, scale, teacher_scale, form, columns=False):
+    """Losses of the queries over the keys, and, if all of both are here, of the keys over the queries."""
+    own = slice(get_rank() * len(queries), (get_rank() + 1) * len(queries)) if not columns else slice(None)
+    sums = log_sum_exp(queries, keys, scale, columns)
+    with torch.no_grad():
+        teacher_sums = log_sum_exp(teacher_queries, teacher_keys, teacher_scale, columns)
+    if form == 'pair':
+        pairs = scale * (queries * keys[own]).sum(1)
+        teacher_pairs = teacher_scale * (teacher_queries * teacher_keys[own]).sum(1)
+        return tuple(
+            None if over is None else (teacher_pairs - theirs).exp() * (over - pairs)
+            for over, theirs in zip(sums, teacher_sums)
+        )
+    # -sum_j P'_ij log P_ij = logsumexp_i - s q_i . sum_j P'_ij k_j
+    others, over_columns = (queries, teacher_sums[1]) if columns else (None, None)
+    means = softmax_means(keys, teacher_queries, teacher_keys, teacher_scale, teacher_sums[0], others, over_columns)
+    parts = zip(sums, (queries, keys), means)
+    return tuple(None if over is None else over - scale * (x * mean).sum(1) for over, x, mean in parts)
 
 
 @MODELS.register_module()
