@@ -76,6 +76,20 @@ def apply_precision(cfg: Config) -> str | None:
     return _line(precision, f"precision='{asked}'")
 
 
+def allow_tf32(precision: str | None) -> None:
+    """Let products that stay in single precision be rounded to TF32 on a GPU, where half precision is used anyway.
+
+    Losses, Gram matrices and norms are exact in any case
+    (:func:`mmlt.utils.precision.exact_matmul`).
+
+    Args:
+        precision (str, optional): A line of :func:`apply_precision`.
+    """
+    if precision is None or _WORDS['fp32'] in precision or not torch.cuda.is_available():
+        return
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+
+
 def _line(precision: str, why: str) -> str:
     return f'The training runs in {_WORDS[precision]} ({why}).'
 

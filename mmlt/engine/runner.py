@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from mmlt.datasets.long_tail import build_dataset
 from mmlt.datasets.unscored import mark_unscored
 from mmlt.engine.batches import check_evaluated, fit_batches
-from mmlt.engine.precision import apply_precision, fused_optimizer
+from mmlt.engine.precision import allow_tf32, apply_precision, fused_optimizer
 from mmlt.engine.stages import (
     RunRecord,
     decisive,
@@ -252,6 +252,7 @@ class Runner(MMEngineRunner):
             record.begin(self.asked or decisive(self.cfg), stage_ids(self.cfg), resumed)
         if self.precision:
             self.logger.info(self.precision)
+            allow_tf32(self.precision)
         model = super().train()
         self._has_loaded = True  # a test that follows is of the trained weights
         barrier()  # the main process has written the last checkpoint

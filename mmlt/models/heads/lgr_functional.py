@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmlt.utils.precision import exact_matmul
+
 
 class AnchorTable:
     """What of the anchor sentences is needed in every step, computed once.
@@ -37,7 +39,8 @@ class AnchorTable:
         self.values, self.counts = values, counts
         self.chunk = (32 if values.device.type == 'cpu' else 1024) if chunk is None else chunk
         self.inv_std = (values.var(-1, unbiased=False) + eps).rsqrt()  # (C, M)
-        self.gram = torch.bmm(values, values.transpose(1, 2))  # (C, M, M)
+        with exact_matmul(values.device):
+            self.gram = torch.bmm(values, values.transpose(1, 2))  # (C, M, M)
         longest = [int(part.max()) for part in counts.split(self.chunk)]
         shortest = [int(part.min()) for part in counts.split(self.chunk)]
         self._bounds = list(zip(range(0, len(counts), self.chunk), shortest, longest))
@@ -86,7 +89,8 @@ def group_similarity(
     if padding is not None:
         scores.masked_fill_(padding, -torch.inf)
     weights, along = scores.softmax(-1), both[size:]
-    spread = torch.bmm(weights.transpose(0, 1), gram).transpose(0, 1)
+    with exact_matmul(gram.device):
+        spread = torch.bmm(weights.transpose(0, 1), gram).transpose(0, 1)
     inv_norm = (spread * weights).sum(-1).clamp_(min=1e-24).rsqrt_()
     dot = (weights * along).sum(-1)
     return dot * inv_norm, weights, along, spread, inv_norm, dot

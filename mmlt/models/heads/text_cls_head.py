@@ -19,6 +19,7 @@ from mmlt.models.text.open_clip_text import bounded_scale
 from mmlt.models.text.prompts import class_prompts
 from mmlt.registry import MODELS
 from mmlt.utils import HostCount
+from mmlt.utils.precision import exact_product
 
 
 @MODELS.register_module()
@@ -251,7 +252,7 @@ class TextClsHead(ClsHead):
         # In half precision a logit of 20 would be rounded to 0.1: the last product is in single precision at least.
         with torch.autocast(image.device.type, enabled=False):
             dtype = torch.promote_types(torch.promote_types(image.dtype, text.dtype), torch.float32)
-            return self.logit_scale * image.to(dtype) @ text.to(dtype).t()
+            return exact_product(self.logit_scale * image.to(dtype), text.to(dtype))
 
     def loss(self, feats: tuple[Tensor, ...], data_samples: list, **kwargs) -> dict:
         """See ``ClsHead.loss``."""
