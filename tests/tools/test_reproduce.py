@@ -214,6 +214,7 @@ def test_dry_run_in_an_empty_folder(tool, tmp_path, monkeypatch, capsys):
         (('more', 'tiny', 'mnist-lt'), ['stages=None', 'model.classifier.backbone.pretrained=None']),
     ],
 )
+@pytest.mark.slow
 def test_a_step_is_measured(tool, tmp_path, monkeypatch, capsys, name, options):
     monkeypatch.chdir(tmp_path)
     assert tool.main([*name, '--dry-run', '--measure', '--gpus', '1', '--cfg-options', *options]) == []
