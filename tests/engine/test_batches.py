@@ -114,6 +114,7 @@ def run(command, env):
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_prepared_data_train_in_two_processes(tmp_path, monkeypatch, repo, launcher_env):
     """BALLAD: phase A in epochs, phase B on cached features; a validation split of one picture."""
     monkeypatch.chdir(tmp_path)

@@ -49,6 +49,7 @@ def weights(path):
     return torch.load(path, weights_only=True)['state_dict']
 
 
+@pytest.mark.slow
 def test_adapter_on_cached_features_takes_the_step_of_one_process(two_stages, repo, launcher_env):
     """Each process caches its part of the features; both then hold all, under the key of one process."""
     train(repo, launcher_env, 'a.py', 1, 'start')
@@ -65,6 +66,7 @@ def test_adapter_on_cached_features_takes_the_step_of_one_process(two_stages, re
     assert [p.name for p in Path('two/features').iterdir()] == [features.name]
 
 
+@pytest.mark.slow
 def test_gradient_of_phase_a_is_that_of_one_process(two_stages, repo, launcher_env, clip_file):
     """The change of the weights in one step is minus the gradient; the start is the weight file."""
     from safetensors.torch import load_file
@@ -82,6 +84,7 @@ def test_gradient_of_phase_a_is_that_of_one_process(two_stages, repo, launcher_e
     assert sum(a.norm() > 1e-3 * scale for a, _ in gradients.values()) > 10
 
 
+@pytest.mark.slow
 def test_lift_trains_as_one_process_and_is_tested_on_five_crops(two_stages, repo, launcher_env, clip_file):
     Path('lift.py').write_text(
         f"""
@@ -124,6 +127,7 @@ def test_staged_training_and_test_in_two_processes(two_stages, repo, launcher_en
     assert report['num_samples'] == 6  # padding is dropped: 6 images on 2 x 4
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_of_two_processes_goes_on(two_stages, repo, launcher_env):
     kept = ['default_hooks.checkpoint.save_best=shot/all', 'default_hooks.checkpoint.rule=less']
     options = [f'stages.phase_a.options.{option}' for option in (*kept, 'train_cfg.val_interval=1')]

@@ -144,6 +144,7 @@ def test_a_broken_weight_ends_any_test(broken, test_tool, evaluator, tta):
     assert not list(Path('work_dirs/a').rglob('shot_report.json'))
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together(broken, repo, launcher_env):
     done = subprocess.run(
         [

@@ -112,12 +112,13 @@ def key(tmp_path):
         frozen=True,
         norm_eval=False,
         training=False,
+        adapter=None,
         **hook,
     ):
         torch.manual_seed(0)
         backbone = OpenCLIPVision(
             tower, frozen=frozen, quick_gelu=quick_gelu, projection=projection, image_size=image_size,
-            norm_eval=norm_eval,
+            norm_eval=norm_eval, adapter=adapter,
         )  # fmt: skip
         if weight is not None:
             dict(backbone.named_parameters())[weight].data[0] += 1e-3
@@ -135,6 +136,7 @@ def key(tmp_path):
     return make
 
 
+ADAPTER = dict(type='mmlt.AdaptFormer', num_classes=3)
 CHANGES = {
     'tower': dict(tower='mmlt-tiny-vit-p4'),
     'activation': dict(quick_gelu=True),
@@ -142,6 +144,7 @@ CHANGES = {
     'size of the pictures': dict(image_size=64),
     'weights': dict(weight='visual.conv1.weight'),
     'weights of a norm': dict(weight='visual.ln_pre.weight'),
+    'adapters': dict(adapter=ADAPTER),
     'mean': dict(preprocessor=dict(mean=[1.0, 2.0, 3.0])),
     'deviation': dict(preprocessor=dict(std=[1.0, 2.0, 3.0])),
     'order of the colours': dict(preprocessor=dict(to_rgb=False)),
@@ -163,6 +166,10 @@ CHANGES = {
 def test_all_that_makes_features_is_in_their_key(key, change):
     assert key(**change) == key(**change)
     assert key(**change) != key()
+
+
+def test_weights_of_frozen_adapters_are_in_the_key(key):
+    assert key(adapter=ADAPTER, weight='adapters.0.down.weight') != key(adapter=ADAPTER) == key(adapter=ADAPTER)
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,7 @@ def _worker(rank, world_size, folder, out):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_several_processes_give_the_features_of_one(picture_folder, tmp_path, monkeypatch):
     """9 images on 2 processes: the sampler pads one, which is dropped."""
     # The children import this file by its plain name, wherever pytest was started.

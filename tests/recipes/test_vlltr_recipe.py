@@ -53,6 +53,7 @@ def test_all_switches_are_tried(tool):
         assert {s for n, s in SWITCHES if n == name} == set(tool.switches(facts))
 
 
+@pytest.mark.slow
 def test_program(tmp_path):
     """Prints errors by step and tensor, and exits with 1 where one is too large."""
     for suffix in ('.json', '.safetensors'):

@@ -49,6 +49,7 @@ def test_foreign_config_gets_sampler_and_shot_metric(foreign):
     assert 'shot/few' in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_foreign_config_is_wrapped_by_more(foreign):
     """The whole of what it takes; the merged result is tested by the plain config."""
     (foreign / 'more.py').write_text(

@@ -113,6 +113,7 @@ def test_training_ends_in_a_table_a_record_and_a_picture(demo, tool, capsys):
     assert (demo / 'work_dirs/demo_vit_pictures_published/reproduce.json').is_file()
 
 
+@pytest.mark.slow
 def test_several_processes_train_and_this_one_compares(demo, tool, launcher_env, monkeypatch):
     for key in ('PORT', 'OMP_NUM_THREADS'):
         monkeypatch.setenv(key, launcher_env[key])
@@ -213,6 +214,7 @@ def test_dry_run_in_an_empty_folder(tool, tmp_path, monkeypatch, capsys):
         (('more', 'tiny', 'mnist-lt'), ['stages=None', 'model.classifier.backbone.pretrained=None']),
     ],
 )
+@pytest.mark.slow
 def test_a_step_is_measured(tool, tmp_path, monkeypatch, capsys, name, options):
     monkeypatch.chdir(tmp_path)
     assert tool.main([*name, '--dry-run', '--measure', '--gpus', '1', '--cfg-options', *options]) == []

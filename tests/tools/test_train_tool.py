@@ -250,6 +250,7 @@ def run_stock(name, *arguments):
     return subprocess.run([sys.executable, tool, *arguments], capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_stock_tools_run_every_stage(two_stages, repo, monkeypatch):
     monkeypatch.setenv('PYTHONPATH', str(repo))
     missing = run_stock('train.py', 'b.py')
