@@ -7,6 +7,12 @@ import socket
 import sys
 from pathlib import Path
 
+# Tests are of the CPU, on a machine with a GPU too, unless those of the GPU are asked for (-m gpu). Processes that a
+# test or pytest-xdist starts inherit it; it has to stand before anything asks for a GPU.
+os.environ.setdefault('MMLT_TESTS', 'gpu' if 'gpu' in sys.argv else 'cpu')
+if os.environ['MMLT_TESTS'] == 'cpu':
+    os.environ['CUDA_VISIBLE_DEVICES'] = ''
+
 import mmengine.config.config
 import numpy as np
 import open_clip
