@@ -76,6 +76,7 @@ class Bench:
     device: torch.device
     rounds: int
     peak: float = 0.0  # TFLOP/s of matrix products
+    compile: bool | dict = True
     rows: list[tuple] = field(default_factory=list)
 
     def wait(self) -> None:
@@ -169,7 +170,7 @@ def towers(bench: Bench, shapes: Shapes) -> None:
     torch.manual_seed(0)
     plain = OpenCLIPVision(shapes.model).to(bench.device)
     images = torch.randn(shapes.images, 3, shapes.size, shapes.size, device=bench.device)
-    fast = OpenCLIPVision(shapes.model, compile=True).to(bench.device)
+    fast = OpenCLIPVision(shapes.model, compile=bench.compile).to(bench.device)
     fast.load_state_dict(plain.state_dict())
     with torch.no_grad():
         exact = copy.deepcopy(plain).double()(images[:2].double())[0]
@@ -195,7 +196,7 @@ def towers(bench: Bench, shapes: Shapes) -> None:
 def texts(bench: Bench, shapes: Shapes) -> None:
     torch.manual_seed(0)
     tower = OpenCLIPText(shapes.model).to(bench.device)
-    fast = OpenCLIPText(shapes.model, compile=True).to(bench.device)
+    fast = OpenCLIPText(shapes.model, compile=bench.compile).to(bench.device)
     fast.load_state_dict(tower.state_dict())
     names = (open_clip.IMAGENET_CLASSNAMES * 5)[: max(shapes.prompts)]
     prompts = tower.tokenize(class_prompts(names, 'clip')[0])
@@ -346,14 +347,14 @@ def steps(bench: Bench, shapes: Shapes) -> None:
 
     for n in shapes.cvlp:
         variants = {}
-        for name, compile in (('eager', False), ('compiled', True)):
+        for name, compile in (('eager', False), ('compiled', bench.compile)):
             variants[name] = trained(bench, cvlp(compile), batch(n))
             variants[name].model.set_class_info(classes, class_texts=sentences)
             variants[name].model.stand_in()
         bench.compare(f'step of CVLP, batch {n}', variants)
         del variants
     variants = {}
-    for name, compile in (('eager', False), ('compiled', True)):
+    for name, compile in (('eager', False), ('compiled', bench.compile)):
         tower = dict(model=shapes.model, compile=compile)
         head = dict(type='mmlt.TextClsHead', text=dict(type='mmlt.OpenCLIPText', **tower), classes=classes)
         model = dict(
@@ -386,6 +387,9 @@ def main(argv=None) -> Bench:
     args = parser.parse_args(argv)
     shapes = QUICK if args.quick else Shapes()
     bench = Bench(torch.device(args.device), shapes.rounds)
+    if bench.device.type == 'cpu':
+        torch.set_num_threads(1)
+        bench.compile = dict(backend='aot_eager')  # to see that it runs; code for a CPU takes minutes to make
     torch.backends.cuda.matmul.allow_tf32 = True  # as precision='auto' has it
     matrix_products(bench, shapes)
     for name in args.only:
