@@ -44,13 +44,7 @@ WORDS = 'of a long and winding road with many trees beside it that a photographe
 
 @dataclass
 class Shapes:
-    """Sizes of everything that is timed.
-
-    Args:
-        model (str): Name of an open_clip model.
-        size (int): Pixels of a picture's side.
-        rounds (int): Runs that are counted.
-    """
+    """Sizes of everything that is timed."""
 
     model: str = 'ViT-B-16'
     size: int = 224
