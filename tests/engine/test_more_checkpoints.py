@@ -210,6 +210,7 @@ def test_init_cfg_of_a_module_without_weights_is_left_alone(tmp_path):
 
     torch.save(dict(state_dict=build(PLAIN).state_dict()), path := str(tmp_path / 'plain.pth'))
     start(tmp_path, path, 'neck', {**PLAIN, 'neck': dict(type='NoWeights')})
+    assert (tmp_path / 'out/epoch_1.pth').is_file()
 
 
 # What is given away
