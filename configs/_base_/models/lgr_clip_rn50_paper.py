@@ -2,7 +2,7 @@
 # The weights are in stage 1's checkpoint, the anchor sentences beside it; the config's `stages` names both.
 model = dict(
     type='ImageClassifier',
-    backbone=dict(type='mmlt.OpenCLIPVision', model='RN50', quick_gelu=True),
+    backbone=dict(type='mmlt.OpenCLIPVision', model='RN50', quick_gelu=True, compile='auto'),
     head=dict(
         type='mmlt.LGRHead',
         num_classes=1000,
