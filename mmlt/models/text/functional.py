@@ -107,6 +107,15 @@ def _block(block: nn.Module, x: Tensor, past: tuple[Tensor, Tensor] | None) -> t
     return x + block.ls_2(block.mlp(block.ln_2(x))), k, v
 
 
+def _call(block: nn.Module, x: Tensor, past: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`_block`, which is no forward pass of the block; one that is in parts (FSDP) is gathered for it."""
+    return block.run_gathered(_block, x, past) if _in_parts(block) else _block(block, x, past)
+
+
+def _in_parts(block: nn.Module) -> bool:
+    return hasattr(block, 'run_gathered')
+
+
 def _run(p: _Parts, tokens: Tensor, past: list | None, start: int) -> tuple[Tensor, list]:
     dtype = p.transformer.get_cast_dtype()
     x = p.token_embedding(tokens).to(dtype)
@@ -115,9 +124,9 @@ def _run(p: _Parts, tokens: Tensor, past: list | None, start: int) -> tuple[Tens
     for i, block in enumerate(p.transformer.resblocks):
         before = None if past is None else past[i]
         if p.transformer.grad_checkpointing and torch.is_grad_enabled():
-            x, k, v = checkpoint(_block, block, x, before, use_reentrant=False)
+            x, k, v = checkpoint(_call, block, x, before, use_reentrant=False)
         else:
-            x, k, v = _block(block, x, before)
+            x, k, v = _call(block, x, before)
         kept.append((k, v))
     return x, kept
 
@@ -138,6 +147,9 @@ def encode_text(clip: nn.Module, tokens: Tensor, share_prefix: bool = True, grou
         Tensor: Text embeddings of shape (N, D), not normalised.
     """
     p = _Parts(clip)
+    if _in_parts(p.transformer.resblocks[0]):
+        # All processes gather a block together, so as often, whatever their texts are.
+        share_prefix, group_size = False, len(tokens)
     lengths = text_lengths(clip, tokens)
     order = lengths.argsort()
     tokens, lengths = tokens[order], lengths[order]
