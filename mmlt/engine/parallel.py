@@ -33,17 +33,6 @@ from mmlt.utils import local_part, unwrap
 _BLOCKS = ('resblocks', 'blocks', 'layers', 'layer', 'stages')
 _STAGE = re.compile(r'layer\d')
 
-# Where a module keeps hooks.
-_HOOKS = (
-    '_forward_pre_hooks',
-    '_forward_pre_hooks_with_kwargs',
-    '_forward_hooks',
-    '_forward_hooks_with_kwargs',
-    '_forward_hooks_always_called',
-    '_state_dict_pre_hooks',
-    '_load_state_dict_pre_hooks',
-)
-
 
 def parallel_settings(cfg: Config) -> dict | None:
     """What a config's ``parallel`` asks for.
@@ -226,7 +215,8 @@ def _free_without_gradient(root: nn.Module, args, output) -> None:
 
 
 def _hook_ids(module: nn.Module) -> dict[str, set]:
-    return {name: set(module.__dict__[name]) for name in _HOOKS}
+    """Hooks of every kind that a module has."""
+    return {name: set(own) for name, own in module.__dict__.items() if '_hooks' in name and isinstance(own, dict)}
 
 
 def _may_run_in(unit: nn.Module) -> bool:

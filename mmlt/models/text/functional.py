@@ -107,9 +107,13 @@ def _block(block: nn.Module, x: Tensor, past: tuple[Tensor, Tensor] | None) -> t
     return x + block.ls_2(block.mlp(block.ln_2(x))), k, v
 
 
-def _call(block: nn.Module, x: Tensor, past: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
-    """:func:`_block`, which is no forward pass of the block; one that is in parts (FSDP) is gathered for it."""
-    return block.run_gathered(_block, x, past) if _in_parts(block) else _block(block, x, past)
+def _call(
+    block: nn.Module, x: Tensor, past: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """:func:`_block`, which is no forward pass of the block: one that is in parts (FSDP) is gathered for it."""
+    if not _in_parts(block):
+        return _block(block, x, past)
+    return block.run_gathered(lambda module, x: _block(module, x, None)[0], x), None, None  # nothing follows the texts
 
 
 def _in_parts(block: nn.Module) -> bool:
