@@ -272,6 +272,9 @@ class FSDP:
             needs memory for all of them, and less time. Defaults to True.
     """
 
+    # Of these devices only autocast takes layer norms with weights in half precision and inputs in single precision.
+    half_on = ('cuda',)
+
     def __init__(self, reshard_after_forward: bool = True):
         self.reshard_after_forward = reshard_after_forward
         self._model: ShardedModule | None = None
@@ -295,7 +298,7 @@ class FSDP:
                 "parallel='fsdp' takes one optimizer, and this optim_wrapper has several: use parallel='ddp'."
             )
         if self._precision(runner) == torch.float16:
-            raise InputError(
+            raise InputError(  # MMEngine's scaler looks for infinite gradients in each process by itself
                 "parallel='fsdp' has no loss scaling, which float16 needs: train in bfloat16 "
                 "(optim_wrapper=dict(type='AmpOptimWrapper', dtype='bfloat16')), or use parallel='ddp'."
             )
@@ -323,7 +326,8 @@ class FSDP:
         model = unwrap(runner.model)
         for tensor in (*model.parameters(), *model.buffers()):
             broadcast(tensor.data)  # parts of different models would make none
-        self._model = ShardedModule(model, mesh, self._precision(runner), self.reshard_after_forward)
+        dtype = self._precision(runner) if mesh.device_type in self.half_on else None
+        self._model = ShardedModule(model, mesh, dtype, self.reshard_after_forward)
         _exchange(runner.optim_wrapper.optimizer, self._model.parts, _split_state)
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):

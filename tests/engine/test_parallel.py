@@ -15,11 +15,11 @@ MODEL = 'mmlt-tiny-vit'
 WORKER = Path(__file__).parent / 'trainings.py'
 
 
-def launch(runs, env, processes=2):
+def launch(runs, env, processes=2, *options):
     """Train all of them, one after the other, in one launch."""
     Path('runs.json').write_text(json.dumps(runs))
     command = [sys.executable, '-m', 'torch.distributed.run', f'--nproc_per_node={processes}']
-    command += [f'--master_port={env["PORT"]}', str(WORKER), 'runs.json']
+    command += [f'--master_port={env["PORT"]}', str(WORKER), 'runs.json', *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=env)
     Path('/tmp/fx/out.txt').write_text(done.stdout + done.stderr)
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-4000:]
@@ -123,4 +123,51 @@ def test_all(methods, launcher_env):
         p, q = checkpoint(f'{name}-ddp')['state_dict'], checkpoint(f'{name}-fsdp')['state_dict']
         assert list(p) == list(q)
         print(max((float((p[k].double()-q[k].double()).abs().max()), k) for k in p if p[k].numel()))
+    assert 0
+
+
+def test_scratch(methods, launcher_env):
+    full = {'model.head.text.shorten': False}
+    blk = 'backbone.visual.transformer.resblocks.'
+    cases = {
+        'ema': {'custom_hooks': [dict(type='EMAHook')], 'train_cfg.val_interval': 2, 'optim_wrapper.clip_grad': dict(max_norm=0.5), **full,
+            'optim_wrapper.optimizer.foreach': True},
+        'fused': {**ADAM, 'optim_wrapper.optimizer': dict(type='AdamW', lr=1e-3, fused=True, _delete_=True), 'model.backbone.grad_checkpointing': True,
+            'model.head.text.grad_checkpointing': True, **full, 'model.head.logit_scale': 'pretrained', 'model.head.learn_logit_scale': True},
+        'ac': {'activation_checkpointing': ['backbone.visual.layer1', 'backbone.visual.layer3'], 'model.backbone.model': 'mmlt-tiny-rn', 'model.backbone.pretrained': None,
+             'model.head.text.model': 'mmlt-tiny-rn', 'model.head.text.pretrained': None, 'model.head.text.grad_checkpointing': True},
+        'bf16': {'optim_wrapper.type': 'mmlt.BFloat16OptimWrapper', 'train_cfg.val_interval': 2},
+        'acc': {'optim_wrapper.accumulative_counts': 2, 'optim_wrapper.clip_grad': dict(max_norm=0.5), 'model.head.logit_scale': 'pretrained', 'model.head.learn_logit_scale': True, **full},
+    }
+    runs = []
+    for name, options in cases.items():
+        for kind in ('ddp', 'fsdp'):
+            runs.append(dict(config='a.py', work_dir=f'{name}-{kind}', options={**SETTINGS, **options, 'parallel': kind}))
+    out = launch(runs, launcher_env, 2, '--as-on-a-gpu')
+    for name in cases:
+        a, b = steps(f'{name}-ddp'), steps(f'{name}-fsdp')
+        print(name, a['losses'], b['losses'])
+        for x, y in zip(a['gradients'], b['gradients']):
+            if x is None or y is None: 
+                if (x is None) != (y is None): print('None', x is None, y is None)
+                continue
+            assert x.shape == y.shape
+            if (x-y).abs().max() > 1e-6: print(x.shape, (x-y).abs().max(), x.abs().max())
+        p, q = checkpoint(f'{name}-ddp')['state_dict'], checkpoint(f'{name}-fsdp')['state_dict']
+        assert list(p) == list(q)
+        print(max((float((p[k].double()-q[k].double()).abs().max()), k) for k in p if p[k].numel()))
+        if name == 'ema':
+            p, q = checkpoint(f'{name}-ddp')['ema_state_dict'], checkpoint(f'{name}-fsdp')['ema_state_dict']
+            assert list(p) == list(q)
+            print(max((float((p[k].double()-q[k].double()).abs().max()), k) for k in p if p[k].numel()))
+        p, q = checkpoint(f'{name}-ddp')['optimizer'], checkpoint(f'{name}-fsdp')['optimizer']
+        assert p['param_groups'] == q['param_groups']
+        for i in p['state']:
+            assert list(p['state'][i]) == list(q['state'][i])
+            for k in p['state'][i]:
+                u, v = p['state'][i][k], q['state'][i][k]
+                if u is None: assert v is None; continue
+                assert type(u) == type(v) and u.shape == v.shape and u.dtype == v.dtype, (k, u, v)
+                d = (u - v).abs().max()
+                if d > 1e-6: print('state', i, k, d)
     assert 0

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.nn.functional as functional
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -16,7 +17,7 @@ from mmengine.registry import HOOKS
 
 import mmlt  # noqa: F401
 from mmlt.engine import Runner
-from mmlt.engine.parallel import gathered
+from mmlt.engine.parallel import FSDP, gathered
 from mmlt.errors import InputError
 from mmlt.utils import leave_together
 
@@ -47,6 +48,20 @@ class RecordSteps(Hook):
             torch.save(kept, Path(runner.work_dir) / 'steps.pth')
 
 
+def as_on_a_gpu() -> None:
+    """Parameters in half precision, and layer norms of an autocast that takes them."""
+    FSDP.half_on = ('cuda', 'cpu')
+    plain = functional.layer_norm
+
+    def in_single_precision(x, shape, weight=None, bias=None, eps=1e-5):
+        if not torch.is_autocast_enabled('cpu'):
+            return plain(x, shape, weight, bias, eps)
+        with torch.autocast('cpu', enabled=False):
+            return plain(x.float(), shape, *(v if v is None else v.float() for v in (weight, bias)), eps)
+
+    functional.layer_norm = in_single_precision
+
+
 def train(run: dict) -> None:
     cfg = Config.fromfile(run['config'])
     cfg.merge_from_dict(run.get('options') or {})
@@ -61,6 +76,8 @@ def train(run: dict) -> None:
 
 if __name__ == '__main__':
     torch.set_num_threads(1)
+    if '--as-on-a-gpu' in sys.argv:
+        as_on_a_gpu()
     for run in json.loads(Path(sys.argv[1]).read_text()):
         train(run)
     leave_together()
