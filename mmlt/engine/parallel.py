@@ -29,7 +29,7 @@ from torch.nn.utils import parametrize
 from mmlt.errors import InputError
 from mmlt.utils import local_part, unwrap
 
-# Names of lists whose entries are blocks, in open_clip, timm, transformers and MMPretrain; and of the stages of ResNets.
+# Names of lists of blocks in open_clip, timm, transformers and MMPretrain, and of the stages of ResNets.
 _BLOCKS = ('resblocks', 'blocks', 'layers', 'layer', 'stages')
 _STAGE = re.compile(r'layer\d')
 
@@ -62,8 +62,8 @@ def parallel_settings(cfg: Config) -> dict | None:
         raise InputError(f"parallel: FSDP does not know '{unknown[0]}'; it takes {', '.join(known)}.")
     if cfg.get('compile'):
         raise InputError(
-            "parallel='fsdp' gathers parameters around every block, which compile, of the whole step, cannot see: leave "
-            'compile out, and compile the blocks of the towers instead.'
+            "parallel='fsdp' gathers parameters around every block, which compile, of the whole step, cannot see: "
+            'leave compile out, and compile the blocks of the towers instead.'
         )
     if cfg.get('model_wrapper_cfg'):
         raise InputError(
@@ -80,8 +80,8 @@ def _fully_shard() -> Callable:
         fully_shard = None
     if fully_shard is None or 'ignored_params' not in inspect.signature(fully_shard).parameters:
         raise InputError(
-            f"parallel='fsdp' needs torch.distributed.fsdp.fully_shard with ignored_params, and torch {torch.__version__} "
-            "has it not: install torch 2.8 or newer, or use parallel='ddp'."
+            f"parallel='fsdp' needs torch.distributed.fsdp.fully_shard with ignored_params, and torch "
+            f"{torch.__version__} has it not: install torch 2.8 or newer, or use parallel='ddp'."
         )
     return fully_shard
 

@@ -1,7 +1,10 @@
-"""Several trainings one after the other in the processes of one launch; what they computed is kept beside their files.
+"""Several trainings one after the other in the processes of one launch; what they computed is kept.
 
-Usage: torchrun ... trainings.py runs.json, a list of dict(config=..., work_dir=..., options=...).
-``<work_dir>/steps.pth`` holds the losses of every step and the gradients of the first one, whole.
+Usage: torchrun ... trainings.py runs.json, a list of dict(config=..., work_dir=..., options=...), with
+``compiled=True`` for compiled blocks. ``<work_dir>/steps.pth`` holds the losses of every step, the gradients of the
+first one, whole, the share of the parameters that the first process had in training, and the types of what was there
+afterwards.
+``--as-on-a-gpu``: the precision policy that FSDP has on GPUs.
 """
 
 import json
@@ -9,57 +12,58 @@ import sys
 from pathlib import Path
 
 import torch
-import torch.nn.functional as functional
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-import mmlt  # noqa: F401
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from mmlt.engine import Runner
-from mmlt.engine.parallel import FSDP, gathered
-from mmlt.errors import InputError
-from mmlt.utils import leave_together
+from mmlt.engine.parallel import FSDP, blocks, gathered
+from mmlt.utils import leave_together, local_part, unwrap
 
 
 @HOOKS.register_module()
 class RecordSteps(Hook):
-    """Losses, and the gradients that the optimizer gets first, in its order."""
+    """See above."""
 
     priority = 'LOWEST'
 
     def before_train(self, runner):
-        self.losses, self.gradients = [], None
-        self.handle = runner.optim_wrapper.optimizer.register_step_pre_hook(self._keep)
+        self.kept = dict(losses=[])
+        self.handle = runner.optim_wrapper.optimizer.register_step_pre_hook(self._keep_gradients)
 
-    def _keep(self, optimizer, *_):
-        parameters = [p for group in optimizer.param_groups for p in group['params']]
-        gradients = gathered([p.grad for p in parameters])
-        self.gradients = [None if g is None else g.clone() for g in gradients]
+    def _keep_gradients(self, optimizer, *_):
+        gradients = gathered([p.grad for group in optimizer.param_groups for p in group['params']])
+        self.kept['gradients'] = [None if g is None else g.clone() for g in gradients]
         self.handle.remove()
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.losses.append({k: float(v) for k, v in outputs.items()})
+        self.kept['losses'].append({k: float(v) for k, v in outputs.items()})
+        own = sum(local_part(p).numel() for p in runner.model.parameters())
+        self.kept['share'] = own / sum(p.numel() for p in runner.model.parameters())
 
     def after_train(self, runner):
-        kinds = {type(p).__name__ for p in runner.model.parameters()} | {type(m).__name__ for m in runner.model.modules()}
+        parts = [*runner.model.parameters(), *unwrap(runner.model).modules()]
+        self.kept['types'] = sorted({type(part).__name__ for part in parts})
         if is_main_process():
-            kept = dict(losses=self.losses, gradients=self.gradients, kinds=sorted(kinds))
-            torch.save(kept, Path(runner.work_dir) / 'steps.pth')
+            torch.save(self.kept, Path(runner.work_dir) / 'steps.pth')
 
 
 def as_on_a_gpu() -> None:
-    """Parameters in half precision, and layer norms of an autocast that takes them."""
+    """Parameters of blocks in half precision; layer norms in single precision, as autocast has them on GPUs."""
     FSDP.half_on = ('cuda', 'cpu')
-    plain = functional.layer_norm
+    plain = F.layer_norm
 
-    def in_single_precision(x, shape, weight=None, bias=None, eps=1e-5):
+    def layer_norm(x, shape, weight=None, bias=None, eps=1e-5):
         if not torch.is_autocast_enabled('cpu'):
             return plain(x, shape, weight, bias, eps)
         with torch.autocast('cpu', enabled=False):
             return plain(x.float(), shape, *(v if v is None else v.float() for v in (weight, bias)), eps)
 
-    functional.layer_norm = in_single_precision
+    F.layer_norm = layer_norm
 
 
 def train(run: dict) -> None:
@@ -67,11 +71,11 @@ def train(run: dict) -> None:
     cfg.merge_from_dict(run.get('options') or {})
     cfg.work_dir, cfg.experiment_name, cfg.launcher = run['work_dir'], run['work_dir'], 'pytorch'
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='RecordSteps')]
-    try:
-        Runner.from_cfg(cfg).train()
-    except InputError as e:
-        if is_main_process():
-            Path(run['work_dir'], 'refused.txt').write_text(str(e))
+    runner = Runner.from_cfg(cfg)
+    if run.get('compiled'):
+        for block in blocks(unwrap(runner.model)):
+            block.compile(backend='aot_eager', dynamic=False)
+    runner.train()
 
 
 if __name__ == '__main__':
