@@ -99,11 +99,17 @@ def blocks(root: nn.Module) -> list[nn.Module]:
     found = []
     for name, module in root.named_modules():
         last = name.rpartition('.')[2]
-        if last in _BLOCKS and isinstance(module, (nn.ModuleList, nn.Sequential)):
-            found += [child for child in module if not isinstance(child, (nn.ModuleList, nn.ModuleDict))]
+        if last in _BLOCKS and isinstance(module, (nn.ModuleList, nn.Sequential)) and _are_blocks(module):
+            found += module
         elif _STAGE.fullmatch(last) and isinstance(module, nn.Sequential):
             found.append(module)
     return [module for module in reversed(found) if next(module.parameters(), None) is not None]
+
+
+def _are_blocks(modules: nn.ModuleList | nn.Sequential) -> bool:
+    """Modules of one kind that have parts; MMPretrain calls the layers of an MLP 'layers', too."""
+    one = len({type(m) for m in modules}) == 1 and not isinstance(modules[0], (nn.ModuleList, nn.ModuleDict))
+    return one and next(modules[0].children(), None) is not None
 
 
 class ShardedModule:

@@ -28,6 +28,7 @@ SETTINGS = {
     'param_scheduler': None,
     'randomness.seed': 3,
     'default_hooks.checkpoint.interval': 5,
+    'default_hooks.checkpoint.max_keep_ckpts': -1,
 }
 ADAM = {'optim_wrapper.optimizer': dict(type='AdamW', lr=1e-3, weight_decay=0.01, _delete_=True)}
 LEARNED_SCALE = {'model.head.logit_scale': 'pretrained', 'model.head.learn_logit_scale': True}
