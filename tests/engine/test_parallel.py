@@ -316,11 +316,12 @@ def test_half_precision_of_blocks(methods, launcher_env):
 
 @pytest.mark.slow
 def test_two_nodes_are_one_machine_with_two_processes(methods, repo, launcher_env):
-    """Two launchers of one process each, as on two machines."""
-    options = [f'{k}={v!r}' for k, v in {**SETTINGS, **FULL, 'parallel': 'fsdp'}.items()]
+    """Two launchers of one process each, as on two machines; both stages in parts, the second on cached features."""
+    options = {**FULL, 'parallel': 'fsdp', 'train_cfg.max_epochs': 5, 'randomness.seed': 3}
+    options = [f'{start}{k}={v!r}' for start in ('', 'stages.phase_a.options.') for k, v in options.items()]
 
     def command(folder, processes):
-        head = ['bash', repo / 'tools/dist_train.sh', 'a.py', str(processes), '--work-dir', folder, '--no-test']
+        head = ['bash', repo / 'tools/dist_train.sh', 'b.py', str(processes), '--work-dir', folder]
         return [*head, '--cfg-options', *options]
 
     nodes = [
@@ -335,8 +336,11 @@ def test_two_nodes_are_one_machine_with_two_processes(methods, repo, launcher_en
     ]
     outs = [node.communicate(timeout=400)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], outs
-    assert 'in parts over 2 processes' in outs[0] and 'in parts over 2 processes' not in outs[1]
+    assert outs[0].count('in parts over 2 processes') == 2 and 'in parts over 2 processes' not in outs[1]
     done = subprocess.run(command('one', 2), capture_output=True, text=True, timeout=400, env=launcher_env)
     assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (torch.load(f'{name}/epoch_5.pth', weights_only=True)['state_dict'] for name in ('one', 'two'))
-    check_equal(one, two, 1e-7, 'two nodes')
+    for file in ('phase_a/epoch_5.pth', 'epoch_5.pth'):
+        one, two = (torch.load(f'{name}/{file}', weights_only=True)['state_dict'] for name in ('one', 'two'))
+        check_equal(one, two, 1e-7, f'two nodes, {file}')
+    one, two = (json.loads(Path(f'{name}/shot_report.json').read_text())['metrics'] for name in ('one', 'two'))
+    assert one == pytest.approx(two, abs=1e-4)

@@ -178,13 +178,17 @@ def markdown(table: list[list[str]]) -> str:
     return '\n'.join(lines)
 
 
-def main():
+def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--models', nargs='+', default=list(MODELS))
     parser.add_argument('--batch', type=int, default=128, help='pairs of image and text in each process')
     parser.add_argument('--processes', type=int, nargs='+', default=[2, 8])
     parser.add_argument('--measure', metavar='MODEL', help='compare with what is kept on the CPU')
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
     if args.measure:
         computed, measured = (count(args.measure, args.batch, device) for device in ('meta', 'cpu'))
         print(
