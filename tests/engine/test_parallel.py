@@ -285,7 +285,7 @@ def test_recomputed_compiled_accumulated_and_resumed(methods, launcher_env, trai
         dict(
             config='a.py',
             work_dir='from-fsdp',
-            options={**SETTINGS, **resumed, 'load_from': 'shortened-fsdp/epoch_2.pth'},
+            options={**SETTINGS, **recomputed, **resumed, 'load_from': 'shortened-fsdp/epoch_2.pth'},
         ),
     ]
     launch(runs, launcher_env)

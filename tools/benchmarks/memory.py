@@ -191,9 +191,10 @@ def main():
     args = parse_args()
     if args.measure:
         computed, measured = (count(args.measure, args.batch, device) for device in ('meta', 'cpu'))
+        half, single = computed.activations / 1e6, measured.activations / 1e6
         print(
-            f'{args.measure}, {args.batch} pairs, activations: computed in bfloat16 {computed.activations / 1e6:.2f} MB '
-            f'(x2: {2 * computed.activations / 1e6:.2f}), measured in single precision {measured.activations / 1e6:.2f}'
+            f'{args.measure}, {args.batch} pairs, activations: computed in bfloat16 {half:.2f} MB '
+            f'(x2: {2 * half:.2f}), measured in single precision {single:.2f}'
         )
         return
     print(f'Computed, GB of each process, {args.batch} pairs each, bfloat16, AdamW:\n')
