@@ -12,7 +12,6 @@ written whole, under the plain names.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -23,15 +22,11 @@ from mmengine.dist import all_gather_object, broadcast, get_world_size
 from mmengine.hooks import EMAHook
 from mmengine.model import convert_sync_batchnorm
 from mmengine.optim import OptimWrapperDict
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch import nn
 
+from mmlt.engine.sharding import ShardedModule, find_fully_shard, gathered, reshard, whole_tensor
 from mmlt.errors import InputError
 from mmlt.utils import local_part, unwrap
-
-# Names of lists of blocks in open_clip, timm, transformers and MMPretrain, and of the stages of ResNets.
-_BLOCKS = ('resblocks', 'blocks', 'layers', 'layer', 'stages')
-_STAGE = re.compile(r'layer\d')
 
 
 def parallel_settings(cfg: Config) -> dict | None:
@@ -69,204 +64,8 @@ def parallel_settings(cfg: Config) -> dict | None:
         raise InputError(
             "model_wrapper_cfg is of a wrapper such as DDP, and parallel='fsdp' has none: leave one of them out."
         )
-    _fully_shard()
+    find_fully_shard()
     return settings
-
-
-def _fully_shard() -> Callable:
-    try:
-        from torch.distributed.fsdp import fully_shard
-    except ImportError:
-        fully_shard = None
-    if fully_shard is None or 'ignored_params' not in inspect.signature(fully_shard).parameters:
-        raise InputError(
-            f"parallel='fsdp' needs torch.distributed.fsdp.fully_shard with ignored_params, and torch "
-            f"{torch.__version__} has it not: install torch 2.8 or newer, or use parallel='ddp'."
-        )
-    return fully_shard
-
-
-def blocks(root: nn.Module) -> list[nn.Module]:
-    """Parts of a model that are gathered one after the other, inner ones first.
-
-    Args:
-        root (nn.Module): The model.
-
-    Returns:
-        list[nn.Module]: Blocks of transformers and of ConvNeXts, stages of
-        ResNets; not the rest of the model.
-    """
-    found = []
-    for name, module in root.named_modules():
-        last = name.rpartition('.')[2]
-        if last in _BLOCKS and isinstance(module, (nn.ModuleList, nn.Sequential)) and _are_blocks(module):
-            found += module
-        elif _STAGE.fullmatch(last) and isinstance(module, nn.Sequential):
-            found.append(module)
-    return [module for module in reversed(found) if next(module.parameters(), None) is not None]
-
-
-def _are_blocks(modules: nn.ModuleList | nn.Sequential) -> bool:
-    """Modules of one kind that have parts; MMPretrain calls the layers of an MLP 'layers', too."""
-    one = len({type(m) for m in modules}) == 1 and not isinstance(modules[0], (nn.ModuleList, nn.ModuleDict))
-    return one and next(modules[0].children(), None) is not None
-
-
-class ShardedModule:
-    """A module that :meth:`restore` makes the plain one again.
-
-    Parameters without dimension, which FSDP cannot split, stay whole in every
-    process; their gradients are averaged, and :attr:`parts` has views of them
-    that an optimizer can take together with the parts of the others.
-
-    Args:
-        module (nn.Module): Plain, with the same values in all processes.
-        mesh (DeviceMesh): The processes.
-        dtype (torch.dtype, optional): Precision of the blocks where they run;
-            the parts, gradients that are summed up, and what is no block stay
-            in single precision, and so do blocks with running statistics or
-            low-rank parts. Defaults to None, that of the parameters.
-        reshard (bool): See :class:`FSDP`. Defaults to True.
-    """
-
-    def __init__(self, module: nn.Module, mesh, dtype: torch.dtype | None = None, reshard: bool = True):
-        self.module, self.mesh = module, mesh
-        self._plain = dict(module.named_parameters(remove_duplicate=False))
-        self._before = [(m, type(m), m.__dict__.copy(), _hook_ids(m)) for m in module.modules()]
-        self.units = blocks(module)
-        whole = {p for p in self._plain.values() if p.ndim == 0}
-        self._shard(whole, dtype, reshard)
-        added = [(m, set(m.__dict__) - set(own)) for m, _, own, _ in self._before]
-        self._added = [(m, names) for m, names in added if names]
-        self._handles = []
-        self.parts = {self._plain[name]: p for name, p in module.named_parameters(remove_duplicate=False)}
-        for p in self.parts:
-            if p in whole:
-                self.parts[p] = self._view(p)
-            else:
-                p.data = p.data.new_empty(0)  # kept for restore(); who reads it meanwhile shall not get stale values
-
-    def _shard(self, whole: set[nn.Parameter], dtype: torch.dtype | None, reshard: bool) -> None:
-        from torch.distributed.fsdp import MixedPrecisionPolicy, register_fsdp_forward_method
-
-        fully_shard = _fully_shard()
-        for parameter in self._plain.values():
-            parameter.data = parameter.data.contiguous()  # not channels last, which FSDP cannot split
-        for unit in self.units:
-            policy = MixedPrecisionPolicy()
-            if dtype is not None and _may_run_in(unit):
-                # Casts are left to autocast, which is the same computation as without FSDP.
-                policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
-                unit.forward = _under_autocast(unit.forward, self.mesh.device_type, dtype)
-            fully_shard(unit, mesh=self.mesh, reshard_after_forward=reshard, mp_policy=policy, ignored_params=whole)
-            unit.run_gathered = _runner(unit, self.mesh.device_type, policy.param_dtype)
-            register_fsdp_forward_method(unit, 'run_gathered')
-        fully_shard(self.module, mesh=self.mesh, ignored_params=whole)
-        self.module.register_forward_hook(_free_without_gradient)
-
-    def _view(self, parameter: nn.Parameter) -> nn.Parameter:
-        """The same numbers for an optimizer whose other parameters are in parts."""
-        from torch.distributed.tensor import DTensor, Replicate
-
-        def wrap(x: Tensor) -> DTensor:
-            return DTensor.from_local(x, self.mesh, [Replicate()], run_check=False)
-
-        view = nn.Parameter(wrap(parameter.data), requires_grad=parameter.requires_grad)
-
-        def average(p: nn.Parameter) -> None:
-            torch.distributed.all_reduce(p.grad, group=self.mesh.get_group())
-            grad, p.grad = wrap(p.grad / self.mesh.size()), None
-            view.grad = grad if view.grad is None else view.grad + grad
-
-        if parameter.requires_grad:
-            self._handles.append(parameter.register_post_accumulate_grad_hook(average))
-        return view
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Make the module what it was, with the values that it has now, in all processes."""
-        reshard(self.module)
-        for name, p in self._plain.items():
-            owner, _, own = name.rpartition('.')
-            owner = self.module.get_submodule(owner)
-            if (part := owner._parameters[own]) is not p:
-                p.data = part.full_tensor()
-                owner._parameters[own] = p
-        for handle in self._handles:
-            handle.remove()
-        for m, kind, own, hooks in self._before:
-            m.__class__ = kind
-            for name, ids in hooks.items():
-                for key in [key for key in m.__dict__[name] if key not in ids]:
-                    del m.__dict__[name][key]
-            if 'forward' in own:
-                m.forward = own['forward']
-        for m, names in self._added:
-            for name in names:
-                m.__dict__.pop(name, None)
-
-
-def reshard(root: nn.Module) -> None:
-    """Free what is gathered; outside of a step parameters are in parts."""
-    from torch.distributed.fsdp import FSDPModule
-
-    for module in root.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
-
-
-def _free_without_gradient(root: nn.Module, args, output) -> None:
-    if not torch.is_grad_enabled():  # no backward pass will do it
-        root.reshard()
-
-
-def _hook_ids(module: nn.Module) -> dict[str, set]:
-    """Hooks of every kind that a module has."""
-    return {name: set(own) for name, own in module.__dict__.items() if '_hooks' in name and isinstance(own, dict)}
-
-
-def _may_run_in(unit: nn.Module) -> bool:
-    """Whether a block can have its parameters in half precision."""
-    return not any(b.is_floating_point() for b in unit.buffers()) and not any(
-        parametrize.is_parametrized(m) for m in unit.modules()
-    )
-
-
-def _under_autocast(forward: Callable, device: str, dtype: torch.dtype) -> Callable:
-    """Weights in half precision take inputs of any precision, also where autocast is off."""
-
-    def run(*args, **kwargs):
-        with torch.autocast(device, dtype):
-            return forward(*args, **kwargs)
-
-    return run
-
-
-def _runner(unit: nn.Module, device: str, dtype: torch.dtype | None) -> Callable:
-    """A method that runs any function on the block; FSDP gathers the block's parameters around it."""
-
-    def run_gathered(function: Callable, *args):
-        return function(unit, *args)
-
-    return run_gathered if dtype is None else _under_autocast(run_gathered, device, dtype)
-
-
-def whole_tensor(value):
-    """All of a tensor that is in parts, detached; anything else as it is; all processes call it together."""
-    return value.full_tensor().detach() if hasattr(value, 'full_tensor') else value
-
-
-def gathered(state):
-    """Nested values with whole tensors on the CPU in place of parts; all processes call it together."""
-    from torch.distributed.tensor import DTensor
-
-    if isinstance(state, DTensor):
-        return whole_tensor(state).cpu()
-    if isinstance(state, dict):
-        return type(state)((k, gathered(v)) for k, v in state.items())
-    if isinstance(state, (list, tuple)):
-        return type(state)(map(gathered, state))
-    return state
 
 
 class FSDP:
@@ -296,17 +95,19 @@ class FSDP:
         """Refuse, before a training, what would not be right.
 
         Raises:
-            InputError: Several optimizers; float16; validation batches that
+            InputError: Several optimizers; loss scaling; validation batches that
                 are not equally many in all processes.
         """
         if isinstance(runner.optim_wrapper, OptimWrapperDict):
             raise InputError(
                 "parallel='fsdp' takes one optimizer, and this optim_wrapper has several: use parallel='ddp'."
             )
-        if self._precision(runner) == torch.float16:
-            raise InputError(  # MMEngine's scaler looks for infinite gradients in each process by itself
-                "parallel='fsdp' has no loss scaling, which float16 needs: train in bfloat16 "
-                "(optim_wrapper=dict(type='AmpOptimWrapper', dtype='bfloat16')), or use parallel='ddp'."
+        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+        if self._precision(runner) == torch.float16 or (scaler is not None and scaler.is_enabled()):
+            # A scaler looks for infinite gradients in its own process's parts: scales and weights would part.
+            raise InputError(
+                "parallel='fsdp' has no loss scaling, which float16 needs and AmpOptimWrapper does: train in bfloat16, "
+                "optim_wrapper.type='mmlt.BFloat16OptimWrapper', or use parallel='ddp'."
             )
         loop = runner._val_loop
         if hasattr(loop, 'dataloader'):

@@ -103,7 +103,8 @@ class Runner(MMEngineRunner):
         given = cfg.get('load_from')
         part = cls._find_earlier_stages(cfg)
         wrapper = cfg.get('optim_wrapper') or {}
-        if wrapper.get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
+        in_parts = parallel_settings(cfg) is not None and wrapper.get('dtype') != 'float16'  # no loss scaling there
+        if wrapper.get('type') == 'AmpOptimWrapper' and (in_parts or not torch.cuda.is_available()):
             wrapper.type = 'mmlt.BFloat16OptimWrapper'
             for key in ('loss_scale', 'dtype'):
                 wrapper.pop(key, None)

@@ -16,7 +16,8 @@ from torch import nn
 
 from mmlt import InputError
 from mmlt.engine import BFloat16OptimWrapper, parallel
-from mmlt.engine.parallel import FSDP, blocks, parallel_settings
+from mmlt.engine.parallel import FSDP, parallel_settings
+from mmlt.engine.sharding import blocks
 from mmlt.models import OpenCLIPText, OpenCLIPVision
 
 MODEL = 'mmlt-tiny-vit'
@@ -186,6 +187,10 @@ def test_what_cannot_be_right_is_refused(monkeypatch):
         FSDP().check(runner)
     runner._val_loop, runner.optim_wrapper = None, BFloat16OptimWrapper(optimizer=optimizer)
     FSDP().check(runner)
+    runner.optim_wrapper.loss_scaler = torch.amp.GradScaler('cpu')
+    with pytest.raises(InputError, match="no loss scaling.* type='mmlt.BFloat16OptimWrapper'"):
+        FSDP().check(runner)
+    del runner.optim_wrapper.loss_scaler
     monkeypatch.setattr(torch, 'get_autocast_dtype', lambda device: torch.float16)
     with pytest.raises(InputError, match='no loss scaling, which float16 needs'):
         FSDP().check(runner)

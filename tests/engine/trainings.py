@@ -21,7 +21,8 @@ from mmengine.registry import HOOKS
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from mmlt.engine import Runner
-from mmlt.engine.parallel import FSDP, blocks, gathered
+from mmlt.engine.parallel import FSDP
+from mmlt.engine.sharding import blocks, gathered
 from mmlt.utils import leave_together, local_part, unwrap
 
 

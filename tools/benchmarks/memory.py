@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mmlt  # noqa: F401
-from mmlt.engine.parallel import blocks
+from mmlt.engine.sharding import blocks
 
 MODELS = ('RN50', 'ViT-B-16', 'ViT-L-14', 'ViT-SO400M-14-SigLIP', 'ViT-H-14')
 GB = 1e9
