@@ -13,6 +13,7 @@ import torch
 from mmengine.dist import barrier, is_distributed, is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner import find_latest_checkpoint, get_state_dict, save_checkpoint, weights_to_cpu
@@ -141,7 +142,7 @@ class Runner(MMEngineRunner):
         if fn_name == 'after_load_checkpoint' and self.load_part is not None:
             keep_part(kwargs['checkpoint'], self.load_part, self._load_from)
             self.load_part = None  # later checkpoints are this run's own
-        if self.sharding is not None and fn_name == 'before_run' and self.optim_wrapper is not None:
+        if self.sharding is not None and fn_name == 'before_run' and isinstance(self.optim_wrapper, OptimWrapper):
             self.sharding.check(self)
         if self.sharding is not None and fn_name == 'after_train':
             self.sharding.leave(self)

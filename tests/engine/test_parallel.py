@@ -294,9 +294,10 @@ def test_recomputed_compiled_accumulated_and_resumed(methods, launcher_env, trai
         ),
     ]
     launch(runs, launcher_env)
-    for name in ('recomputed', 'resnet', 'accumulated', 'compiled'):
+    for name in ('recomputed', 'resnet', 'compiled'):
         check_case(name)
-    check_case('shortened', 1e-5)
+    for name in ('accumulated', 'shortened'):  # the same sums in another order
+        check_case(name, 1e-5)
     expected = torch.load('one/epoch_5.pth', weights_only=True)['state_dict']
     for folder in ('kept', 'from-one', 'from-fsdp', 'shortened-fsdp'):
         found = torch.load(f'{folder}/epoch_5.pth', weights_only=True)['state_dict']
