@@ -11,6 +11,7 @@ written whole, under the plain names.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import all_gather_object, broadcast, get_world_size
+from mmengine.dist import all_gather_object, broadcast, get_world_size, is_main_process
 from mmengine.hooks import EMAHook
 from mmengine.model import convert_sync_batchnorm
 from mmengine.optim import OptimWrapperDict
@@ -136,6 +137,8 @@ class FSDP:
         dtype = self._precision(runner) if mesh.device_type in self.half_on else None
         self._model = ShardedModule(model, mesh, dtype, self.reshard_after_forward)
         _exchange(runner.optim_wrapper.optimizer, self._model.parts, _split_state)
+        if (clip := getattr(runner.optim_wrapper, 'clip_func', None)) is not None:
+            runner.optim_wrapper.clip_func = _with_whole_result(clip)
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
                 self._averaged.append((hook, ShardedModule(hook.ema_model.module, mesh)))
@@ -154,6 +157,8 @@ class FSDP:
         self._model.restore()
         plain = {part: p for p, part in self._model.parts.items()}
         _exchange(runner.optim_wrapper.optimizer, plain, lambda key, value, part: whole_tensor(value))
+        if (clip := getattr(runner.optim_wrapper, 'clip_func', None)) is not None:
+            runner.optim_wrapper.clip_func = clip.__wrapped__
         for hook, module in self._averaged:
             module.restore()
             _refresh(hook.ema_model)
@@ -170,12 +175,22 @@ class FSDP:
         owners = [self._model.module, *(hook.ema_model for hook, _ in self._averaged)]
         if optimizer:
             owners.append(runner.optim_wrapper)
-        states = [gathered(owner.state_dict()) for owner in owners]
+        states = [gathered(owner.state_dict(), is_main_process()) for owner in owners]
         with ExitStack() as stack:
             for owner, state in zip(owners, states):
                 owner.state_dict = lambda *args, state=state, **kwargs: state
                 stack.callback(owner.__dict__.pop, 'state_dict')
             yield
+
+
+def _with_whole_result(clip: Callable) -> Callable:
+    """The norm of gradients in parts as a plain tensor, for the log."""
+
+    @functools.wraps(clip)
+    def run(*args, **kwargs):
+        return whole_tensor(clip(*args, **kwargs))
+
+    return run
 
 
 def _refresh(averaged: nn.Module) -> None:

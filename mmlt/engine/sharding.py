@@ -205,14 +205,24 @@ def whole_tensor(value):
     return value.full_tensor().detach() if hasattr(value, 'full_tensor') else value
 
 
-def gathered(state):
-    """Nested values with whole tensors on the CPU in place of parts; all processes call it together."""
+def gathered(state, keep: bool = True):
+    """Nested values with whole tensors on the CPU in place of parts; all processes call it together.
+
+    Args:
+        state (Any): Dicts, lists and tuples of anything.
+        keep (bool): Whether this process needs them; None stands there
+            otherwise. Defaults to True.
+
+    Returns:
+        Any: Of the same form.
+    """
     from torch.distributed.tensor import DTensor
 
     if isinstance(state, DTensor):
-        return whole_tensor(state).cpu()
+        whole = whole_tensor(state)
+        return whole.cpu() if keep else None
     if isinstance(state, dict):
-        return type(state)((k, gathered(v)) for k, v in state.items())
+        return type(state)((k, gathered(v, keep)) for k, v in state.items())
     if isinstance(state, (list, tuple)):
-        return type(state)(map(gathered, state))
+        return type(state)(gathered(v, keep) for v in state)
     return state

@@ -82,7 +82,7 @@ def check_equal(one, other, bound, what):
 def check_case(name, bound=1e-6, file='epoch_5.pth'):
     """Losses, first gradients, weights and optimizer state of both trainings; what was in parts is plain again."""
     one, other = load(name, 'steps.pth')
-    for key in ('losses', 'gradients'):
+    for key in ('losses', 'gradients', 'norms'):
         check_equal(one[key], other[key], bound, f'{name} {key}')
     assert len(one['losses']) == 5 and any(g is not None and g.abs().max() > 1e-3 for g in one['gradients'])
     assert one['share'] == 1 and other['share'] <= 0.52
@@ -235,6 +235,7 @@ def test_phase_a_in_parts_is_that_of_ddp_and_goes_on_in_one_process(methods, lau
     out = launch(both('a', 'a.py', options), launcher_env)
     assert 'FSDP: 4 blocks and the rest of the model in parts over 2 processes, 1.69 of 3.39 million' in out
     check_case('a')
+    assert all(norm > 0.5 for norm in load('a', 'steps.pth')[1]['norms'])  # all of them were clipped
     again = {**SETTINGS, **options, 'train_dataloader.batch_size': 8, 'parallel': 'fsdp'}
     again = [f'{key}={value!r}' for key, value in again.items()]
     train_tool.main(

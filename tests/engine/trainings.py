@@ -43,6 +43,8 @@ class RecordSteps(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.kept['losses'].append({k: float(v) for k, v in outputs.items()})
+        norms = runner.message_hub.log_scalars.get('train/grad_norm')
+        self.kept.setdefault('norms', []).append(None if norms is None else float(norms.current()))
         own = sum(local_part(p).numel() for p in runner.model.parameters())
         self.kept['share'] = own / sum(p.numel() for p in runner.model.parameters())
 
