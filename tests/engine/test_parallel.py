@@ -188,7 +188,7 @@ def test_what_cannot_be_right_is_refused(monkeypatch):
     runner._val_loop, runner.optim_wrapper = None, BFloat16OptimWrapper(optimizer=optimizer)
     FSDP().check(runner)
     runner.optim_wrapper.loss_scaler = torch.amp.GradScaler('cpu')
-    with pytest.raises(InputError, match="no loss scaling.* type='mmlt.BFloat16OptimWrapper'"):
+    with pytest.raises(InputError, match="no loss scaling.*type='mmlt.BFloat16OptimWrapper'"):
         FSDP().check(runner)
     del runner.optim_wrapper.loss_scaler
     monkeypatch.setattr(torch, 'get_autocast_dtype', lambda device: torch.float16)
