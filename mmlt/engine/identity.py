@@ -38,6 +38,7 @@ HOW_IT_RUNS = frozenset(
         'launcher',
         'log_level',
         'log_processor',
+        'parallel',
         'precision',
         'resume',
         'stage_name',

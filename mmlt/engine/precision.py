@@ -6,6 +6,7 @@ import torch
 from mmengine.config import Config
 
 from mmlt.engine.identity import PRECISION, type_name
+from mmlt.engine.parallel import parallel_settings
 from mmlt.errors import InputError
 
 PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
@@ -59,7 +60,8 @@ def apply_precision(cfg: Config) -> str | None:
     if not wrapper:
         return None
     kind = type_name(wrapper.get('type') or 'OptimWrapper')
-    if kind == 'AmpOptimWrapper' and not torch.cuda.is_available():
+    in_parts = parallel_settings(cfg) is not None and wrapper.get('dtype') != 'float16'  # no loss scaling there
+    if kind == 'AmpOptimWrapper' and (in_parts or not torch.cuda.is_available()):
         wrapper.type = 'mmlt.BFloat16OptimWrapper'
         for key in ('loss_scale', 'dtype'):
             wrapper.pop(key, None)

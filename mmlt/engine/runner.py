@@ -13,6 +13,7 @@ import torch
 from mmengine.dist import barrier, is_distributed, is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner import find_latest_checkpoint, get_state_dict, save_checkpoint, weights_to_cpu
@@ -22,6 +23,7 @@ from torch.utils.data import DataLoader
 from mmlt.datasets.long_tail import build_dataset
 from mmlt.datasets.unscored import mark_unscored
 from mmlt.engine.batches import check_evaluated, fit_batches
+from mmlt.engine.parallel import FSDP, parallel_settings
 from mmlt.engine.precision import allow_tf32, apply_precision, fused_optimizer
 from mmlt.engine.stages import (
     RunRecord,
@@ -78,6 +80,7 @@ class Runner(MMEngineRunner):
     - a learning rate for another batch size than the actual one is told;
     - checkpoints of another model are refused (:class:`CheckpointGuardHook`);
     - ``--launcher pytorch`` and ``--amp`` work without a GPU (gloo, bfloat16);
+    - ``parallel='fsdp'`` trains in parts (see :mod:`mmlt.engine.parallel`);
     - ``precision='auto'`` takes what the machine is fast in, see
       :mod:`mmlt.engine.precision`; on GPUs optimizers are the fused ones;
     - a test without checkpoint evaluates the pretrained model (zero-shot);
@@ -91,6 +94,7 @@ class Runner(MMEngineRunner):
     precision: str | None = None  # a line on what the training computes in
     asked: dict | None = None  # the decisive part of the config, before stages were filled in
     starts_from_stage = False  # whether the checkpoint to load is that of an earlier stage
+    sharding: FSDP | None = None  # None: DDP, or one process
     load_part: str | None = None  # prefix of the weights that the earlier stage's checkpoint is to give
 
     @classmethod
@@ -138,7 +142,20 @@ class Runner(MMEngineRunner):
         if fn_name == 'after_load_checkpoint' and self.load_part is not None:
             keep_part(kwargs['checkpoint'], self.load_part, self._load_from)
             self.load_part = None  # later checkpoints are this run's own
+        if self.sharding is not None and fn_name == 'before_run' and isinstance(self.optim_wrapper, OptimWrapper):
+            self.sharding.check(self)
+        if self.sharding is not None and fn_name == 'after_train':
+            self.sharding.leave(self)
         super().call_hook(fn_name, **kwargs)
+        if self.sharding is not None and fn_name == 'before_train':
+            self.sharding.enter(self)
+
+    def save_checkpoint(self, *args, **kwargs) -> None:
+        """See MMEngine; all processes call it, and what is written is whole."""
+        if self.sharding is None:
+            return super().save_checkpoint(*args, **kwargs)
+        with self.sharding.whole(self, kwargs.get('save_optimizer', True)):
+            super().save_checkpoint(*args, **kwargs)
 
     def register_default_hooks(self, hooks=None) -> None:
         """See MMEngine; checkpoints and scores are always guarded, and predictions are drawn by our hook."""
@@ -205,7 +222,11 @@ class Runner(MMEngineRunner):
         return super().build_optim_wrapper(optim_wrapper)
 
     def wrap_model(self, model_wrapper_cfg, model):
-        """See MMEngine; on CPUs DDP gets no device ids."""
+        """See MMEngine; on CPUs DDP gets no device ids, and FSDP takes the model apart later."""
+        settings = parallel_settings(self.cfg)
+        if settings is not None and self.distributed and self.world_size > 1 and not is_model_wrapper(model):
+            self.sharding = FSDP(**settings)
+            return self.sharding.place(model, self.cfg.get('sync_bn'))
         if self.distributed and not torch.cuda.is_available() and not is_model_wrapper(model):
             cfg = dict(model_wrapper_cfg or {})
             cfg.setdefault('type', 'MMDistributedDataParallel')

@@ -214,6 +214,8 @@ def _build(runner: Runner, tested: bool) -> None:
             runner._val_loop = runner.build_val_loop(runner._val_loop)
     if tested and runner._test_loop is not None:
         runner._test_loop = runner.build_test_loop(runner._test_loop)
+    if trained and getattr(runner, 'sharding', None) is not None:
+        runner.sharding.check(runner)
     hooks = [hook for hook in runner.hooks if type(hook).__module__.split('.')[0] in _PACKAGES]
     hooks = [hook for hook in hooks if not isinstance(hook, (ProfilerHook, RuntimeInfoHook))]  # they only look on
     for hook in hooks:

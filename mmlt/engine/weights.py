@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmlt.errors import InputError
 from mmlt.models.more import fit_state_dict, misfit
-from mmlt.utils import why_unreadable
+from mmlt.utils import local_part, why_unreadable
 
 
 def bare_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -24,9 +24,10 @@ def not_finite(state: Mapping[str, Tensor]) -> str | None:
     """Name of the first tensor with a NaN or an infinite number, or None; waits for the device once.
 
     Args:
-        state (Mapping[str, Tensor]): Tensors of one device by name.
+        state (Mapping[str, Tensor]): Tensors of one device by name; of those
+            that are split over processes, this process's part is looked at.
     """
-    floats = {k: v for k, v in state.items() if torch.is_tensor(v) and v.is_floating_point()}
+    floats = {k: local_part(v) for k, v in state.items() if torch.is_tensor(v) and v.is_floating_point()}
     if not floats:
         return None
     finite = torch.stack([v.isfinite().all() for v in floats.values()]).tolist()

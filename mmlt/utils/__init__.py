@@ -1,4 +1,4 @@
-from .dist import gather, gather_with_grad, leave_together
+from .dist import gather, gather_with_grad, leave_together, local_part
 from .fingerprint import object_fingerprint, tensors_fingerprint, texts_fingerprint
 from .model import HostCount, to_device, unwrap
 from .unreadable import damage, why_unreadable
@@ -9,6 +9,7 @@ __all__ = [
     'gather',
     'gather_with_grad',
     'leave_together',
+    'local_part',
     'object_fingerprint',
     'tensors_fingerprint',
     'texts_fingerprint',

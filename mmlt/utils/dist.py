@@ -61,6 +61,11 @@ def _check_sizes(x: Tensor) -> None:
         )
 
 
+def local_part(x: Tensor) -> Tensor:
+    """This process's part of a tensor that is split over the processes; any other tensor as it is."""
+    return x.to_local() if hasattr(x, 'to_local') else x
+
+
 def leave_together() -> None:
     """Wait for all processes, and end their group; without distributed training nothing.
 

@@ -111,7 +111,7 @@ class OpenCLIPVision(BaseBackbone):
         self._prepared: torch.device | None = None
         self.train(self.training)
 
-    def _prepare(self, device: torch.device) -> None:
+    def prepare(self, device: torch.device) -> None:
         """What is done once a device: compiled blocks, and the layout of memory that convolutions are fast in."""
         self._prepared = device
         if device.type == 'cuda' and isinstance(self.visual, ModifiedResNet):
@@ -166,7 +166,7 @@ class OpenCLIPVision(BaseBackbone):
         if x.ndim == 2:
             return (x,)
         if self._prepared != x.device:
-            self._prepare(x.device)
+            self.prepare(x.device)
         if x.device.type == 'cuda' and isinstance(self.visual, ModifiedResNet):
             x = x.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):

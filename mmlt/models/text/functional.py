@@ -114,6 +114,19 @@ def run_block(block: nn.Module, x: Tensor, past: tuple[Tensor, Tensor] | None) -
     return x + block.ls_2(block.mlp(block.ln_2(x))), k, v
 
 
+def _call(
+    block: Callable, module: nn.Module, x: Tensor, past: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """A block that is in parts (FSDP) is gathered for :func:`run_block`, which is no forward pass of it."""
+    if not _in_parts(module):
+        return block(module, x, past)
+    return module.run_gathered(lambda m, x: block(m, x, None)[0], x), None, None  # nothing follows the texts
+
+
+def _in_parts(module: nn.Module) -> bool:
+    return hasattr(module, 'run_gathered')
+
+
 def _run(
     p: _Parts, block: Callable, tokens: Tensor, past: list | None, start: int
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
@@ -124,9 +137,9 @@ def _run(
     for i, module in enumerate(p.transformer.resblocks):
         before = None if past is None else past[i]
         if p.transformer.grad_checkpointing and torch.is_grad_enabled():
-            x, k, v = checkpoint(block, module, x, before, use_reentrant=False)
+            x, k, v = checkpoint(_call, block, module, x, before, use_reentrant=False)
         else:
-            x, k, v = block(module, x, before)
+            x, k, v = _call(block, module, x, before)
         kept.append((k, v))
     return x, kept
 
@@ -260,6 +273,9 @@ def encode_text(clip: nn.Module, tokens: Tensor, plan: TextPlan | None = None, b
             plan = plan_texts(clip, tokens)
         else:
             plan = TextPlan(((len(tokens), tokens.shape[1]),))
+    if _in_parts(p.transformer.resblocks[0]):
+        # All processes gather a block together, so as often, whatever their texts are.
+        plan = TextPlan(((len(tokens), plan.length),))
     run = partial(_run, p, block or run_block)
     past = None if plan.prefix == 0 else run(tokens[:1, : plan.prefix], None, 0)[1]
     if plan.order is not None:
