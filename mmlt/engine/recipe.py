@@ -18,6 +18,7 @@ from torch import nn
 _NOT_SETTINGS = {
     'type', 'model', 'pretrained', 'quick_gelu', 'in_channels', 'num_classes', 'anchors', 'frozen', 'norm_eval',
     'data_preprocessor', 'init_cfg', 'image_size', 'texts', 'teacher', 'topk', 'depth', 'out_indices', 'style',
+    'compile',
 }  # fmt: skip
 _GPUS = 8
 

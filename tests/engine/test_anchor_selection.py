@@ -341,6 +341,7 @@ def launch(repo, env, config, processes, work_dir, *options):
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(vlltr, repo, launcher_env, train_tool, clip_file):
     """One step of CVLP, the anchor selection and one step of LGR on global batches of 8."""
     options = [*ONE_STEP, *(f'stages.cvlp.options.{o}' for o in ONE_STEP)]

@@ -51,7 +51,7 @@ def assert_equal(fast, plain, x):
         assert (da[name] - db[name]).abs().max() <= 1e-5 * max(db[name].abs().max(), 1e-3), name
 
 
-@pytest.mark.parametrize('model', ['mmlt-tiny-vit', 'mmlt-tiny-rn'])
+@pytest.mark.parametrize('model', ['mmlt-tiny-vit', pytest.param('mmlt-tiny-rn', marks=pytest.mark.slow)])
 def test_image_tower(model):
     fast, plain = pair(OpenCLIPVision, model)
     assert_equal(fast, plain, IMAGES)

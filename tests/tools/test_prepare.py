@@ -659,7 +659,7 @@ def test_configs_fit_together(prepare, fruit, weights, model, tmp_path, capsys):
     lgr, cvlp = cfgs['vlltr_my-fruit'].model, cfgs['vlltr_my-fruit_cvlp'].model
     assert lgr.head.num_classes == 3 and lgr.backbone.pretrained is None
     if weights == 'file':
-        assert cvlp.teacher == dict(model=model, pretrained=pretrained, quick_gelu=False, image_size=64)
+        assert cvlp.teacher == dict(model=model, pretrained=pretrained, quick_gelu=False, image_size=64, compile='auto')
         assert lgr.backbone.frozen and not cvlp.backbone.get('frozen')
         assert cvlp.backbone.get('norm_eval', False) == (model == 'mmlt-tiny-rn')
     else:

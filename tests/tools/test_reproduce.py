@@ -223,6 +223,7 @@ def test_a_step_is_measured(tool, tmp_path, monkeypatch, capsys, name, options):
     assert re.search(r'\d [CG]PU hours in all', out) and 'Nothing is missing.' in out
 
 
+@pytest.mark.slow
 def test_cached_features_take_the_tower_once(tool, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = ['default_hooks.feature_cache.views=1', 'train_cfg.max_epochs=10']
