@@ -134,6 +134,25 @@ def test_class_means_of_labels_of_any_size_and_kind():
         assert (class_means(x, labels) - expected).abs().max() <= 1e-15
 
 
+@pytest.mark.parametrize('form', FORMS)
+@pytest.mark.parametrize('max_logits', [None, 300])
+def test_the_gradient_as_gpus_compute_it(form, max_logits, monkeypatch):
+    plain, fused = contrastive_functional._both_softmaxes, contrastive_functional._both_softmaxes_fused
+    monkeypatch.setattr(contrastive_functional, '_both_softmaxes', fused)
+    x, soft = inputs()
+    labels = LABELS['duplicates']
+    actual = torch.autograd.grad(fast(form, *x, soft, labels, max_logits), x)
+    for a, b in zip(actual, torch.autograd.grad(naive(form, *x, soft, labels), x)):
+        assert (a - b).abs().max() <= 1e-12
+    generator = torch.Generator().manual_seed(1)
+    queries, keys = (100 * torch.randn(n, 1, generator=generator) for n in (5, 7))  # logits of up to 10,000
+    logits = queries @ keys.t()
+    offsets = -logits.logsumexp(1), -logits.logsumexp(0)
+    for kept in (None, logits):
+        a, b = (f(queries, keys, kept, *offsets) for f in (plain, fused))
+        assert torch.isfinite(b).all() and (a - b).abs().max() <= 2e-3  # the rounding of such logits
+
+
 # What is kept
 
 

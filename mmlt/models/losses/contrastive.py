@@ -50,7 +50,7 @@ def positives(x: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor
 
 def _positives(x: Tensor, groups: tuple[Tensor, Tensor], own: slice, label_smoothing: float) -> Tensor:
     first, counts = groups
-    sums = torch.zeros_like(x).index_add(0, first, x)
+    sums = torch.zeros_like(x).index_add_(0, first, x)
     means = sums.index_select(0, first[own]) / counts[own].to(x.dtype).unsqueeze(1)
     return torch.lerp(means, x.mean(0).expand_as(means), label_smoothing) if label_smoothing else means
 
