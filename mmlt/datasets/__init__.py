@@ -18,7 +18,16 @@ from .named_icons import NamedIcons
 from .printed_characters import PrintedCharacters
 from .restricted_pickle import load_restricted_pickle
 from .samplers import ClassAwareSampler, ClassBalancedSampler, MixBalancedSampler, SquareRootSampler
-from .transforms import FiveCropPart, GrowingRandomResizedCrop, LoadPicture, growing_crop_minimum
+from .transforms import (
+    ColorJitter,
+    FiveCropPart,
+    GrowingRandomResizedCrop,
+    LoadPicture,
+    RandAugment,
+    RandomFlip,
+    RandomResizedCrop,
+    growing_crop_minimum,
+)
 from .twemoji_lt import TwemojiLT
 from .unscored import MarkUnscored
 
@@ -31,6 +40,7 @@ __all__ = [
     'ClassAwareSampler',
     'ClassBalancedSampler',
     'ClassTexts',
+    'ColorJitter',
     'FiveCropPart',
     'GrowingRandomResizedCrop',
     'ImageTextDataset',
@@ -41,6 +51,9 @@ __all__ = [
     'MultiLabelDigits',
     'NamedIcons',
     'PrintedCharacters',
+    'RandAugment',
+    'RandomFlip',
+    'RandomResizedCrop',
     'SquareRootSampler',
     'TwemojiLT',
     'count_classes',

@@ -4,13 +4,13 @@ dataset_type = 'mmlt.LongTailedDataset'
 train_pipeline = [
     dict(type='mmlt.LoadPicture'),
     dict(
-        type='RandomResizedCrop',
+        type='mmlt.RandomResizedCrop',
         scale=224,
         crop_ratio_range=(0.5, 1.0),
         backend='pillow',
         interpolation='bicubic'),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4),
+    dict(type='mmlt.RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='mmlt.ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4),
     dict(type='PackInputs'),
 ]
 test_pipeline = [

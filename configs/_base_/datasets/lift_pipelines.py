@@ -2,12 +2,12 @@
 lift_train_pipeline = [
     dict(type='mmlt.LoadPicture'),
     dict(
-        type='RandomResizedCrop',
+        type='mmlt.RandomResizedCrop',
         scale=224,
         crop_ratio_range=(0.08, 1.0),
         backend='pillow',
         interpolation='bilinear'),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='mmlt.RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
 lift_test_pipeline = [

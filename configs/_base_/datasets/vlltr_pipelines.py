@@ -2,10 +2,10 @@
 # and deviation in BGR; a test resizes to 256 px and crops 224.
 vlltr_train_pipeline = [
     dict(type='mmlt.LoadPicture'),
-    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='mmlt.RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
+    dict(type='mmlt.RandomFlip', prob=0.5, direction='horizontal'),
     dict(
-        type='RandAugment',
+        type='mmlt.RandAugment',
         policies='timm_increasing',
         num_policies=2,
         total_level=10,

@@ -5,15 +5,21 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 
+import cv2
+import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import Compose
 from mmengine.fileio import FileClient, get
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import TRANSFORMS as MM_TRANSFORMS
 
-from mmlt.datasets.pictures import array_to_8bit, decode_picture, why_unreadable
+from mmlt.datasets.deferred_picture import DeferredPicture, unreadable
+from mmlt.datasets.pictures import array_to_8bit, decode_picture
 from mmlt.errors import InputError
 from mmlt.registry import TRANSFORMS
+
+# Arguments of LoadPicture that its repr() shows, by which caches of features tell loaders apart.
+_SHOWN = ('to_float32', 'ignore_empty', 'file_client_args', 'backend_args', 'defer')
 
 
 @TRANSFORMS.register_module()
@@ -36,9 +42,16 @@ class LoadPicture(LoadImageFromFile):
             Defaults to None.
         backend_args (dict, optional): See ``LoadImageFromFile``.
             Defaults to None.
+        defer (bool): Give, for a file in ``img_path``, a
+            :class:`mmlt.datasets.deferred_picture.DeferredPicture`, of which
+            the next transform, which must be a
+            :class:`mmlt.datasets.RandomResizedCrop`, has decoded what it
+            needs. Data sets of this project set it where that can be.
+            Defaults to False.
 
     Raises:
-        InputError: A picture that cannot be read, or whose form does not tell
+        InputError: ``defer`` together with ``to_float32`` or
+            ``ignore_empty``; a picture that cannot be read, or whose form does not tell
             what is black and white; it is named.
 
     Examples:
@@ -52,7 +65,12 @@ class LoadPicture(LoadImageFromFile):
         file_client_args: dict | None = None,
         *,
         backend_args: dict | None = None,
+        defer: bool = False,
     ):
+        if defer and (to_float32 or ignore_empty):
+            raise InputError(
+                'LoadPicture has defer=True, which goes with neither to_float32 nor ignore_empty: leave it out.'
+            )
         super().__init__(
             to_float32=to_float32,
             imdecode_backend='pillow',
@@ -60,6 +78,7 @@ class LoadPicture(LoadImageFromFile):
             ignore_empty=ignore_empty,
             backend_args=backend_args,
         )
+        self.defer = defer
 
     def transform(self, results: dict) -> dict | None:
         """Load the picture."""
@@ -69,11 +88,11 @@ class LoadPicture(LoadImageFromFile):
             data = None
             try:
                 data = self._get(path)
-                image = decode_picture(data)[..., ::-1]
+                image = DeferredPicture(data, path) if self.defer else _bgr(decode_picture(data))
             except Exception as e:  # decoders fail in many ways
                 if self.ignore_empty:
                     return None
-                raise InputError(f"The picture '{path}' cannot be read ({why_unreadable(e, data)}).") from e
+                raise unreadable(path, e, data) from e
         results['img'] = image.astype('float32') if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
@@ -84,8 +103,12 @@ class LoadPicture(LoadImageFromFile):
         return get(path, backend_args=self.backend_args)
 
     def __repr__(self) -> str:
-        shown = {k: getattr(self, k) for k in ('to_float32', 'ignore_empty', 'file_client_args', 'backend_args')}
+        shown = {k: getattr(self, k) for k in _SHOWN}
         return f'{type(self).__name__}({", ".join(f"{k}={v}" for k, v in shown.items() if v)})'
+
+
+def _bgr(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
 
 
 def _class_and_settings(transform: dict | Callable) -> tuple[type, dict | object]:
@@ -107,15 +130,35 @@ def picture_pipeline(pipeline: Sequence[dict | Callable]) -> list:
     """Transforms in which :class:`LoadPicture` stands for a plain ``LoadImageFromFile``.
 
     One that asks for something else than colours, or for a decoder of its own
-    (turbojpeg, tifffile), stays.
+    (turbojpeg, tifffile), stays. Directly before a
+    :class:`mmlt.datasets.RandomResizedCrop` it leaves the decoding to that.
 
     Args:
         pipeline (Sequence[dict | Callable]): Transforms, or configs of them.
 
     Returns:
         list: As long as ``pipeline``.
+
+    Raises:
+        InputError: A loader has ``defer=True``, and another transform follows.
     """
-    return [_plain_replaced(transform) for transform in pipeline]
+    pipeline = [_plain_replaced(transform) for transform in pipeline]
+    return [_deferring(transform, after) for transform, after in zip(pipeline, [*pipeline[1:], None])]
+
+
+def _deferring(transform, after):
+    """A loader that gives what the transform after it takes."""
+    kind, settings = _class_and_settings(transform)
+    if not isinstance(transform, dict) or not issubclass(kind, LoadPicture):
+        return transform
+    taken = getattr(_class_and_settings(after)[0], 'takes_deferred', False)
+    if settings.get('defer') and not taken:
+        raise InputError(
+            'LoadPicture has defer=True, but no mmlt.RandomResizedCrop stands directly behind it: leave it out.'
+        )
+    if not taken or 'defer' in settings or settings.get('to_float32') or settings.get('ignore_empty'):
+        return transform
+    return dict(transform, defer=True)
 
 
 def _plain_replaced(transform):
