@@ -346,7 +346,7 @@ def test_vlltr_augments_bgr_pictures():
     mean, std = (x.flatten().flip(0) for x in (preprocessor.mean, preprocessor.std))
     assert by_type['RandomErasing'].fill_color == pytest.approx(mean.tolist(), abs=0.1)
     assert by_type['RandomErasing'].fill_std == pytest.approx(std.tolist(), abs=0.1)
-    assert by_type['RandAugment'].hparams.pad_val == pytest.approx(mean.tolist(), abs=0.5)
+    assert by_type['mmlt.RandAugment'].hparams.pad_val == pytest.approx(mean.tolist(), abs=0.5)
 
 
 def load(command, tool):

@@ -54,12 +54,12 @@ def test_settings(method, data):
     kind = {'bicubic'} if plus else {'bilinear'}
     assert interpolations(train) == interpolations(test) == interpolations(cfg.tta_pipeline) == kind
     assert cfg.val_dataloader.dataset.pipeline == test
-    flips = [t for t in train if t.type == 'RandomFlip']
+    flips = [t for t in train if t.type == 'mmlt.RandomFlip']
     crop = next(t for t in train if t.type.endswith('ResizedCrop'))
     if plus:
         assert not flips and (crop.type, crop.square, crop.start) == ('mmlt.GrowingRandomResizedCrop', True, 0.08)
     else:
-        assert len(flips) == 1 and (crop.type, crop.crop_ratio_range) == ('RandomResizedCrop', (0.08, 1.0))
+        assert len(flips) == 1 and (crop.type, crop.crop_ratio_range) == ('mmlt.RandomResizedCrop', (0.08, 1.0))
     classes = CLASSES[data.split('_')[0]]
     assert cfg.model.head.num_classes == cfg.model.backbone.adapter.num_classes == classes
     assert cfg.model.backbone.adapter.init == 'normal'

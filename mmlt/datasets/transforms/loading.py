@@ -69,7 +69,7 @@ class LoadPicture(LoadImageFromFile):
     ):
         if defer and (to_float32 or ignore_empty):
             raise InputError(
-                'LoadPicture has defer=True, which goes with neither to_float32 nor ignore_empty: leave it out.'
+                'LoadPicture has defer=True, which goes with neither to_float32 nor ignore_empty: leave defer out.'
             )
         super().__init__(
             to_float32=to_float32,
@@ -151,10 +151,10 @@ def _deferring(transform, after):
     kind, settings = _class_and_settings(transform)
     if not isinstance(transform, dict) or not issubclass(kind, LoadPicture):
         return transform
-    taken = getattr(_class_and_settings(after)[0], 'takes_deferred', False)
+    taken = after is not None and getattr(_class_and_settings(after)[0], 'takes_deferred', False)
     if settings.get('defer') and not taken:
         raise InputError(
-            'LoadPicture has defer=True, but no mmlt.RandomResizedCrop stands directly behind it: leave it out.'
+            'LoadPicture has defer=True, but no mmlt.RandomResizedCrop stands directly behind it: leave defer out.'
         )
     if not taken or 'defer' in settings or settings.get('to_float32') or settings.get('ignore_empty'):
         return transform

@@ -1,4 +1,4 @@
-"""RandAugment whose changes of single values are tables: what happens to a value is computed once for each of the 256."""
+"""RandAugment by tables: what becomes of a value is computed once for each of the 256."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Solarize(_ByTable, mm.Solarize):
     def table(self, image: np.ndarray) -> np.ndarray:
         """What is not below the threshold is inverted."""
         threshold = self.random_magnitude() if self.thr is None else self.thr
-        return np.where(_IDENTITY < threshold, _IDENTITY, 255 - _IDENTITY)
+        return np.where(threshold > _IDENTITY, _IDENTITY, 255 - _IDENTITY)
 
 
 @TRANSFORMS.register_module()
@@ -92,7 +92,7 @@ class SolarizeAdd(_ByTable, mm.SolarizeAdd):
     def table(self, image: np.ndarray) -> np.ndarray:
         """What is below the threshold is made brighter."""
         magnitude = self.random_magnitude() if self.magnitude is None else self.magnitude
-        return np.where(_IDENTITY < self.thr, np.minimum(_IDENTITY + magnitude, 255), _IDENTITY)
+        return np.where(self.thr > _IDENTITY, np.minimum(_IDENTITY + magnitude, 255), _IDENTITY)
 
 
 @TRANSFORMS.register_module()
@@ -107,9 +107,7 @@ class Contrast(_ByTable, mm.Contrast):
         return np.clip(cv2.addWeighted(values, factor, mean, 1 - factor, 0), 0, 255).ravel()
 
 
-_BY_TABLE = {
-    kind.__name__: f'mmlt.{kind.__name__}' for kind in (AutoContrast, Contrast, Equalize, Solarize, SolarizeAdd)
-}
+_BY_TABLE = {name: f'mmlt.{name}' for name in ('AutoContrast', 'Contrast', 'Equalize', 'Solarize', 'SolarizeAdd')}
 
 
 @TRANSFORMS.register_module()
