@@ -16,6 +16,7 @@ from mmlt import InputError
 from mmlt.models import CCLLoss, ContrastiveLoss, ImageTextDistillLoss
 from mmlt.models.losses import class_means, contrastive_loss, distillation_loss
 from mmlt.utils import gather, gather_with_grad
+from mmlt.utils.dist import _HOST_GROUPS
 
 LABELS = [0, 3, 3, 1, 0, 3, 7, 2]
 
@@ -247,6 +248,8 @@ def _work(rank, world_size, folder):
     """This process's part of the batch through DDP, and then a batch of another size."""
     dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=world_size)
     image, text, labels, model = pairs_and_model()
+    if world_size == 2:  # as NCCL, whose own group cannot send from the host
+        dist.get_backend_config = lambda *_: 'cuda:nccl'
     size = 8 // world_size
     rows = slice(size * rank, size * (rank + 1))
     parallel = nn.parallel.DistributedDataParallel(model)  # averages only as long as it lives
@@ -268,7 +271,8 @@ def _work(rank, world_size, folder):
             function()
         except InputError as e:
             errors.append(str(e))
-    torch.save(dict(losses=losses, gradients=gradients, gathered=gathered, errors=errors), f'{folder}/{rank}.pt')
+    found = dict(losses=losses, gradients=gradients, gathered=gathered, errors=errors, groups=len(_HOST_GROUPS))
+    torch.save(found, f'{folder}/{rank}.pt')
     dist.destroy_process_group()
 
 
@@ -311,6 +315,10 @@ def test_features_and_labels_are_gathered_in_the_order_of_ranks(processes):
     for result in processes:
         assert torch.equal(result['gathered'][0], image) and torch.equal(result['gathered'][2], image)
         assert torch.equal(result['gathered'][1], labels)
+
+
+def test_sizes_are_told_by_a_group_of_the_hosts_where_the_own_cannot(processes):
+    assert {result['groups'] for result in processes} == {int(len(processes) == 2)}
 
 
 def test_unequal_batches_are_refused(processes):

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from mmlt.errors import InputError
 from mmlt.models.losses.similarity import log_sum_exp, row_log_sums, softmax_means, weighted_keys
 from mmlt.registry import MODELS
-from mmlt.utils import gather, gather_with_grad
+from mmlt.utils import check_sizes, gather, gather_with_grad
 
 
 def label_groups(labels: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class _ShardedContrastive(torch.autograd.Function):
         text_lse, text_logits = row_log_sums(text, all_image, scale)
         ctx.save_for_backward(
             image, text, scale, all_image, all_text, image_target, text_target, image_logits, text_logits,
-            gather(image_lse), gather(text_lse), image_lse, text_lse,
+            gather(image_lse, check=False), gather(text_lse, check=False), image_lse, text_lse,
         )  # fmt: skip
         image_loss = image_lse - scale * (image * text_target).sum(1)
         text_loss = text_lse - scale * (text * image_target).sum(1)
@@ -135,7 +135,8 @@ def contrastive_loss(
             # The targets are symmetric, so that both directions have the same sum of matched logits.
             matched = (image * positives(text, labels, label_smoothing)).sum(1)
             return ((rows + columns) / 2 - logit_scale * matched).mean()
-        all_image, all_text, all_labels = gather(image.detach()), gather(text.detach()), gather(labels)
+        check_sizes(image, text, labels)
+        all_image, all_text, all_labels = (gather(x, check=False) for x in (image.detach(), text.detach(), labels))
         own = slice(get_rank() * len(image), (get_rank() + 1) * len(image))
         text_target = positives(all_text, all_labels, label_smoothing)[own]
         image_target = positives(all_image, all_labels, label_smoothing)[own]
@@ -183,12 +184,11 @@ def distillation_loss(
         if get_world_size() == 1:
             own = _distil(image, text, teacher_image, teacher_text, logit_scale, teacher_scale, form, columns=True)
             return sum(loss.mean() for loss in own) / 2
-        images, _ = _distil(
-            image, gather_with_grad(text), teacher_image, gather(teacher_text), logit_scale, teacher_scale, form
-        )
-        texts, _ = _distil(
-            text, gather_with_grad(image), teacher_text, gather(teacher_image), logit_scale, teacher_scale, form
-        )
+        check_sizes(image, text, teacher_image, teacher_text)
+        all_image, all_text = gather_with_grad(image, check=False), gather_with_grad(text, check=False)
+        all_teacher_image, all_teacher_text = gather(teacher_image, check=False), gather(teacher_text, check=False)
+        images, _ = _distil(image, all_text, teacher_image, all_teacher_text, logit_scale, teacher_scale, form)
+        texts, _ = _distil(text, all_image, teacher_text, all_teacher_image, logit_scale, teacher_scale, form)
         return (images.mean() + texts.mean()) / 2
 
 
