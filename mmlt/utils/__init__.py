@@ -1,10 +1,11 @@
-from .dist import gather, gather_with_grad, leave_together, local_part
+from .dist import check_sizes, gather, gather_with_grad, leave_together, local_part
 from .fingerprint import object_fingerprint, tensors_fingerprint, texts_fingerprint
 from .model import HostCount, to_device, unwrap
 from .unreadable import damage, why_unreadable
 
 __all__ = [
     'HostCount',
+    'check_sizes',
     'damage',
     'gather',
     'gather_with_grad',

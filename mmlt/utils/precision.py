@@ -12,24 +12,34 @@ from torch.autograd.function import once_differentiable
 
 @contextmanager
 def exact_matmul(device: torch.device) -> Iterator[None]:
-    """Inside, products in single precision on a GPU are not rounded to TF32, and autocast is off.
+    """Neither autocast nor TF32 (or bfloat16, on CPUs) for the products within.
 
-    Losses subtract numbers that are nearly equal; ten bits are not enough.
+    Losses subtract numbers that are nearly equal; ten bits are not enough. Both
+    are put back as they were. The settings belong to the whole process: a
+    backward pass, which runs later, needs its own.
 
     Args:
         device (torch.device): Of the products.
     """
-    matmul = torch.backends.cuda.matmul
-    before = matmul.allow_tf32
     with torch.autocast(device.type, enabled=False):
-        if not before:
-            yield
+        if not hasattr(torch.backends.cuda.matmul, 'fp32_precision'):  # torch < 2.9
+            before = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision('highest')
+            try:
+                yield
+            finally:
+                torch.set_float32_matmul_precision(before)
             return
-        matmul.allow_tf32 = False
+        # These, not `allow_tf32`, which can not be read where somebody has set these.
+        backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+        before = [backend.fp32_precision for backend in backends]
+        for backend in backends:
+            backend.fp32_precision = 'ieee'
         try:
             yield
         finally:
-            matmul.allow_tf32 = before
+            for backend, value in zip(backends, before):
+                backend.fp32_precision = value
 
 
 class _ExactProduct(torch.autograd.Function):

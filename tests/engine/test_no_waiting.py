@@ -92,7 +92,8 @@ def run(func, args, kwargs):
         return None if out is None else args[0]
     if not gpu if target is None else target != GPU:
         return out
-    return tree_map_only(Tensor, OnGPU, out)
+    with torch.inference_mode(False):  # views of parameters are no inference tensors
+        return tree_map_only(Tensor, OnGPU, out)
 
 
 class Simulation(TorchDispatchMode):

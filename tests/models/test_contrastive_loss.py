@@ -2,6 +2,7 @@
 
 import importlib
 from pathlib import Path
+from unittest import mock
 
 import open_clip
 import pytest
@@ -16,6 +17,7 @@ from mmlt import InputError
 from mmlt.models import CCLLoss, ContrastiveLoss, ImageTextDistillLoss
 from mmlt.models.losses import class_means, contrastive_loss, distillation_loss
 from mmlt.utils import gather, gather_with_grad
+from mmlt.utils.dist import check_sizes
 
 LABELS = [0, 3, 3, 1, 0, 3, 7, 2]
 
@@ -214,6 +216,9 @@ FORMS = {
     'cvlp': lambda i, t, ti, tt, y, s: (
         0.3 * CCLLoss()(i, t, y, s) + 0.7 * ImageTextDistillLoss('full')(i, t, ti, tt, s, s)
     ),
+    'ccl in tiles': lambda i, t, ti, tt, y, s: contrastive_loss(i, t, y, s, 0.1, max_logits=9),
+    'pair in tiles': lambda i, t, ti, tt, y, s: distillation_loss(i, t, ti, tt, s, 9.0, 'pair', max_logits=9),
+    'full in tiles': lambda i, t, ti, tt, y, s: distillation_loss(i, t, ti, tt, s, 9.0, 'full', max_logits=20),
 }
 
 
@@ -257,6 +262,13 @@ def _work(rank, world_size, folder):
         loss.backward()
         losses[form] = loss.detach()
         gradients[form] = {name: p.grad.clone() for name, p in model.named_parameters()}
+    try:
+        # As if the processes spoke by NCCL, which cannot send from the host's memory.
+        with mock.patch.object(dist, 'get_backend_config', lambda: 'cuda:nccl'):
+            check_sizes(labels[rows])
+            check_sizes(image, labels[: 3 if rank else 4])
+    except InputError as e:
+        host = str(e)
     gathered = gather_with_grad(image[rows]), gather_with_grad(labels[rows]), gather(image[rows])
     errors = []
     unequal = [x[: 2 if rank else 1] for x in features(8)]
@@ -268,7 +280,8 @@ def _work(rank, world_size, folder):
             function()
         except InputError as e:
             errors.append(str(e))
-    torch.save(dict(losses=losses, gradients=gradients, gathered=gathered, errors=errors), f'{folder}/{rank}.pt')
+    results = dict(losses=losses, gradients=gradients, gathered=gathered, errors=errors, host=host)
+    torch.save(results, f'{folder}/{rank}.pt')
     dist.destroy_process_group()
 
 
@@ -319,3 +332,8 @@ def test_unequal_batches_are_refused(processes):
         assert len(result['errors']) == 2
         for error in result['errors']:
             assert f'equal batches in all processes, but they are {sizes}: set drop_last=True' in error
+
+
+def test_sizes_are_told_from_host_to_host(processes):
+    for result in processes:
+        assert f'but they are {[4] + [3] * (len(processes) - 1)}: set drop_last=True' in result['host']

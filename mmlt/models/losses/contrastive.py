@@ -5,27 +5,18 @@ from __future__ import annotations
 import torch
 from mmengine.dist import get_rank, get_world_size
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from mmlt.errors import InputError
-from mmlt.models.losses.similarity import log_sum_exp, row_log_sums, softmax_means, weighted_keys
+from mmlt.models.losses.contrastive_functional import Batch, global_loss, scan_both
 from mmlt.registry import MODELS
-from mmlt.utils import gather, gather_with_grad
+from mmlt.utils import check_sizes, gather
 
 
-def label_groups(labels: Tensor) -> Tensor:
-    """Number the distinct labels, without a wait for how many there are.
-
-    Args:
-        labels (Tensor): Integers of shape (N, ).
-
-    Returns:
-        Tensor: Numbers in [0, N), equal where the labels are, (N, ).
-    """
-    ordered, order = labels.sort()
-    numbers = torch.zeros_like(order)
-    numbers[1:] = (ordered[1:] != ordered[:-1]).cumsum(0)
-    return torch.empty_like(order).scatter_(0, order, numbers)
+def _groups(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """A number below N for every label, equal for equal labels, and how many have it; nothing is read by the host."""
+    ordered = labels.sort().values
+    first = torch.searchsorted(ordered, labels)
+    return first, torch.searchsorted(ordered, labels, right=True) - first
 
 
 def class_means(x: Tensor, labels: Tensor) -> Tensor:
@@ -39,10 +30,7 @@ def class_means(x: Tensor, labels: Tensor) -> Tensor:
         Tensor: Shape (N, D); row i is the mean over all j with
         ``labels[j] == labels[i]``.
     """
-    group = label_groups(labels)
-    sums = torch.zeros_like(x).index_add(0, group, x)
-    counts = x.new_zeros(len(x)).index_add_(0, group, x.new_ones(len(x)))
-    return sums[group] / counts[group].unsqueeze(1)
+    return positives(x, labels)
 
 
 def positives(x: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -56,50 +44,29 @@ def positives(x: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor
     Returns:
         Tensor: Shape (N, D).
     """
-    means = class_means(x, labels)
+    return _positives(x, _groups(labels), slice(None), label_smoothing)
+
+
+def _positives(x: Tensor, groups: tuple[Tensor, Tensor], own: slice, label_smoothing: float) -> Tensor:
+    first, counts = groups
+    sums = torch.zeros_like(x).index_add_(0, first, x)
+    means = sums.index_select(0, first[own]) / counts[own].to(x.dtype).unsqueeze(1)
     return torch.lerp(means, x.mean(0).expand_as(means), label_smoothing) if label_smoothing else means
 
 
-class _ShardedContrastive(torch.autograd.Function):
-    """This process's rows of both directions; the gradient needs no communication of gradients.
-
-    Row i of the image direction is also column i of the text direction, so with the log-sums of all rows known
-    (two gathered vectors) every process finds the whole gradient of its own features by itself. The class targets
-    are symmetric: they count once for each direction.
-    """
-
-    @staticmethod
-    def forward(ctx, image, text, scale, all_image, all_text, image_target, text_target):
-        image_lse, image_logits = row_log_sums(image, all_text, scale)
-        text_lse, text_logits = row_log_sums(text, all_image, scale)
-        ctx.save_for_backward(
-            image, text, scale, all_image, all_text, image_target, text_target, image_logits, text_logits,
-            gather(image_lse), gather(text_lse), image_lse, text_lse,
-        )  # fmt: skip
-        image_loss = image_lse - scale * (image * text_target).sum(1)
-        text_loss = text_lse - scale * (text * image_target).sum(1)
-        return (image_loss.mean() + text_loss.mean()) / 2
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        (image, text, scale, all_image, all_text, image_target, text_target, image_logits, text_logits,
-         all_image_lse, all_text_lse, image_lse, text_lse) = ctx.saved_tensors  # fmt: skip
-        ones = torch.ones_like(image_lse), torch.ones_like(all_text_lse)
-        d_image = weighted_keys(image, all_text, scale, image_lse, ones[0], all_text_lse, ones[1], image_logits)
-        d_text = weighted_keys(text, all_image, scale, text_lse, ones[0], all_image_lse, ones[1], text_logits)
-        # Over all processes the columns of one direction are the rows of the other: so each counts half.
-        from_scale = ((image * d_image).sum() + (text * d_text).sum()) / 2
-        from_scale -= (image * text_target).sum() + (text * image_target).sum()
-        d_image -= 2 * text_target
-        d_text -= 2 * image_target
-        # DDP divides the sum over processes by their number: so per row of this process, not of the global batch.
-        step = grad / (2 * len(image))
-        return d_image.mul_(step * scale), d_text.mul_(step * scale), from_scale * step, None, None, None, None
+def _as_scalar(scale: Tensor | float, like: Tensor) -> Tensor:
+    if isinstance(scale, Tensor):
+        return scale.to(like).reshape(())
+    return like.new_full((), scale)  # on the device, where it need not wait for a copy
 
 
 def contrastive_loss(
-    image: Tensor, text: Tensor, labels: Tensor, logit_scale: Tensor | float, label_smoothing: float = 0.0
+    image: Tensor,
+    text: Tensor,
+    labels: Tensor,
+    logit_scale: Tensor | float,
+    label_smoothing: float = 0.0,
+    max_logits: int | None = None,
 ) -> Tensor:
     """Symmetric contrastive loss over the global batch; pairs of one label are all positives.
 
@@ -109,9 +76,9 @@ def contrastive_loss(
 
     and the same with images and texts exchanged; the loss is the mean of both
     directions over the batch. Distinct labels give CLIP's loss. No matrix of
-    labels is made, of many pairs none is kept
-    (:mod:`mmlt.models.losses.similarity`), and every process computes its own
-    rows only.
+    labels is made, none of logits beyond ``max_logits`` is kept, every process
+    computes its own rows only, and none waits for its GPU. The products are
+    exact, also where autocast or TF32 is on elsewhere.
 
     Args:
         image (Tensor): This process's normalised image features, (N, D).
@@ -120,6 +87,9 @@ def contrastive_loss(
         logit_scale (Tensor | float): s, 1 / temperature.
         label_smoothing (float): Share of the target that is spread over the
             whole batch. Defaults to 0.
+        max_logits (int, optional): Logits that are kept for the backward
+            pass; what is beyond is computed again there, by tiles.
+            Defaults to None, 2^25 (134 MB in single precision).
 
     Returns:
         Tensor: A scalar, the mean over this process's rows. Its mean over
@@ -128,19 +98,19 @@ def contrastive_loss(
     """
     dtype = torch.promote_types(image.dtype, torch.float32)
     image, text = image.to(dtype), text.to(dtype)
-    # In half precision a logit of 20 would be rounded to 0.1.
-    with torch.autocast(image.device.type, enabled=False):
-        if get_world_size() == 1:
-            rows, columns = log_sum_exp(image, text, logit_scale, columns=True)
-            # The targets are symmetric, so that both directions have the same sum of matched logits.
-            matched = (image * positives(text, labels, label_smoothing)).sum(1)
-            return ((rows + columns) / 2 - logit_scale * matched).mean()
-        all_image, all_text, all_labels = gather(image.detach()), gather(text.detach()), gather(labels)
+    all_image, all_text = image.detach(), text.detach()
+    own = slice(None)
+    if get_world_size() > 1:
+        check_sizes(image, text, labels)
+        all_image, all_text, labels = (gather(x, check=False) for x in (all_image, all_text, labels))
         own = slice(get_rank() * len(image), (get_rank() + 1) * len(image))
-        text_target = positives(all_text, all_labels, label_smoothing)[own]
-        image_target = positives(all_image, all_labels, label_smoothing)[own]
-        scale = torch.as_tensor(logit_scale, dtype=dtype, device=image.device)
-        return _ShardedContrastive.apply(image, text, scale, all_image, all_text, image_target, text_target)
+    # In half precision a logit of 20 would be rounded to 0.1.
+    with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
+        groups = _groups(labels)
+        # The targets are symmetric: they count once for each direction.
+        pulls = tuple(_positives(x, groups, own, label_smoothing).mul_(2) for x in (all_text, all_image))
+    batch = Batch(all_image, all_text, pulls, max_logits=max_logits)
+    return global_loss(image, text, _as_scalar(logit_scale, image), batch)
 
 
 def distillation_loss(
@@ -151,6 +121,7 @@ def distillation_loss(
     logit_scale: Tensor | float,
     teacher_scale: Tensor | float,
     form: str = 'pair',
+    max_logits: int | None = None,
 ) -> Tensor:
     """Keep the similarities within a batch near those of a frozen teacher (VL-LTR, Eq. 3).
 
@@ -168,48 +139,30 @@ def distillation_loss(
         logit_scale (Tensor | float): Student's 1 / temperature.
         teacher_scale (Tensor | float): Teacher's; no gradient.
         form (str): 'pair' or 'full'. Defaults to 'pair'.
+        max_logits (int, optional): See :func:`contrastive_loss`.
+            Defaults to None.
 
     Returns:
         Tensor: A scalar, the mean over this process's rows and both
         directions; see :func:`contrastive_loss` for several processes.
     """
     dtype = torch.promote_types(image.dtype, torch.float32)
-    image, text, teacher_image, teacher_text = (
-        x.to(dtype) for x in (image, text, teacher_image.detach(), teacher_text.detach())
-    )
-    if isinstance(teacher_scale, Tensor):
-        teacher_scale = teacher_scale.detach()
-    with torch.autocast(image.device.type, enabled=False):
-        if get_world_size() == 1:
-            own = _distil(image, text, teacher_image, teacher_text, logit_scale, teacher_scale, form, columns=True)
-            return sum(loss.mean() for loss in own) / 2
-        images, _ = _distil(
-            image, gather_with_grad(text), teacher_image, gather(teacher_text), logit_scale, teacher_scale, form
-        )
-        texts, _ = _distil(
-            text, gather_with_grad(image), teacher_text, gather(teacher_image), logit_scale, teacher_scale, form
-        )
-        return (images.mean() + texts.mean()) / 2
-
-
-def _distil(queries, keys, teacher_queries, teacher_keys, scale, teacher_scale, form, columns=False):
-    """Losses of the queries over the keys, and, if all of both are here, of the keys over the queries."""
-    own = slice(get_rank() * len(queries), (get_rank() + 1) * len(queries)) if not columns else slice(None)
-    sums = log_sum_exp(queries, keys, scale, columns)
+    image, text = image.to(dtype), text.to(dtype)
     with torch.no_grad():
-        teacher_sums = log_sum_exp(teacher_queries, teacher_keys, teacher_scale, columns)
-    if form == 'pair':
-        pairs = scale * (queries * keys[own]).sum(1)
-        teacher_pairs = teacher_scale * (teacher_queries * teacher_keys[own]).sum(1)
-        return tuple(
-            None if over is None else (teacher_pairs - theirs).exp() * (over - pairs)
-            for over, theirs in zip(sums, teacher_sums)
-        )
-    # -sum_j P'_ij log P_ij = logsumexp_i - s q_i . sum_j P'_ij k_j
-    others, over_columns = (queries, teacher_sums[1]) if columns else (None, None)
-    means = softmax_means(keys, teacher_queries, teacher_keys, teacher_scale, teacher_sums[0], others, over_columns)
-    parts = zip(sums, (queries, keys), means)
-    return tuple(None if over is None else over - scale * (x * mean).sum(1) for over, x, mean in parts)
+        features = image.detach(), text.detach(), teacher_image.to(dtype), teacher_text.to(dtype)
+        check_sizes(*features)
+        all_image, all_text, all_soft_image, all_soft_text = (gather(x, check=False) for x in features)
+        soft_scale = _as_scalar(teacher_scale, image)
+        soft_image, soft_text = (soft_scale * x for x in features[2:])
+        batch = Batch(all_image, all_text, max_logits=max_logits)
+        if form == 'full':
+            batch.teacher = soft_image, soft_text, all_soft_image, all_soft_text
+        else:  # a weight for every row, and the pair alone as target
+            sums = scan_both(Batch(all_soft_image, all_soft_text, max_logits=max_logits).sides(soft_image, soft_text))
+            log_weights = tuple((soft_image * features[3]).sum(1) - x.hard for x in sums)
+            weight = sum(x.exp() for x in log_weights).unsqueeze(1)
+            batch.log_weights, batch.pulls = log_weights, (weight * text, weight * image)
+    return global_loss(image, text, _as_scalar(logit_scale, image), batch)
 
 
 @MODELS.register_module()

@@ -51,7 +51,9 @@ class Teacher(nn.Module):
         """Normalised image features, (N, D)."""
         if next(self.parameters()).device != images.device:
             self.to(images.device)
-        return F.normalize(self.backbone(images)[-1].float(), dim=-1)
+        with torch.inference_mode():
+            features = self.backbone(images)[-1]
+        return F.normalize(features.float(), dim=-1)  # made outside: autograd may keep it
 
     def stand_in(self, number: int) -> None:
         """Random sentences in place of those that :meth:`encode_corpus` takes long for, where a step is only tried."""
