@@ -26,6 +26,7 @@ from mmlt.engine.hooks.anchor_selection import write_anchors
 from mmlt.engine.options import CfgOptions, ToolParser, at_least
 from mmlt.engine.stages import resolve_placeholders
 from mmlt.engine.weights import load_weights
+from mmlt.engine.workers import num_workers
 from mmlt.errors import InputError
 from mmlt.models import CVLP
 
@@ -84,7 +85,7 @@ def run(args) -> None:
         **settings,
         seed=args.seed,
         batch_size=cfg.train_dataloader.batch_size,
-        num_workers=cfg.train_dataloader.num_workers,
+        num_workers=num_workers(cfg.train_dataloader.num_workers),
     )
     os.makedirs(osp.dirname(osp.abspath(args.out)), exist_ok=True)
     write_anchors(anchors, scores, model.table.sentences, args.out, print)

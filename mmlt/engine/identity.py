@@ -98,6 +98,7 @@ _LOOK_ON = frozenset(
         'CheckpointGuardHook',
         'CheckpointHook',
         'ClassNumCheckHook',
+        'DataTimeHook',
         'EmptyCacheHook',
         'FiniteLossHook',
         'FiniteScoresHook',

@@ -43,7 +43,8 @@ class Setup:
         batch_size (int): Images a step, at most. Defaults to 64.
         flip (bool): Whether mirrored pictures stay in their class.
             Defaults to True.
-        num_workers (int): Processes that read pictures. Defaults to 4.
+        num_workers (int | str): Processes that read pictures. Defaults to
+            'auto', by the machine that trains.
         quick_gelu (bool, optional): Whether the model has QuickGELU. Defaults
             to None, the weights decide.
         split_digest (str): Of lists and class names, see
@@ -67,7 +68,7 @@ class Setup:
     epochs: int | None = None
     batch_size: int = 64
     flip: bool = True
-    num_workers: int = 4
+    num_workers: int | str = 'auto'
     quick_gelu: bool | None = None
     split_digest: str = ''
 
@@ -173,11 +174,11 @@ def _takes_adapters(towers: OpenCLIPTowers) -> bool:
 def dataset_config(setup: Setup) -> dict:
     """The data: lists and class names beside the config, pictures where they are."""
     pixels = setup.pixels
-    crop = dict(type='RandomResizedCrop', scale=pixels, crop_ratio_range=(0.5, 1.0))
+    crop = dict(type='mmlt.RandomResizedCrop', scale=pixels, crop_ratio_range=(0.5, 1.0))
     resize = dict(backend='pillow', interpolation='bicubic')
     load, pack = dict(type='mmlt.LoadPicture'), dict(type='PackInputs')
-    flip = [dict(type='RandomFlip', prob=0.5, direction='horizontal')] if setup.flip else []
-    jitter = dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4)
+    flip = [dict(type='mmlt.RandomFlip', prob=0.5, direction='horizontal')] if setup.flip else []
+    jitter = dict(type='mmlt.ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4)
     edge = dict(type='ResizeEdge', scale=pixels, edge='short', **resize)
     data = dict(
         type='mmlt.LongTailedDataset',

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import re
 import unicodedata
 from pathlib import Path
 
@@ -757,7 +756,7 @@ def test_every_method_trains_from_a_weight_file(prepare, train_tool, test_tool, 
     weights = ['--model', 'mmlt-tiny-vit', '--pretrained', 'w.safetensors']
     prepare.main([str(fruit), '--out', 'out', '--name', 'x', '--epochs', '1', '--batch-size', '8', *weights])
     lines = Path('out/dataset_x.py').read_text()
-    Path('out/dataset_x.py').write_text(re.sub(r'num_workers=\d+', 'num_workers=0', lines))
+    Path('out/dataset_x.py').write_text(lines.replace("num_workers='auto'", 'num_workers=0'))
     for method in ('vlltr', 'ballad', 'ce', 'lift'):
         assert 0 <= train_tool.main([f'out/{method}_x.py'])['shot/all'] <= 100
     assert list(Path('work_dirs/vlltr_x/features').glob('*.safetensors'))

@@ -26,6 +26,7 @@ from mmlt.engine import compute_features
 from mmlt.engine.configs import read_config
 from mmlt.engine.options import CfgOptions, ToolParser, at_least
 from mmlt.engine.stages import resolve_placeholders, starting_checkpoint
+from mmlt.engine.workers import num_workers
 from mmlt.errors import InputError
 from mmlt.visualization import plot_retrieval, png_path
 
@@ -161,7 +162,11 @@ def retrieve(cfg: Config, checkpoint: str, args) -> list[list[tuple[np.ndarray, 
     model = build_model(cfg, checkpoint).to('cuda' if torch.cuda.is_available() else 'cpu')
     dataset, loader = build_dataset(cfg, args.split)
     images = compute_features(
-        model, dataset, loader.get('batch_size', 64), loader.get('num_workers', 0), f'Images of {args.split}'
+        model,
+        dataset,
+        loader.get('batch_size', 64),
+        num_workers(loader.get('num_workers', 0)),
+        f'Images of {args.split}',
     )
     similarities, indices = nearest(encode_texts(model, args.words), images, args.k)
     to_rgb = model.data_preprocessor.to_rgb

@@ -10,7 +10,6 @@ they are. Into --out go the lists of a seeded split, classes.txt, a picture of t
 method.
 """
 
-import os
 import os.path as osp
 import re
 import shlex
@@ -189,7 +188,6 @@ def run(args, command: str) -> None:
         epochs=args.epochs,
         batch_size=args.batch_size,
         flip=not args.no_flip,
-        num_workers=min(4, os.cpu_count() or 1),
         quick_gelu=args.quick_gelu,
         split_digest=split_digest(lists),
     )

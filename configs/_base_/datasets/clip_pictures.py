@@ -23,13 +23,13 @@ test_pipeline = [
 # A batch of 64 a GPU on 8 GPUs makes the 512 of BALLAD's paper.
 train_dataloader = dict(
     batch_size=64,
-    num_workers=8,
+    num_workers='auto',
     dataset=dict(type=dataset_type, pipeline=train_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=True),
     drop_last=True)
 val_dataloader = dict(
     batch_size=128,
-    num_workers=8,
+    num_workers='auto',
     dataset=dict(type=dataset_type, pipeline=test_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False))
 val_evaluator = [dict(type='mmlt.ShotAccuracy')]

@@ -6,13 +6,13 @@ classes = 'categories.json'
 
 train_dataloader = dict(
     batch_size=128,
-    num_workers=8,
+    num_workers='auto',
     dataset=dict(type=dataset_type, data_root=data_root, ann_file='train2018.json', classes=classes),
     sampler=dict(type='DefaultSampler', shuffle=True),
     drop_last=True)
 val_dataloader = dict(
     batch_size=128,
-    num_workers=8,
+    num_workers='auto',
     dataset=dict(
         type=dataset_type,
         data_root=data_root,

@@ -2,6 +2,7 @@ from .anchor_selection import AnchorSelectionHook
 from .checkpoint import CheckpointHook
 from .checkpoint_guard import CheckpointGuardHook
 from .class_info import ClassInfoHook
+from .data_time import DataTimeHook
 from .epoch import EpochHook
 from .export_open_clip import ExportOpenCLIPHook
 from .feature_cache import FeatureCacheHook
@@ -19,6 +20,7 @@ __all__ = [
     'CheckpointGuardHook',
     'CheckpointHook',
     'ClassInfoHook',
+    'DataTimeHook',
     'EpochHook',
     'ExportOpenCLIPHook',
     'FeatureCacheHook',

@@ -1,0 +1,73 @@
+"""How many processes read pictures: as the machine has cores."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from mmengine.dist import get_world_size, is_distributed
+from mmengine.logging import print_log
+
+from mmlt.errors import InputError
+
+_MOST = 16  # per process of a training; more than a GPU can use of them only takes memory
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def share_of_cores() -> int:
+    """Cores that this process may use when the other processes of the training on this machine get as many."""
+    if (of_task := os.environ.get('SLURM_CPUS_PER_TASK', '')).isdigit():
+        return max(1, min(cores(), int(of_task)))  # Slurm has shared them out
+    if not is_distributed():
+        return cores()
+    here = os.environ.get('LOCAL_WORLD_SIZE') or min(get_world_size(), torch.cuda.device_count() or get_world_size())
+    return max(1, cores() // int(here))
+
+
+def num_workers(value: int | str) -> int:
+    """Read the setting ``num_workers`` of a dataloader.
+
+    With ``'auto'`` a GPU's process leaves one of its cores to itself and reads
+    pictures with all others, 16 at most. On a CPU, where the model needs the
+    cores, a quarter reads, one at least.
+
+    Args:
+        value (int | str): A number, or 'auto'.
+
+    Returns:
+        int: Not negative.
+
+    Raises:
+        InputError: Something else.
+    """
+    if value == 'auto':
+        share = share_of_cores()
+        return min(_MOST, max(1, share - 1 if torch.cuda.is_available() else share // 4))
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InputError(
+            f"num_workers is {value!r}; give a number of processes, 0 for none beside the training, or 'auto'."
+        )
+    return value
+
+
+def with_workers(dataloader: dict) -> dict:
+    """A dataloader's config whose ``num_workers`` is a number; what goes with workers only is left out where none are.
+
+    Args:
+        dataloader (dict): As of ``train_dataloader``.
+
+    Returns:
+        dict: A copy.
+    """
+    if 'num_workers' not in dataloader:
+        return dataloader
+    workers = num_workers(dataloader['num_workers'])
+    if dataloader['num_workers'] == 'auto':
+        print_log(f'{workers} processes read pictures; this one may use {share_of_cores()} cores.', logger='current')
+    # torch refuses these without workers.
+    without = () if workers else ('persistent_workers', 'prefetch_factor')
+    return {**{k: v for k, v in dataloader.items() if k not in without}, 'num_workers': workers}
