@@ -38,6 +38,7 @@ from mmlt.engine.requirements import dicts, missing_files
 from mmlt.engine.stages import Stage, keep_part, resolve_placeholders, stage_dir
 from mmlt.errors import InputError
 from mmlt.models.text.anchors import Anchors
+from mmlt.models.undrawn import drawn
 from mmlt.utils import unwrap
 
 # Hooks of other packages may do anything; they are built, and not called.
@@ -64,7 +65,7 @@ def try_stages(todo: Sequence[Stage], tested: bool = True) -> None:
         later = [other for other in todo if other is not stage]
         if stage is todo[0] and not any(_starts_from(other.cfg, stage.work_dir) for other in later):
             continue
-        with tempfile.TemporaryDirectory() as folder, _no_traces():
+        with tempfile.TemporaryDirectory() as folder, _no_traces(), drawn():
             try:
                 runner = _runner(stage, waiting, folder)
                 try:

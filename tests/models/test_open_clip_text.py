@@ -186,9 +186,9 @@ def test_logit_scale():
 def test_built_by_name_and_filled(clip_file):
     torch.manual_seed(1)
     text = MODELS.build(dict(type='mmlt.OpenCLIPText', model=MODEL, pretrained=clip_file))
-    before = text.clip.text_projection.clone()
+    assert text.clip.text_projection.isnan().all()
     text.init_weights()
-    assert (text.clip.text_projection - before).abs().max() > 1e-2
+    assert not any(p.isnan().any() for p in text.parameters())
 
 
 def test_init_cfg_comes_after_the_pretrained_weights(clip_file):
