@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 import numpy as np
 from mmengine.fileio import BaseStorageBackend, FileClient, LocalBackend, get_file_backend, join_path
@@ -13,6 +14,9 @@ from mmlt.errors import InputError
 
 # Asking a store on the network takes milliseconds a picture: of longer lists as many, evenly spread, are asked for.
 MOST_ASKED = 10_000
+# A folder is listed where so many of its pictures are wanted, and up to so many entries for each of them.
+FEWEST_LISTED = 16
+MOST_UNWANTED = 20
 
 
 def picture_backend(dataset, enable_singleton: bool = False) -> BaseStorageBackend | None:
@@ -125,16 +129,42 @@ def _join(prefix: str, file: str) -> str:
 
 def _replace(paths: list[str], others: set[int]) -> list[int]:
     """Put the names that exist on the disk in place; return the indices of those that do not."""
+    own = [i for i in range(len(paths)) if i not in others]
+    there = _listed([paths[i] for i in own])
     missing = []
-    for i, path in enumerate(paths):
-        if i in others:
+    for i in own:
+        if paths[i] in there:
             continue
-        found = existing(path, os.path.exists)
+        found = existing(paths[i], os.path.exists)
         if found is None:
             missing.append(i)
         else:
             paths[i] = found
     return missing
+
+
+def _listed(paths: Sequence[str]) -> set[str]:
+    """Those of the paths that their folders list.
+
+    To list a folder takes a disk on the network a few requests, to ask for each of its pictures one each. Folders of
+    which little is wanted, and links, which may point nowhere, are not looked at: what is not found here may exist.
+    """
+    wanted: dict[str, set[str]] = {}
+    for path in paths:
+        folder, name = os.path.split(path)
+        wanted.setdefault(folder, set()).add(name)
+    there = set()
+    for folder, names in wanted.items():
+        if len(names) < FEWEST_LISTED:
+            continue
+        try:
+            with os.scandir(folder or '.') as entries:
+                for entry in islice(entries, MOST_UNWANTED * len(names)):
+                    if entry.name in names and not entry.is_symlink():
+                        there.add(os.path.join(folder, entry.name))
+        except OSError:
+            continue  # each is asked for, and named
+    return there
 
 
 def _ask(backend: BaseStorageBackend, paths: list[str], stored: list[int], ann_file: str) -> list[int]:
