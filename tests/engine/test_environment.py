@@ -1,8 +1,10 @@
 """What a training's log tells of the machine."""
 
 import subprocess
+from types import SimpleNamespace
 
 import mmengine.runner.runner
+import pytest
 import torch
 from mmengine.config import Config
 
@@ -32,7 +34,7 @@ def test_gpus_are_counted_by_name(monkeypatch):
     assert environment()['GPUs'] == 'none'
 
 
-def test_the_log_file_has_it_and_the_console_not(two_stages, train_tool, monkeypatch, capfd):
+def test_the_log_file_has_it_and_the_console_not(two_stages, monkeypatch, capfd):
     """With the settings of the run and its config, and without MMEngine's search for compilers."""
 
     def refused():
@@ -51,10 +53,11 @@ def test_the_log_file_has_it_and_the_console_not(two_stages, train_tool, monkeyp
     assert 'PyTorch:' not in shown and 'cudnn_benchmark' not in shown
 
 
-def test_only_the_main_process_tells(two_stages, monkeypatch):
-    monkeypatch.setattr('mmlt.engine.runner.is_main_process', lambda: False)
-    cfg = Config.fromfile('a.py')
-    cfg.work_dir = 'work'
-    Runner.from_cfg(cfg)
-    (log,) = (two_stages / 'work').glob('*/*.log')
-    assert 'PyTorch:' not in log.read_text()
+@pytest.mark.parametrize('main', [True, False])
+def test_only_the_main_process_tells(monkeypatch, main):
+    monkeypatch.setattr('mmlt.engine.runner.is_main_process', lambda: main)
+    lines = []
+    setting = dict(_randomness_cfg={}, _seed=3, _launcher='none', _world_size=2, cfg=Config(dict(a=1)))
+    Runner._log_env(SimpleNamespace(logger=SimpleNamespace(info=lines.append), **setting), dict(cudnn_benchmark=True))
+    assert len(lines) == 3 * main
+    assert all(any(part in line for line in lines) for part in ('seed: 3', 'cudnn_benchmark', 'a = 1')) or not main
