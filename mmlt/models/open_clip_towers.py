@@ -21,7 +21,7 @@ from torch import nn
 
 from mmlt.errors import InputError
 from mmlt.models.pool_positions import attention_pool, pool_positions_are_resized
-from mmlt.models.undrawn import undrawn
+from mmlt.models.undrawn import check_filled, undrawn
 from mmlt.utils import damage, why_unreadable
 
 open_clip.add_model_config(Path(__file__).parent / 'open_clip_configs')
@@ -241,14 +241,17 @@ class OpenCLIPTowers:
         """Read the pretrained weights into both halves, in place, once.
 
         Raises:
-            InputError: The file is missing, cannot be read, or belongs to
-                another architecture.
+            InputError: The file is missing, cannot be read, belongs to
+                another architecture, or leaves weights without numbers.
         """
         if self.loaded:
             return
         if self.has_pretrained:
             with pool_positions_are_resized(self.clip.visual):
                 self._load_file()
+            source = self.pretrained or self.model
+            what = f"With the weights '{source}', the open_clip model '{self.model}'"
+            check_filled(self.clip, what, 'the file lacks them, or is damaged. Fetch it anew, or give another one.')
         self.loaded = True
         self.clip = None  # the towers live on in the modules that claimed them
 

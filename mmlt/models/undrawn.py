@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from mmlt.errors import InputError
+from mmlt.utils import local_part
+
 # Initialisers that draw by themselves; the others of nn.init call Tensor.normal_ or Tensor.uniform_.
 _INITS = frozenset(
     getattr(nn.init, f'{name}_')
@@ -66,3 +69,51 @@ def drawn():
         yield
     finally:
         _always_drawn = before
+
+
+def check_filled(module: nn.Module, what: str, remedy: str) -> None:
+    """Refuse a module with weights that were neither drawn nor read; waits for its device once.
+
+    Args:
+        module (nn.Module): Of parameters that are split over processes, this
+            process's part is looked at.
+        what (str): Begins the sentence, for example "The image tower of X".
+        remedy (str): Ends it.
+
+    Raises:
+        InputError: A parameter or buffer holds NaN; names the first few.
+    """
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    tensors = {name: local_part(t.detach()) for name, t in tensors.items() if t.is_floating_point() and not t.is_meta}
+    if not tensors:
+        return
+    empty = torch.stack([t.isnan().any() for t in tensors.values()]).tolist()
+    names = [name for name, is_empty in zip(tensors, empty) if is_empty]
+    if names:
+        more = f' and {len(names) - 3} more' if len(names) > 3 else ''
+        raise InputError(f'{what} has no numbers (NaN) in {", ".join(names[:3])}{more}: {remedy}')
+
+
+class FilledOnce:
+    """A tower's :func:`check_filled` before its first forward pass, whoever filled it.
+
+    MMEngine's own runner, for example, only logs what a checkpoint lacks.
+
+    Args:
+        what (str): See :func:`check_filled`.
+    """
+
+    def __init__(self, what: str):
+        self.what, self.checked = what, False
+
+    def __call__(self, module: nn.Module) -> None:
+        """Check at the first call; what is traced or compiled is not looked at."""
+        if self.checked or torch.jit.is_tracing() or torch.compiler.is_compiling():
+            return
+        check_filled(
+            module,
+            self.what,
+            'neither pretrained weights nor a checkpoint gave them. Call init_weights() before the first use, give a '
+            'checkpoint that holds them, or pretrained=None for random weights.',
+        )
+        self.checked = True

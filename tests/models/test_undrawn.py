@@ -1,20 +1,23 @@
 """Weights that are overwritten at once are not drawn, and nothing else changes."""
 
+import copy
 import json
 import math
 import shutil
+from contextlib import nullcontext
 
 import open_clip
 import pytest
 import torch
-from mmpretrain.registry import MODELS
-from safetensors.torch import save_file
+from mmengine.config import Config
+from mmpretrain.registry import MODELS, RUNNERS
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mmlt import InputError
 from mmlt.engine.weights import load_weights
 from mmlt.models.open_clip_towers import OpenCLIPTowers
-from mmlt.models.undrawn import drawn, undrawn
+from mmlt.models.undrawn import check_filled, drawn, undrawn
 
 MODEL = 'mmlt-tiny-vit'
 TEXT = dict(context_length=16, vocab_size=49408, width=64, heads=2, layers=1)
@@ -183,10 +186,127 @@ def test_a_checkpoint_alone_completes_a_model(clip_file, tmp_path):
     assert torch.equal(model(x, mode='tensor')[-1], source(x, mode='tensor')[-1])
 
 
-def test_a_model_that_is_not_filled_says_nothing(clip_file):
-    """Not a number rather than a number that means nothing."""
-    scores = classifier(clip_file).head(classifier(clip_file).backbone(torch.randn(2, 3, 32, 32)))
-    assert scores.isnan().all()
+@pytest.mark.parametrize('part', ['backbone', 'head.text'])
+def test_a_tower_that_is_not_filled_does_not_run(clip_file, part):
+    """Whoever forgot to fill it, such as MMEngine's loading of a checkpoint that lacks a weight, which it only logs."""
+    model = classifier(clip_file)
+    state = classifier(None).state_dict()
+    name = {'backbone': 'visual.conv1.weight', 'head.text': 'clip.positional_embedding'}[part]
+    del state[f'{part}.{name}']
+    model.load_state_dict(state, strict=False)
+    with pytest.raises(
+        InputError, match=rf"tower '{MODEL}' has no numbers \(NaN\) in {name.split('.', 1)[1]}: neither"
+    ):
+        _ = model.backbone(torch.randn(2, 3, 32, 32)) if part == 'backbone' else model.head((torch.randn(2, 64),))
+    model.init_weights()
+    assert model.head(model.backbone(torch.randn(2, 3, 32, 32))).isfinite().all()
+
+
+def test_a_pretrained_file_whose_weight_is_not_there_is_refused(clip_file, tmp_path, monkeypatch):
+    """Whether it is NaN in the file, or the loading was not strict."""
+    state = load_file(clip_file)
+    damaged = {**state, 'visual.proj': torch.full_like(state['visual.proj'], torch.nan)}
+    save_file(damaged, tmp_path / 'nan.safetensors')
+    with pytest.raises(InputError, match=r"nan.safetensors', .* has no numbers \(NaN\) in visual.proj: the file lacks"):
+        OpenCLIPTowers(MODEL, str(tmp_path / 'nan.safetensors'), None, None).load()
+    missing = {k: v for k, v in state.items() if 'conv1' not in k and 'class_embedding' not in k}
+    save_file(missing, tmp_path / 'part.safetensors')
+    with pytest.raises(InputError, match='visual.class_embedding'):
+        OpenCLIPTowers(MODEL, str(tmp_path / 'part.safetensors'), None, None).load()
+    monkeypatch.setattr(
+        'mmlt.models.open_clip_towers.open_clip_load_checkpoint',
+        lambda clip, path: clip.load_state_dict(load_file(path), strict=False),
+    )
+    with pytest.raises(InputError, match=r'NaN\) in visual.class_embedding, visual.conv1.weight: the file lacks'):
+        OpenCLIPTowers(MODEL, str(tmp_path / 'part.safetensors'), None, None).load()
+
+
+def test_the_names_of_many_empty_weights_are_counted():
+    with undrawn():
+        module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2))
+    with pytest.raises(InputError, match=r'^It has no numbers \(NaN\) in 0.weight, 0.bias, 1.weight and 3 more: do$'):
+        check_filled(module, 'It', 'do')
+    check_filled(nn.Linear(2, 2), 'It', 'do')
+    check_filled(nn.Identity(), 'It', 'do')
+    check_filled(nn.Linear(2, 2, device='meta'), 'It', 'do')
+
+
+@pytest.mark.parametrize('runner', ['mmlt.Runner', 'Runner'])
+def test_a_start_that_leaves_a_tower_empty_ends_before_the_first_step(two_stages, monkeypatch, runner):
+    """Under MMEngine's runner, too, that of the stock tools."""
+    monkeypatch.setattr(OpenCLIPTowers, 'load', lambda self: None)
+    cfg = Config.fromfile('a.py')
+    cfg.update(work_dir='work', runner_type=runner)
+    runner = RUNNERS.build(cfg)
+    with pytest.raises(InputError, match=r"^The image tower '.*' has no numbers \(NaN\) in class_embedding, .* and 13"):
+        runner.train()
+    assert runner.iter == 0 and not list((two_stages / 'work').glob('*.pth'))
+
+
+def test_copies_are_told_apart(clip_file):
+    """A copy that is made before the weights are read, as of averaged weights, has to be filled itself."""
+    model = classifier(clip_file)
+    twin = copy.deepcopy(model)
+    model.init_weights()
+    images = torch.randn(2, 3, 32, 32)
+    model(images, mode='tensor')
+    with pytest.raises(InputError, match='NaN'):
+        twin(images, mode='tensor')
+    twin.load_state_dict(model.state_dict())
+    assert torch.equal(twin(images, mode='tensor')[-1], model(images, mode='tensor')[-1])
+
+
+def test_averaged_weights_of_a_training_begin_with_those_that_were_read(two_stages, train_tool):
+    (two_stages / 'ema.py').write_text(
+        "_base_ = './a.py'\ncustom_hooks = [dict(type='EMAHook', momentum=0.5)]\ntrain_cfg = dict(max_epochs=1)\n"
+    )
+    train_tool.main(['ema.py', '--work-dir', 'work'])
+    saved = torch.load('work/epoch_1.pth', weights_only=False)
+    assert all(v.isfinite().all() for v in saved['ema_state_dict'].values() if v.is_floating_point())
+
+
+@pytest.mark.parametrize('parts', [dict(adapter=dict(type='mmlt.AdaptFormer', bottleneck=4)), dict()])
+def test_parts_beside_a_pretrained_tower_are_drawn(clip_file, parts):
+    """Adapters, and the low-rank parts of MORE."""
+    backbone = dict(type='mmlt.OpenCLIPVision', model=MODEL, pretrained=clip_file, **parts)
+    model = MODELS.build(
+        dict(
+            type='mmlt.MORE',
+            classifier=dict(
+                type='ImageClassifier',
+                backbone=backbone,
+                head=dict(type='LinearClsHead', num_classes=3, in_channels=64),
+            ),
+        )
+    )
+    towers = {f'classifier.backbone.visual.{k}' for k in load_file(clip_file)}
+    own = {k: p for k, p in model.named_parameters() if '.visual.' not in k or k.endswith(('.A', '.B'))}
+    assert own and not own.keys() & towers
+    assert not any(p.isnan().any() for p in own.values())
+    model.init_weights()
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+SCRATCH = [
+    'clip/clip_tiny_printed-characters.py',
+    'baselines/ce-scratch_tiny_mnist-lt.py',
+    'clip/clip_tiny_named-icons.py',
+]
+
+
+@pytest.mark.parametrize('name', SCRATCH)
+def test_trainings_from_scratch_begin_with_the_same_numbers(repo, name):
+    cfg = Config.fromfile(repo / 'configs' / name)
+    models, after = [], []
+    for context in (nullcontext, drawn):
+        torch.manual_seed(5)
+        with context():
+            model = MODELS.build(cfg.model)
+        model.init_weights()
+        models.append(contents(model))
+        after.append(torch.rand(2))
+    assert_equal(*models)
+    assert torch.equal(*after) and not any(v.isnan().any() for v in models[0].values() if v.is_floating_point())
 
 
 def test_a_checkpoint_that_lacks_a_weight_is_refused(clip_file, tmp_path):

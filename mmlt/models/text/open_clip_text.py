@@ -12,6 +12,7 @@ from torch import Tensor
 from mmlt.models.compiled import compile_function, compile_options, is_due
 from mmlt.models.open_clip_towers import QuickGELUGuard, open_clip_tower
 from mmlt.models.text.functional import TextPlan, can_shorten, encode_text, plan_texts, run_block
+from mmlt.models.undrawn import FilledOnce
 from mmlt.registry import MODELS
 from mmlt.utils import to_device
 
@@ -103,6 +104,7 @@ class OpenCLIPText(BaseModule):
         self._compile_when, self._compile = compile, compile_options(compile)
         self._blocks: dict[torch.device, Callable] = {}  # how a block is run there
         self._known_tokens: dict[str, Tensor] = {}
+        self._filled = FilledOnce(f"The text tower '{model}'")
 
     @property
     def logit_scale(self) -> Tensor:
@@ -120,6 +122,10 @@ class OpenCLIPText(BaseModule):
         if self.init_cfg is not None:
             super().init_weights()
         self._is_init = True
+
+    def check_filled(self) -> None:
+        """Refuse, once, a tower whose pretrained weights nobody has read."""
+        self._filled(self.clip)
 
     def train(self, mode: bool = True):
         """Set the mode; a frozen tower stays in eval mode."""
@@ -182,6 +188,7 @@ class OpenCLIPText(BaseModule):
         Returns:
             Tensor: Embeddings of shape (N, D), not normalised.
         """
+        self.check_filled()
         device = self._device
         if self.shorten and tokens.device.type == 'cpu':
             plan = self.plan(tokens) if plan is None else plan
