@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -100,7 +101,8 @@ def image_paths(
             f"The image folder '{prefix}' does not exist: set data_root (and data_prefix) to where the images are, or "
             'backend_args of LoadImageFromFile to what reads them.'
         )
-    paths = [_join(prefix, f) if prefix and '://' not in f else f for f in files]
+    join = partial(os.path.join if '://' not in prefix else _join, prefix)
+    paths = [join(f) if prefix and '://' not in f else f for f in files]
     stored = [i for i, p in enumerate(paths) if backend is not None or '://' in p]
     missing = [] if len(stored) == len(paths) else _replace(paths, set(stored))
     if stored:
@@ -121,10 +123,10 @@ def image_paths(
     return paths
 
 
-def _join(prefix: str, file: str) -> str:
+def _join(address: str, file: str) -> str:
     # A backend of one's own may read alone.
-    known = '://' not in prefix or hasattr(get_file_backend(prefix, enable_singleton=True), 'join_path')
-    return join_path(prefix, file) if known else f'{prefix.rstrip("/")}/{file}'
+    known = hasattr(get_file_backend(address, enable_singleton=True), 'join_path')
+    return join_path(address, file) if known else f'{address.rstrip("/")}/{file}'
 
 
 def _replace(paths: list[str], others: set[int]) -> list[int]:

@@ -37,7 +37,7 @@ from mmlt.engine.stages import (
 from mmlt.evaluation.shot_metric import tell_apart
 from mmlt.models.losses.common import leave_out_unscored
 from mmlt.registry import RUNNERS
-from mmlt.utils import unwrap
+from mmlt.utils import quick_collections, unwrap
 
 # Long dumps that belong into the log file, where they stay.
 _FILE_ONLY = (
@@ -214,9 +214,10 @@ class Runner(MMEngineRunner):
     def build_dataloader(dataloader, *args, **kwargs):
         """See MMEngine; lists of different counts can be joined, and labels that are not to be scored are marked."""
         if isinstance(dataloader, dict) and isinstance(dataloader.get('dataset'), dict):
-            dataset = build_dataset(dataloader['dataset'])
-            if hasattr(dataset, 'full_init'):
-                dataset.full_init()
+            with quick_collections():
+                dataset = build_dataset(dataloader['dataset'])
+                if hasattr(dataset, 'full_init'):
+                    dataset.full_init()
             dataloader = {**dataloader, 'dataset': dataset}
         loader = MMEngineRunner.build_dataloader(dataloader, *args, **kwargs)
         mark_unscored(loader.dataset)

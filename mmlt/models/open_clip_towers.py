@@ -225,7 +225,8 @@ class OpenCLIPTowers:
         self.clip.logit_scale.requires_grad_(False)
         if getattr(self.clip, 'logit_bias', None) is not None:
             self.clip.logit_bias.requires_grad_(False)
-        self.embed_dim = int(_model_config(model).get('embed_dim') or self.clip.visual.output_dim)
+        self.config = _model_config(model)
+        self.embed_dim = int(self.config.get('embed_dim') or self.clip.visual.output_dim)
         # (W, D) of a Vision Transformer, None elsewhere; whoever claims the image tower, its values are read in place.
         self.visual_projection = getattr(self.clip.visual, 'proj', None)
         self.quick_gelu = quick_gelu

@@ -214,3 +214,15 @@ def test_deepcopy_is_independent():
     assert not twin(tokens).any()
     assert torch.equal(text(tokens), expected)
     assert not twin.train().clip.training
+
+
+def test_towers_of_one_model_share_the_tokenizer(monkeypatch):
+    """It takes a tenth of a second to build; a model of another context length has its own."""
+    one, other = OpenCLIPText(MODEL), OpenCLIPText(MODEL)
+    assert one.tokenizer is other.tokenizer
+    config = open_clip.get_model_config(MODEL)
+    config = {**config, 'text_cfg': {**config['text_cfg'], 'context_length': 7}}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, MODEL, config)
+    short = OpenCLIPText(MODEL)
+    assert short.tokenize(['a']).shape == (1, 7)
+    assert one.tokenize(['a']).shape == (1, one.clip.context_length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import open_clip
@@ -52,6 +53,12 @@ def bounded_scale(log_scale: Tensor, largest: float = 100.0) -> Tensor:
     return _BoundedExp.apply(log_scale, largest)
 
 
+@functools.lru_cache(maxsize=4)
+def _tokenizer(model: str, config: str) -> Callable:
+    """The tokenizer of a model and its config, which student, teacher and a try of their steps share."""
+    return open_clip.get_tokenizer(model)
+
+
 @MODELS.register_module()
 class OpenCLIPText(BaseModule):
     """The text tower and tokenizer of any open_clip model.
@@ -92,7 +99,7 @@ class OpenCLIPText(BaseModule):
         self.model_name = model
         self.out_channels = self._towers.embed_dim
         self.activation = QuickGELUGuard(self._towers.quick_gelu)
-        self.tokenizer = open_clip.get_tokenizer(model)
+        self.tokenizer = _tokenizer(model, repr(self._towers.config))
         self.shorten = shorten and can_shorten(self.clip)
         self.frozen = frozen
         if grad_checkpointing:
