@@ -12,10 +12,12 @@ with warnings.catch_warnings():
 
 from mmlt import datasets, engine, evaluation, models
 from mmlt.engine.checkpoint import allow_mmengine_checkpoints
+from mmlt.engine.config_text import remember_layouts
 from mmlt.errors import InputError
 from mmlt.version import __version__
 
 allow_mmengine_checkpoints()
+remember_layouts()
 
 # mmcv's ColorJitter says this in every worker; the three adjustments of the configs are the same in both backends.
 warnings.filterwarnings('ignore', message="Only use 'alpha' for pillow backend")

@@ -1,16 +1,32 @@
 """Shared fixtures: a tiny CLIP and a tiny long-tailed folder of pictures, both made in milliseconds."""
 
+# ruff: noqa: E402
+
 import gc
 import importlib.util
 import os
+import re
+import shlex
 import socket
 import sys
 from pathlib import Path
 
+
+def gpu_is_asked(arguments: list[str]) -> bool:
+    """Whether the last `-m` among pytest's arguments selects only tests that are marked `gpu`."""
+    expression = ''
+    for argument, following in zip(arguments, [*arguments[1:], '']):
+        if argument.startswith('-m'):
+            expression = argument[2:].removeprefix('=') or following
+    words = re.findall(r'\w+', expression)
+    return 'gpu' in words and 'or' not in words and not re.search(r'not\W+gpu\b', expression)
+
+
 # Tests are of the CPU, on a machine with a GPU too, unless those of the GPU are asked for (-m gpu). Processes that a
 # test or pytest-xdist starts inherit it; it has to stand before anything asks for a GPU.
-os.environ.setdefault('MMLT_TESTS', 'gpu' if 'gpu' in sys.argv else 'cpu')
-if os.environ['MMLT_TESTS'] == 'cpu':
+if gpu_is_asked([*shlex.split(os.environ.get('PYTEST_ADDOPTS', '')), *sys.argv[1:]]):
+    os.environ['MMLT_TESTS'] = 'gpu'
+if os.environ.setdefault('MMLT_TESTS', 'cpu') == 'cpu':
     os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
 import mmengine.config.config
@@ -34,6 +50,12 @@ torch.set_num_threads(1)  # the models are tiny; threads that wait for each othe
 mmengine.config.config.FormatCode = lambda text, **_: (text, False)
 gc.collect()
 gc.freeze()
+
+
+def pytest_runtest_setup(item):
+    """Tests for a GPU are left out where there is none, in one line of the summary."""
+    if item.get_closest_marker('gpu') and not torch.cuda.is_available():
+        pytest.skip('there is no GPU, or it was not asked for with -m gpu')
 
 
 @pytest.fixture(autouse=True)

@@ -103,13 +103,17 @@ def parse_annotation(path: str) -> tuple[list[str], np.ndarray]:
     """
     files, labels = [], []
     for i, line in enumerate(read_lines(path), 1):
-        if not line.strip():
-            continue
         parts = line.strip().rsplit(maxsplit=1)
-        if len(parts) != 2 or not re.fullmatch(r'-?\d+', parts[1]):
+        if not parts:
+            continue
+        if len(parts) == 2 and len(parts[1]) <= _MAX_LABEL_DIGITS and parts[1].isascii() and parts[1].isdigit():
+            label = int(parts[1])  # nearly always; lists have a million lines
+        elif len(parts) != 2 or not re.fullmatch(r'-?\d+', parts[1]):
             raise InputError(f"'{path}', line {i}: '{line.strip()[:80]}' is not of the form 'relative/path label'.")
+        else:
+            label = checked_label(parts[1], f"'{path}', line {i}")
         files.append(parts[0])
-        labels.append(checked_label(parts[1], f"'{path}', line {i}"))
+        labels.append(label)
     return files, np.array(labels, dtype=np.int64)
 
 
@@ -220,6 +224,7 @@ class LongTailedDataset(NamesUnreadablePictures, CustomDataset):
     ):
         self.train_ann_file = train_ann_file
         self.skip_unreadable = skip_unreadable
+        self._known_labels: tuple[np.ndarray, np.ndarray] | None = None  # of which data; the labels
         super().__init__(
             data_root=data_root,
             data_prefix=data_prefix,
@@ -275,6 +280,16 @@ class LongTailedDataset(NamesUnreadablePictures, CustomDataset):
         self._metainfo['class_counts'] = count_classes(train_labels, self.CLASSES, f"'{train_file}'")
         check_labels(labels, self.CLASSES, f"'{self.ann_file}'")
         return [{'img_path': p, 'gt_label': int(y)} for p, y in zip(paths, labels)]
+
+    def get_gt_labels(self) -> np.ndarray:
+        """Labels of all images, (N, ), which samplers, counts and checks ask for; read once for the same data."""
+        self.full_init()
+        data = getattr(self, 'data_address', None)  # another object after every change of the list
+        if data is None:
+            return super().get_gt_labels()
+        if self._known_labels is None or self._known_labels[0] is not data:
+            self._known_labels = data, super().get_gt_labels()
+        return self._known_labels[1].copy()
 
     def _drop_unreadable(self, paths: list[str], labels: np.ndarray) -> tuple[list[str], np.ndarray]:
         backend = picture_backend(self)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
 
 import numpy as np
 from mmengine.fileio import BaseStorageBackend, FileClient, LocalBackend, get_file_backend, join_path
@@ -13,6 +15,9 @@ from mmlt.errors import InputError
 
 # Asking a store on the network takes milliseconds a picture: of longer lists as many, evenly spread, are asked for.
 MOST_ASKED = 10_000
+# A folder is listed where so many of its pictures are wanted, and up to so many entries for each of them.
+FEWEST_LISTED = 16
+MOST_UNWANTED = 20
 
 
 def picture_backend(dataset, enable_singleton: bool = False) -> BaseStorageBackend | None:
@@ -96,7 +101,8 @@ def image_paths(
             f"The image folder '{prefix}' does not exist: set data_root (and data_prefix) to where the images are, or "
             'backend_args of LoadImageFromFile to what reads them.'
         )
-    paths = [_join(prefix, f) if prefix and '://' not in f else f for f in files]
+    join = partial(os.path.join if '://' not in prefix else _join, prefix)
+    paths = [join(f) if prefix and '://' not in f else f for f in files]
     stored = [i for i, p in enumerate(paths) if backend is not None or '://' in p]
     missing = [] if len(stored) == len(paths) else _replace(paths, set(stored))
     if stored:
@@ -117,24 +123,50 @@ def image_paths(
     return paths
 
 
-def _join(prefix: str, file: str) -> str:
+def _join(address: str, file: str) -> str:
     # A backend of one's own may read alone.
-    known = '://' not in prefix or hasattr(get_file_backend(prefix, enable_singleton=True), 'join_path')
-    return join_path(prefix, file) if known else f'{prefix.rstrip("/")}/{file}'
+    known = hasattr(get_file_backend(address, enable_singleton=True), 'join_path')
+    return join_path(address, file) if known else f'{address.rstrip("/")}/{file}'
 
 
 def _replace(paths: list[str], others: set[int]) -> list[int]:
     """Put the names that exist on the disk in place; return the indices of those that do not."""
+    own = [i for i in range(len(paths)) if i not in others]
+    there = _listed([paths[i] for i in own])
     missing = []
-    for i, path in enumerate(paths):
-        if i in others:
+    for i in own:
+        if paths[i] in there:
             continue
-        found = existing(path, os.path.exists)
+        found = existing(paths[i], os.path.exists)
         if found is None:
             missing.append(i)
         else:
             paths[i] = found
     return missing
+
+
+def _listed(paths: Sequence[str]) -> set[str]:
+    """Those of the paths that their folders list.
+
+    To list a folder takes a disk on the network a few requests, to ask for each of its pictures one each. Folders of
+    which little is wanted, and links, which may point nowhere, are not looked at: what is not found here may exist.
+    """
+    wanted: dict[str, set[str]] = {}
+    for path in paths:
+        folder, name = os.path.split(path)
+        wanted.setdefault(folder, set()).add(name)
+    there = set()
+    for folder, names in wanted.items():
+        if len(names) < FEWEST_LISTED:
+            continue
+        try:
+            with os.scandir(folder or '.') as entries:
+                for entry in islice(entries, MOST_UNWANTED * len(names)):
+                    if entry.name in names and not entry.is_symlink():
+                        there.add(os.path.join(folder, entry.name))
+        except OSError:
+            continue  # each is asked for, and named
+    return there
 
 
 def _ask(backend: BaseStorageBackend, paths: list[str], stored: list[int], ann_file: str) -> list[int]:

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from mmlt.datasets.long_tail import build_dataset
 from mmlt.datasets.unscored import mark_unscored
 from mmlt.engine.batches import check_evaluated, fit_batches
+from mmlt.engine.environment import environment
 from mmlt.engine.parallel import FSDP, parallel_settings
 from mmlt.engine.precision import allow_tf32, apply_precision, fused_optimizer
 from mmlt.engine.stages import (
@@ -37,11 +38,12 @@ from mmlt.engine.workers import with_workers
 from mmlt.evaluation.shot_metric import tell_apart
 from mmlt.models.losses.common import leave_out_unscored
 from mmlt.registry import RUNNERS
-from mmlt.utils import unwrap
+from mmlt.utils import quick_collections, unwrap
 
 # Long dumps that belong into the log file, where they stay.
 _FILE_ONLY = (
     'System environment:',
+    'Runtime environment:',
     'Config:\n',
     'Hooks will be executed',
     '"FileClient" will be deprecated',
@@ -195,6 +197,17 @@ class Runner(MMEngineRunner):
                 handler.addFilter(_ConsoleFilter())
         return logger
 
+    def _log_env(self, env_cfg: dict) -> None:
+        """As MMEngine does, of the main process and without asking compilers for their versions."""
+        if not is_main_process():
+            return
+        setting = {**env_cfg, **self._randomness_cfg, 'seed': self._seed}
+        setting |= {'Distributed launcher': self._launcher, 'Processes': self._world_size}
+        for title, values in (('System environment', environment()), ('Runtime environment', setting)):
+            self.logger.info(f'{title}:' + ''.join(f'\n    {k}: {v}' for k, v in values.items()))
+        if self.cfg._cfg_dict:
+            self.logger.info(f'Config:\n{self.cfg.pretty_text}')
+
     def build_model(self, model):
         """See MMEngine; labels that a dataset marks as not to be scored cost nothing in any multi-label loss."""
         model = super().build_model(model)
@@ -211,9 +224,10 @@ class Runner(MMEngineRunner):
         if isinstance(dataloader, dict):
             dataloader = with_workers(dataloader)
             if isinstance(dataloader.get('dataset'), dict):
-                dataset = build_dataset(dataloader['dataset'])
-                if hasattr(dataset, 'full_init'):
-                    dataset.full_init()
+                with quick_collections():
+                    dataset = build_dataset(dataloader['dataset'])
+                    if hasattr(dataset, 'full_init'):
+                        dataset.full_init()
                 dataloader = {**dataloader, 'dataset': dataset}
         loader = MMEngineRunner.build_dataloader(dataloader, *args, **kwargs)
         mark_unscored(loader.dataset)

@@ -38,7 +38,8 @@ from mmlt.engine.requirements import dicts, missing_files
 from mmlt.engine.stages import Stage, keep_part, resolve_placeholders, stage_dir
 from mmlt.errors import InputError
 from mmlt.models.text.anchors import Anchors
-from mmlt.utils import unwrap
+from mmlt.models.undrawn import drawn
+from mmlt.utils import quick_collections, unwrap
 
 # Hooks of other packages may do anything; they are built, and not called.
 _PACKAGES = ('mmcv', 'mmengine', 'mmlt', 'mmpretrain')
@@ -64,7 +65,7 @@ def try_stages(todo: Sequence[Stage], tested: bool = True) -> None:
         later = [other for other in todo if other is not stage]
         if stage is todo[0] and not any(_starts_from(other.cfg, stage.work_dir) for other in later):
             continue
-        with tempfile.TemporaryDirectory() as folder, _no_traces():
+        with tempfile.TemporaryDirectory() as folder, _no_traces(), drawn():
             try:
                 runner = _runner(stage, waiting, folder)
                 try:
@@ -287,11 +288,10 @@ def _no_traces():
     """What a runner leaves in MMEngine's global lists is taken out again."""
     managers = [MMLogger, MessageHub, DefaultScope, Visualizer, *_below(Visualizer)]
     before = [(manager, dict(manager._instance_dict)) for manager in managers]
-    gc.freeze()  # MMEngine's datasets collect garbage; without what was there before, that is quick
     try:
-        yield
+        with quick_collections():
+            yield
     finally:
-        gc.unfreeze()
         for manager, instances in before:
             manager._instance_dict.clear()
             manager._instance_dict.update(instances)

@@ -5,24 +5,23 @@ from __future__ import annotations
 import copy
 import difflib
 import logging
-import math
 import os
 import weakref
 import zipfile
 from collections import OrderedDict
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import open_clip
 import torch
-import torch.nn.functional as F
 from mmengine.logging import print_log
 from open_clip.factory import load_checkpoint as open_clip_load_checkpoint
 from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
-from open_clip.modified_resnet import AttentionPool2d
-from torch import Tensor, nn
+from torch import nn
 
 from mmlt.errors import InputError
+from mmlt.models.pool_positions import attention_pool, pool_positions_are_resized
+from mmlt.models.undrawn import check_filled, undrawn
 from mmlt.utils import damage, why_unreadable
 
 open_clip.add_model_config(Path(__file__).parent / 'open_clip_configs')
@@ -173,6 +172,8 @@ class OpenCLIPTowers:
     An ``ImageClassifier`` builds its backbone and its head separately. Both
     name the same open_clip model, and both get their half of one instance
     here, so that the model is built once and its weight file is read once.
+    Until :meth:`load`, or a checkpoint, fills them, the weights of a
+    pretrained model are NaN; without pretrained weights they are random.
 
     Args:
         model (str): Name of an open_clip model, ``hf-hub:...`` or
@@ -190,6 +191,7 @@ class OpenCLIPTowers:
     def __init__(self, model: str, pretrained: str | None, image_size: int | None, quick_gelu: bool | None):
         _check_names(model, pretrained)
         self.model, self.pretrained, self.image_size = model, pretrained, image_size
+        self.has_pretrained = pretrained is not None or carries_weights(model)
         wanted = _wants_quick_gelu(model, pretrained)
         # Where neither the caller nor the weights tell the activation: what is assumed, and how to change it.
         self.assumption = _assumption(model, pretrained) if quick_gelu is None and wanted is None else None
@@ -206,7 +208,8 @@ class OpenCLIPTowers:
                 'quick_gelu=None, and the weights decide.'
             )
         try:
-            with _quiet():  # open_clip warns of random weights; they are read later
+            # open_clip warns of random weights; they are read later, so they are not even drawn.
+            with _quiet(), undrawn() if self.has_pretrained else nullcontext():
                 self.clip = open_clip.create_model(
                     model,
                     load_weights=False,
@@ -222,7 +225,8 @@ class OpenCLIPTowers:
         self.clip.logit_scale.requires_grad_(False)
         if getattr(self.clip, 'logit_bias', None) is not None:
             self.clip.logit_bias.requires_grad_(False)
-        self.embed_dim = int(_model_config(model).get('embed_dim') or self.clip.visual.output_dim)
+        self.config = _model_config(model)
+        self.embed_dim = int(self.config.get('embed_dim') or self.clip.visual.output_dim)
         # (W, D) of a Vision Transformer, None elsewhere; whoever claims the image tower, its values are read in place.
         self.visual_projection = getattr(self.clip.visual, 'proj', None)
         self.quick_gelu = quick_gelu
@@ -238,24 +242,28 @@ class OpenCLIPTowers:
         """Read the pretrained weights into both halves, in place, once.
 
         Raises:
-            InputError: The file is missing, cannot be read, or belongs to
-                another architecture.
+            InputError: The file is missing, cannot be read, belongs to
+                another architecture, or leaves weights without numbers.
         """
         if self.loaded:
             return
-        if self.pretrained is not None or carries_weights(self.model):
-            with _pool_positions_are_resized(self.clip.visual):
+        if self.has_pretrained:
+            with pool_positions_are_resized(self.clip.visual):
                 self._load_file()
+            source = self.pretrained or self.model
+            what = f"With the weights '{source}', the open_clip model '{self.model}'"
+            check_filled(self.clip, what, 'the file lacks them, or is damaged. Fetch it anew, or give another one.')
         self.loaded = True
         self.clip = None  # the towers live on in the modules that claimed them
 
     def _load_file(self) -> None:
         if self.pretrained is None:
-            size = None if _attention_pool(self.clip.visual) else self.image_size
+            size = None if attention_pool(self.clip.visual) else self.image_size
             try:
-                source = open_clip.create_model(
-                    self.model, pretrained_text=False, force_image_size=size, require_pretrained=True
-                )
+                with undrawn():
+                    source = open_clip.create_model(
+                        self.model, pretrained_text=False, force_image_size=size, require_pretrained=True
+                    )
                 self.clip.load_state_dict(source.state_dict())
             except Exception as e:
                 raise InputError(
@@ -280,36 +288,6 @@ class OpenCLIPTowers:
                 open_clip_load_checkpoint(self.clip, path)
         except Exception as e:
             raise InputError(_why_not(self.model, path, e)) from e
-
-
-def _attention_pool(visual: nn.Module) -> AttentionPool2d | None:
-    pool = getattr(visual, 'attnpool', None)
-    return pool if isinstance(pool, AttentionPool2d) else None
-
-
-@contextmanager
-def _pool_positions_are_resized(visual: nn.Module):
-    pool = _attention_pool(visual)
-    if pool is None:
-        yield
-        return
-    handle = pool._register_load_state_dict_pre_hook(_resize_pool_positions, with_module=True)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _resize_pool_positions(pool: AttentionPool2d, state: dict[str, Tensor], prefix: str, *args) -> None:
-    """Position embeddings of another image size; open_clip resizes those of Vision Transformers only."""
-    key = f'{prefix}positional_embedding'
-    given, wanted = state.get(key), len(pool.positional_embedding)
-    if given is None or len(given) == wanted:
-        return
-    old, new = math.isqrt(len(given) - 1), math.isqrt(wanted - 1)
-    grid = given[1:].t().reshape(1, -1, old, old)
-    grid = F.interpolate(grid, size=(new, new), mode='bicubic', antialias=True, align_corners=False)
-    state[key] = torch.cat([given[:1], grid.flatten(2)[0].t()])
 
 
 def _why_not(model: str, path: str, error: Exception) -> str:
@@ -353,8 +331,9 @@ def open_clip_tower(
         quick_gelu (bool, optional): Defaults to None.
 
     Returns:
-        tuple: The tower with random weights and the :class:`OpenCLIPTowers`
-        whose :meth:`~OpenCLIPTowers.load` reads the pretrained ones.
+        tuple: The tower, with random weights or none yet, and the
+        :class:`OpenCLIPTowers` whose :meth:`~OpenCLIPTowers.load` reads the
+        pretrained ones.
     """
     global _last, _last_key
     key = (model, pretrained, quick_gelu)

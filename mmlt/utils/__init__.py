@@ -1,5 +1,6 @@
 from .dist import check_sizes, gather, gather_with_grad, leave_together, local_part
 from .fingerprint import object_fingerprint, tensors_fingerprint, texts_fingerprint
+from .garbage import quick_collections
 from .model import HostCount, to_device, unwrap
 from .unreadable import damage, why_unreadable
 
@@ -12,6 +13,7 @@ __all__ = [
     'leave_together',
     'local_part',
     'object_fingerprint',
+    'quick_collections',
     'tensors_fingerprint',
     'texts_fingerprint',
     'to_device',

@@ -48,6 +48,7 @@ def linear(tmp_path, config):
     path, weights = str(tmp_path / 'linear.py'), str(tmp_path / 'linear.pth')
     cfg.dump(path)
     model = MODELS.build(cfg.model)
+    model.init_weights()
     meta = dict(dataset_meta=dict(classes=['a', 'b', 'c']))
     torch.save(dict(meta=meta, state_dict=model.state_dict()), weights)
     return path, weights

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import math
 import unicodedata
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -14,8 +16,9 @@ from mmlt import InputError
 from mmlt.datasets import ClassTexts
 from mmlt.datasets.class_texts import parse_article, split_sentences
 from mmlt.datasets.text_files import decode, read_lines
+from mmlt.models import OpenCLIPText
 from mmlt.models.text import token_table
-from mmlt.models.text.token_table import TokenTable, cache_directory, encode_table, tokenize_corpus
+from mmlt.models.text.token_table import TokenTable, by_length, cache_directory, encode_table, tokenize_corpus
 from mmlt.utils import tensors_fingerprint, texts_fingerprint
 
 MODEL = 'mmlt-tiny-vit'  # reads 16 tokens
@@ -503,3 +506,55 @@ def test_encoding_a_table(batch_size):
     with torch.autocast('cpu', torch.bfloat16):
         features = encode_table(encoder, table, 'Test', batch_size)
     assert torch.equal(features, tower.weight[:5]) and not features.requires_grad
+
+
+def _table(rng_seed=0, number=11, length=9):
+    """Texts of random lengths: a beginning, words, an end-of-text token of the largest number, padding."""
+    rng = np.random.default_rng(rng_seed)
+    tokens = torch.zeros(number, length, dtype=torch.int32)
+    lengths = rng.integers(2, length + 1, number)
+    for row, n in zip(tokens, lengths):
+        row[:n] = torch.tensor([28, *rng.integers(1, 28, n - 2), 29])
+    return TokenTable(tokens, torch.tensor([number]), [['x'] * number]), torch.from_numpy(lengths)
+
+
+def test_rows_by_length():
+    table, lengths = _table()
+    order = by_length(table.tokens)
+    assert sorted(order.tolist()) == list(range(len(lengths)))
+    assert torch.equal(lengths[order], lengths.sort().values)
+    assert by_length(torch.zeros(3, 1)).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize('world_size', [1, 2, 3, 4, 12])
+def test_sentences_are_encoded_by_length_and_come_back_in_order(monkeypatch, world_size):
+    """Processes share out all lengths evenly; their features are put together as ``gather`` does."""
+    table, lengths = _table()
+    weight = torch.randn(30, 3)
+    batches = []
+
+    class Tower(torch.nn.Linear):
+        def forward(self, tokens):
+            batches.append([int((row != 0).sum()) for row in tokens])
+            return weight[tokens.long()].cumsum(1).sum(1)
+
+    parts = []
+    for rank in range(world_size):
+        monkeypatch.setattr(token_table, 'get_dist_info', lambda rank=rank: (rank, world_size))
+        monkeypatch.setattr(token_table, 'gather', lambda x: parts.append(x) or x.repeat(world_size, 1))
+        encode_table(Tower(1, 1), table, 'Test', 2)
+    monkeypatch.setattr(token_table, 'gather', lambda x: torch.cat(parts))
+    features = encode_table(Tower(1, 1), table, 'Test', 2)
+    assert torch.allclose(features, weight[table.tokens.long()].cumsum(1).sum(1), atol=1e-5)
+    share = math.ceil(len(lengths) / world_size)
+    first = batches[: math.ceil(share / 2)]  # those of the first process
+    ends = [(max(batch), min(batch)) for batch in first]
+    assert all(shortest >= longest for (_, shortest), (longest, _) in zip(ends, ends[1:]))  # the longest first
+
+
+def test_a_tower_gives_the_same_for_every_sentence():
+    tower = OpenCLIPText(MODEL).eval()
+    texts = [['a cat.', 'a photo of a very small cat, which sleeps.'], ['dog', 'a dog; two dogs.', 'a cat.']]
+    table = tokenize_corpus(texts, tower.tokenizer, MODEL)
+    expected = tower(table.tokens).detach()
+    assert (encode_table(tower, table, 'Test', 2) - expected).abs().max() < 1e-5 * expected.abs().max()

@@ -1,6 +1,8 @@
 """Lists of files: counts, class names, and a sentence for everything that can be wrong with them."""
 
+import copy
 import logging
+import pickle
 
 import numpy as np
 import open_clip
@@ -360,6 +362,36 @@ def test_lazy_init_reads_nothing_yet(picture_folder):
     assert dataset.metainfo['classes'] == ('apple', 'pear', 'plum')
     with pytest.raises(InputError, match='nope.txt'):
         dataset.full_init()
+
+
+# Labels
+
+
+@pytest.mark.parametrize('serialize', [True, False])
+def test_labels_are_those_of_the_list_as_it_is(picture_folder, monkeypatch, serialize):
+    """They are read once; subsets, copies and what somebody writes into the answer change nothing for others."""
+    dataset = make(picture_folder, serialize_data=serialize)
+    expected = [0] * 6 + [1] * 3 + [2]
+    assert dataset.get_gt_labels().tolist() == expected
+    dataset.get_gt_labels()[:] = 9
+    assert dataset.get_gt_labels().tolist() == expected
+    some = dataset.get_subset([9, 0, 7])
+    assert some.get_gt_labels().tolist() == [2, 0, 1]
+    twin = pickle.loads(pickle.dumps(copy.deepcopy(dataset)))
+    twin.get_subset_([8, 9])
+    assert twin.get_gt_labels().tolist() == [1, 2] and dataset.get_gt_labels().tolist() == expected
+    dataset.get_subset_(4)
+    assert dataset.get_gt_labels().tolist() == [0] * 4
+    reads = []
+    inner = dataset.get_data_info
+    monkeypatch.setattr(dataset, 'get_data_info', lambda i: reads.append(i) or inner(i))
+    dataset.get_gt_labels()
+    assert len(reads) == (0 if serialize else 4)
+
+
+def test_labels_of_a_dataset_that_is_read_when_it_is_asked(picture_folder):
+    lazy = make(picture_folder, serialize_data=True, lazy_init=True, classes='classes.txt')
+    assert lazy.get_gt_labels().tolist() == [0] * 6 + [1] * 3 + [2]
 
 
 # Class texts

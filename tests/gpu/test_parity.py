@@ -25,13 +25,6 @@ RESNET = dict(type='mmlt.OpenCLIPVision', model='mmlt-tiny-rn')
 TEXT = dict(type='mmlt.OpenCLIPText', model='mmlt-tiny-vit')
 
 
-@pytest.fixture(autouse=True)
-def the_gpu_is_there(request):
-    device = getattr(request.node, 'callspec', None) and request.node.callspec.params.get('device')
-    if device == 'cuda' and not torch.cuda.is_available():
-        pytest.skip('there is no GPU')
-
-
 def random(*shape, seed=0):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
@@ -252,7 +245,5 @@ def test_a_step_of_every_method(method, device, precision):
 
 @pytest.mark.gpu
 def test_two_stages_on_the_gpu(two_stages, train_tool):
-    if not torch.cuda.is_available():
-        pytest.skip('there is no GPU')
     found = train_tool.main(['b.py', '--cfg-options', 'precision=auto'])
     assert 0 <= found['shot/sample_accuracy'] <= 100

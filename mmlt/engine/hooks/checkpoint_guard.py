@@ -46,6 +46,12 @@ class CheckpointGuardHook(Hook):
             for name, module in unwrap(runner.model).named_modules():
                 _check_start(name or 'model', module)
 
+    def before_train(self, runner) -> None:
+        """All towers have their weights now; a module that can tell has a method ``check_filled()``."""
+        for module in unwrap(runner.model).modules():
+            if hasattr(module, 'check_filled'):
+                module.check_filled()
+
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Compare shapes, names and, on resume, the model's config."""
         model = unwrap(runner.model)

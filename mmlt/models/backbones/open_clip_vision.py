@@ -12,6 +12,7 @@ from mmlt.errors import InputError
 from mmlt.models.backbones.adaptformer import add_adapters
 from mmlt.models.compiled import compile_options, compile_tower, is_due
 from mmlt.models.open_clip_towers import QuickGELUGuard, open_clip_tower
+from mmlt.models.undrawn import FilledOnce
 from mmlt.registry import MODELS
 
 
@@ -109,7 +110,12 @@ class OpenCLIPVision(BaseBackbone):
             self.requires_grad_(False)
         self._compile_when, self._compile = compile, compile_options(compile)
         self._prepared: torch.device | None = None
+        self._filled = FilledOnce(f"The image tower '{model}'")
         self.train(self.training)
+
+    def check_filled(self) -> None:
+        """Refuse, once, a tower whose pretrained weights nobody has read."""
+        self._filled(self.visual)
 
     def prepare(self, device: torch.device) -> None:
         """What is done once a device: compiled blocks, and the layout of memory that convolutions are fast in."""
@@ -165,6 +171,7 @@ class OpenCLIPVision(BaseBackbone):
         """
         if x.ndim == 2:
             return (x,)
+        self.check_filled()
         if self._prepared != x.device:
             self.prepare(x.device)
         if x.device.type == 'cuda' and isinstance(self.visual, ModifiedResNet):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import open_clip
@@ -12,6 +13,7 @@ from torch import Tensor
 from mmlt.models.compiled import compile_function, compile_options, is_due
 from mmlt.models.open_clip_towers import QuickGELUGuard, open_clip_tower
 from mmlt.models.text.functional import TextPlan, can_shorten, encode_text, plan_texts, run_block
+from mmlt.models.undrawn import FilledOnce
 from mmlt.registry import MODELS
 from mmlt.utils import to_device
 
@@ -49,6 +51,12 @@ def bounded_scale(log_scale: Tensor, largest: float = 100.0) -> Tensor:
         Tensor: The logit scale, a scalar.
     """
     return _BoundedExp.apply(log_scale, largest)
+
+
+@functools.lru_cache(maxsize=4)
+def _tokenizer(model: str, config: str) -> Callable:
+    """The tokenizer of a model and its config, which student, teacher and a try of their steps share."""
+    return open_clip.get_tokenizer(model)
 
 
 @MODELS.register_module()
@@ -91,7 +99,7 @@ class OpenCLIPText(BaseModule):
         self.model_name = model
         self.out_channels = self._towers.embed_dim
         self.activation = QuickGELUGuard(self._towers.quick_gelu)
-        self.tokenizer = open_clip.get_tokenizer(model)
+        self.tokenizer = _tokenizer(model, repr(self._towers.config))
         self.shorten = shorten and can_shorten(self.clip)
         self.frozen = frozen
         if grad_checkpointing:
@@ -103,6 +111,7 @@ class OpenCLIPText(BaseModule):
         self._compile_when, self._compile = compile, compile_options(compile)
         self._blocks: dict[torch.device, Callable] = {}  # how a block is run there
         self._known_tokens: dict[str, Tensor] = {}
+        self._filled = FilledOnce(f"The text tower '{model}'")
 
     @property
     def logit_scale(self) -> Tensor:
@@ -120,6 +129,10 @@ class OpenCLIPText(BaseModule):
         if self.init_cfg is not None:
             super().init_weights()
         self._is_init = True
+
+    def check_filled(self) -> None:
+        """Refuse, once, a tower whose pretrained weights nobody has read."""
+        self._filled(self.clip)
 
     def train(self, mode: bool = True):
         """Set the mode; a frozen tower stays in eval mode."""
@@ -182,6 +195,7 @@ class OpenCLIPText(BaseModule):
         Returns:
             Tensor: Embeddings of shape (N, D), not normalised.
         """
+        self.check_filled()
         device = self._device
         if self.shorten and tokens.device.type == 'cpu':
             plan = self.plan(tokens) if plan is None else plan

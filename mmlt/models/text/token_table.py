@@ -113,6 +113,9 @@ def _tokenize(flat: list[str], tokenizer) -> Tensor:
 def encode_table(tower, table: TokenTable, description: str, batch_size: int = 512) -> Tensor:
     """Encode every sentence of a corpus once, shared out among the processes.
 
+    Sentences of like length are encoded together: a batch takes as long as
+    its longest.
+
     Args:
         tower (OpenCLIPText): A text tower, in eval mode.
         table (TokenTable): T sentences.
@@ -125,9 +128,28 @@ def encode_table(tower, table: TokenTable, description: str, batch_size: int = 5
     """
     rank, world_size = get_dist_info()
     device = next(tower.parameters()).device
-    share = -(-len(table.tokens) // world_size)
-    rows = torch.arange(rank * share, (rank + 1) * share) % len(table.tokens)  # equal shares; the rest is cut off
-    bar = tqdm(rows.split(batch_size), desc=description, mininterval=1, disable=not is_main_process())
+    number = len(table.tokens)
+    order = by_length(table.tokens)
+    share = -(-number // world_size)
+    rows = order[torch.arange(rank, share * world_size, world_size) % number]  # equal shares of all lengths
+    parts = rows.split(batch_size)[::-1]  # what does not fit into memory does not fit at once
+    bar = tqdm(parts, desc=description, mininterval=1, disable=not is_main_process())
     with torch.autocast(device.type, enabled=False):  # kept for long, so not in half precision
-        features = torch.cat([tower(table.tokens[part]) for part in bar])
-    return gather(features)[: len(table.tokens)].float().cpu()
+        features = torch.cat([tower(table.tokens[part]) for part in bar][::-1])
+    features = gather(features).float().cpu()
+    features = features.unflatten(0, (world_size, share)).transpose(0, 1).flatten(0, 1)[:number]  # in that order
+    return torch.empty_like(features).index_copy_(0, order, features)
+
+
+def by_length(tokens: Tensor) -> Tensor:
+    """Rows of a token table, those first whose last columns are alike: short texts before long ones.
+
+    Args:
+        tokens (Tensor): Shape (T, L), what follows a text is all one number.
+
+    Returns:
+        Tensor: Shape (T, ).
+    """
+    changes = tokens[:, 1:] != tokens[:, :-1]
+    last = changes.long() * torch.arange(1, tokens.shape[1])
+    return last.amax(1).argsort(stable=True) if changes.shape[1] else torch.arange(len(tokens))
