@@ -1,0 +1,180 @@
+"""One way to read files of weights, whatever MMEngine is installed: tensors and plain values, and nothing that runs."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import os.path as osp
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+
+from mmlt.errors import InputError
+from mmlt.utils.unreadable import why_unreadable
+
+_HISTORY_METHODS = frozenset({'min', 'max', 'mean', 'current'})
+_FORCE, _FORCE_NOT = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
+_STEP = re.compile(r'_(\d+)\.pth$')
+
+
+def _history_getattr(obj, name):
+    """Stand in for ``builtins.getattr`` in a pickle: only the methods that a HistoryBuffer stores."""
+    if obj is HistoryBuffer and name in _HISTORY_METHODS:
+        return getattr(HistoryBuffer, name)
+    raise RuntimeError(f'A checkpoint asked for getattr({obj!r}, {name!r}), which MMEngine never writes; refused.')
+
+
+@functools.cache
+def _allowed() -> list:
+    """What MMEngine and VL-LTR write beside weights.
+
+    MMEngine stores its log buffers: HistoryBuffer, numpy arrays, and ``builtins.getattr`` for the buffer's methods, here
+    only through a stand-in that serves HistoryBuffer. VL-LTR keeps its arguments in an ``argparse.Namespace``.
+    """
+    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+    allowed = [HistoryBuffer, argparse.Namespace, np.ndarray, np.dtype, (_history_getattr, 'builtins.getattr')]
+    for prefix in ('numpy._core.multiarray', 'numpy.core.multiarray'):
+        allowed += [(multiarray._reconstruct, f'{prefix}._reconstruct'), (multiarray.scalar, f'{prefix}.scalar')]
+    return allowed + list({type(np.dtype(t)) for t in ('f8', 'f4', 'i8', 'i4', '?')})
+
+
+def _load(file, map_location=None, *_, **__):
+    """``torch.load`` that reads weights only, by our list and whatever it is told."""
+    registry = torch.serialization
+    before = registry.get_safe_globals()
+    # What a user allowed stays so; getattr, which a fork of MMEngine allows, would lead from any object to others.
+    allowed = [x for x in before if x is not getattr and not (isinstance(x, tuple) and x[0] is getattr)] + _allowed()
+    registry.clear_safe_globals()
+    try:
+        registry.add_safe_globals(allowed)
+        return registry.load(file, map_location=map_location, weights_only=True)
+    finally:
+        registry.clear_safe_globals()
+        registry.add_safe_globals(before)
+
+
+@contextmanager
+def weights_only() -> Iterator[None]:
+    """Inside, ``torch.load`` reads tensors and plain values only, whoever calls it and whatever it is told.
+
+    torch's function, its list of allowed objects and its environment variables
+    are as before when it is left.
+    """
+    variables = {name: os.environ.pop(name, None) for name in (_FORCE, _FORCE_NOT)}
+    load, torch.load = torch.load, _load
+    os.environ[_FORCE] = '1'  # for who has torch's function by another name
+    try:
+        yield
+    finally:
+        torch.load = load
+        os.environ.pop(_FORCE, None)
+        os.environ.update({name: value for name, value in variables.items() if value is not None})
+
+
+def read_file(path: str, map_location='cpu', what: str = 'The checkpoint') -> dict:
+    """Read a file of ``torch.save`` without running any code of it.
+
+    Args:
+        path (str): The file.
+        map_location (str): See ``torch.load``. Defaults to 'cpu'.
+        what (str): Begins the error. Defaults to 'The checkpoint'.
+
+    Returns:
+        dict: Its content.
+
+    Raises:
+        InputError: It is missing, damaged, asks for other objects, or is no
+            dict.
+    """
+    if not osp.isfile(path):
+        raise InputError(f"{what} '{path}' does not exist.")
+    try:
+        content = _load(path, map_location)
+    except Exception as e:
+        # torch's own sentence advises to load it unsafely.
+        raise InputError(f"{what} '{path}' cannot be read: {why_unreadable(e, path)}.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"'{path}' holds a {type(content).__name__}, no checkpoint.")
+    return content
+
+
+def _guarded(loader: Callable) -> Callable:
+    @functools.wraps(loader)
+    def load(filename, *args, **kwargs):
+        try:
+            with weights_only():
+                return loader(filename, *args, **kwargs)
+        except (InputError, FileNotFoundError, ImportError, KeyError):
+            raise
+        except Exception as e:
+            path = osp.expanduser(filename)
+            raise InputError(
+                f"The checkpoint '{filename}' cannot be read: {why_unreadable(e, path if osp.isfile(path) else None)}."
+            ) from None
+
+    load.reads_weights_only = True
+    return load
+
+
+def guard_mmengine() -> None:
+    """Let MMEngine's ``load_checkpoint``, and all that goes through it, read weights only.
+
+    MMEngine reads whatever torch's default allows, and some releases anything
+    at all. So every loader that is registered for a kind of address is run
+    within :func:`weights_only`.
+    """
+    for prefix, loader in list(CheckpointLoader._schemes.items()):
+        if not getattr(loader, 'reads_weights_only', False):
+            CheckpointLoader.register_scheme(prefixes=prefix, loader=_guarded(loader), force=True)
+
+
+def is_whole(path: str) -> bool:
+    """Whether a checkpoint is complete, byte by byte.
+
+    Args:
+        path (str): The file.
+
+    Returns:
+        bool: False where it is cut off or damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:  # as torch writes it, with a checksum for each tensor
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError):
+        pass
+    try:
+        read_file(path)  # torch's old format, which has no checksums
+    except InputError:
+        return False
+    return True
+
+
+def newest_whole(folder: str, newest: str | None) -> tuple[str | None, list[str]]:
+    """The last checkpoint of a training that is complete.
+
+    Args:
+        folder (str): The work directory.
+        newest (str, optional): What MMEngine takes for the newest.
+
+    Returns:
+        tuple[str | None, list[str]]: It, None where there is none; and newer
+        ones that are damaged.
+    """
+    numbered = [(int(found[1]), str(path)) for path in Path(folder).glob('*_*.pth') if (found := _STEP.search(path.name))]
+    numbered = [path for _, path in sorted(numbered, reverse=True) if not osp.basename(path).startswith('best_')]
+    damaged = []
+    for path in dict.fromkeys([*([newest] if newest else []), *numbered]):
+        if newest in numbered and path in numbered[: numbered.index(newest)]:
+            continue  # of an earlier, longer training
+        if is_whole(path):
+            return path, damaged
+        damaged.append(path)
+    return None, damaged
