@@ -34,6 +34,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
 from PIL import Image
 from safetensors.torch import save_file
@@ -60,13 +61,17 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(autouse=True)
 def _fresh_state():
-    """The same seed for every test, and no default scope left by the runner of another one."""
+    """The same seed for every test, and nothing left by the runner of another one.
+
+    MMEngine names a run by the second: the next test would be told its default scope and its best figures.
+    """
     torch.manual_seed(0)
     np.random.seed(0)
-    scopes = dict(DefaultScope._instance_dict)
+    before = [(manager, dict(manager._instance_dict)) for manager in (DefaultScope, MessageHub)]
     yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(scopes)
+    for manager, instances in before:
+        manager._instance_dict.clear()
+        manager._instance_dict.update(instances)
 
 
 @pytest.fixture

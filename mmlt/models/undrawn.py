@@ -71,7 +71,7 @@ def drawn():
         _always_drawn = before
 
 
-def check_filled(module: nn.Module, what: str, remedy: str) -> None:
+def check_filled(module: nn.Module, what: str, remedy: str, share: float = 0.0) -> None:
     """Refuse a module with weights that were neither drawn nor read; waits for its device once.
 
     Args:
@@ -79,6 +79,8 @@ def check_filled(module: nn.Module, what: str, remedy: str) -> None:
             process's part is looked at.
         what (str): Begins the sentence, for example "The image tower of X".
         remedy (str): Ends it.
+        share (float): Up to this share of NaN a tensor passes.
+            Defaults to 0, none may be.
 
     Raises:
         InputError: A parameter or buffer holds NaN; names the first few.
@@ -87,8 +89,8 @@ def check_filled(module: nn.Module, what: str, remedy: str) -> None:
     tensors = {name: local_part(t.detach()) for name, t in tensors.items() if t.is_floating_point() and not t.is_meta}
     if not tensors:
         return
-    empty = torch.stack([t.isnan().any() for t in tensors.values()]).tolist()
-    names = [name for name, is_empty in zip(tensors, empty) if is_empty]
+    empty = torch.stack([t.isnan().sum() for t in tensors.values()]).tolist()
+    names = [name for (name, t), number in zip(tensors.items(), empty) if number > share * t.numel()]
     if names:
         more = f' and {len(names) - 3} more' if len(names) > 3 else ''
         raise InputError(f'{what} has no numbers (NaN) in {", ".join(names[:3])}{more}: {remedy}')
@@ -97,7 +99,8 @@ def check_filled(module: nn.Module, what: str, remedy: str) -> None:
 class FilledOnce:
     """A tower's :func:`check_filled` before its first forward pass, whoever filled it.
 
-    MMEngine's own runner, for example, only logs what a checkpoint lacks.
+    MMEngine's own runner, for example, only logs what a checkpoint lacks. What
+    has a few NaN was filled, and is for those to tell who look at results.
 
     Args:
         what (str): See :func:`check_filled`.
@@ -113,7 +116,9 @@ class FilledOnce:
         check_filled(
             module,
             self.what,
-            'neither pretrained weights nor a checkpoint gave them. Call init_weights() before the first use, give a '
-            'checkpoint that holds them, or pretrained=None for random weights.',
+            'neither pretrained weights nor a checkpoint gave them, or one of a training that diverged did. Call '
+            'init_weights() before the first use, give a checkpoint that holds them, or pretrained=None for random '
+            'weights.',
+            share=0.5,
         )
         self.checked = True

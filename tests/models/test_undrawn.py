@@ -227,6 +227,11 @@ def test_the_names_of_many_empty_weights_are_counted():
     with pytest.raises(InputError, match=r'^It has no numbers \(NaN\) in 0.weight, 0.bias, 1.weight and 3 more: do$'):
         check_filled(module, 'It', 'do')
     check_filled(nn.Linear(2, 2), 'It', 'do')
+    with torch.no_grad():
+        module[2].weight[0] = torch.nan
+    check_filled(module[2], 'It', 'do', share=0.5)
+    with pytest.raises(InputError, match=r'^It has no numbers \(NaN\) in weight: do$'):
+        check_filled(module[2], 'It', 'do', share=0.4)
     check_filled(nn.Identity(), 'It', 'do')
     check_filled(nn.Linear(2, 2, device='meta'), 'It', 'do')
 
