@@ -1,7 +1,7 @@
 """Reading of checkpoints and weights, none of which can run code."""
 
 from .config_text import read_config_text
-from .read import guard_mmengine, is_whole, newest_whole, read_file, weights_only
+from .read import guard_mmengine, is_whole, newest_whole, read_checkpoint, weights_only
 from .torchscript import is_torchscript, read_torchscript
 
 __all__ = [
@@ -10,7 +10,7 @@ __all__ = [
     'is_whole',
     'newest_whole',
     'read_config_text',
-    'read_file',
+    'read_checkpoint',
     'read_torchscript',
     'weights_only',
 ]

@@ -73,7 +73,7 @@ def _value(node: ast.AST):
         number = _value(node.operand)
         if isinstance(number, (int, float)):
             return -number if isinstance(node.op, ast.USub) else number
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args:
-        if all(k.arg for k in node.keywords):
-            return {k.arg: _value(k.value) for k in node.keywords}
+    is_dict = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict'
+    if is_dict and not node.args and all(k.arg for k in node.keywords):
+        return {k.arg: _value(k.value) for k in node.keywords}
     raise _NoValue(node)

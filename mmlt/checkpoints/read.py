@@ -36,8 +36,8 @@ def _history_getattr(obj, name):
 def _allowed() -> list:
     """What MMEngine and VL-LTR write beside weights.
 
-    MMEngine stores its log buffers: HistoryBuffer, numpy arrays, and ``builtins.getattr`` for the buffer's methods, here
-    only through a stand-in that serves HistoryBuffer. VL-LTR keeps its arguments in an ``argparse.Namespace``.
+    MMEngine stores its log buffers: HistoryBuffer, numpy arrays, and ``builtins.getattr`` for the buffer's methods,
+    here only through a stand-in that serves HistoryBuffer. VL-LTR keeps its arguments in an ``argparse.Namespace``.
     """
     multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
     allowed = [HistoryBuffer, argparse.Namespace, np.ndarray, np.dtype, (_history_getattr, 'builtins.getattr')]
@@ -79,7 +79,7 @@ def weights_only() -> Iterator[None]:
         os.environ.update({name: value for name, value in variables.items() if value is not None})
 
 
-def read_file(path: str, map_location='cpu', what: str = 'The checkpoint') -> dict:
+def read_checkpoint(path: str, map_location='cpu', what: str = 'The checkpoint') -> dict:
     """Read a file of ``torch.save`` without running any code of it.
 
     Args:
@@ -151,7 +151,7 @@ def is_whole(path: str) -> bool:
     except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError):
         pass
     try:
-        read_file(path)  # torch's old format, which has no checksums
+        read_checkpoint(path)  # torch's old format, which has no checksums
     except InputError:
         return False
     return True
@@ -168,7 +168,9 @@ def newest_whole(folder: str, newest: str | None) -> tuple[str | None, list[str]
         tuple[str | None, list[str]]: It, None where there is none; and newer
         ones that are damaged.
     """
-    numbered = [(int(found[1]), str(path)) for path in Path(folder).glob('*_*.pth') if (found := _STEP.search(path.name))]
+    numbered = [
+        (int(found[1]), str(path)) for path in Path(folder).glob('*_*.pth') if (found := _STEP.search(path.name))
+    ]
     numbered = [path for _, path in sorted(numbered, reverse=True) if not osp.basename(path).startswith('best_')]
     damaged = []
     for path in dict.fromkeys([*([newest] if newest else []), *numbered]):

@@ -92,8 +92,8 @@ def load_weights(model: nn.Module, checkpoint: str | os.PathLike) -> dict:
         )
     try:
         content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
-    except Exception as e:
-        raise InputError(f"The checkpoint '{checkpoint}' could not be read: {why_unreadable(e, checkpoint)}.") from e
+    except (OSError, KeyError) as e:
+        raise InputError(f"The checkpoint '{checkpoint}' cannot be read: {why_unreadable(e, checkpoint)}.") from e
     state = content.get('state_dict', content) if isinstance(content, dict) else None
     if not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise InputError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os.path as osp
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +17,6 @@ from torch import Tensor, nn
 
 from mmlt.errors import InputError
 from mmlt.models.text.anchors import text_to_tensor
-from mmlt.utils import why_unreadable
 
 # What OpenAI's archives hold beside weights.
 _NO_WEIGHTS = ('input_resolution', 'context_length', 'vocab_size')
@@ -57,32 +55,6 @@ class Renamed:
         width = max((len(old) for old in self.moved), default=0)
         lines = [f'{old:<{width}}  ->  {new}  ({number})' for old, (new, number) in self.moved.items()]
         return '\n'.join([*lines, *self.notes])
-
-
-def read_checkpoint(path: str) -> dict:
-    """Read a ``.pth`` file without running any code of it.
-
-    Beside tensors and plain values only what
-    :func:`allow_mmengine_checkpoints` lists is allowed.
-
-    Args:
-        path (str): The file.
-
-    Returns:
-        dict: Its content.
-
-    Raises:
-        InputError: It is missing, damaged, holds other objects, or is no dict.
-    """
-    if not osp.isfile(path):
-        raise InputError(f"The checkpoint '{path}' does not exist.")
-    try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e:
-        raise InputError(f"The checkpoint '{path}' could not be read: {why_unreadable(e, path)}.") from e
-    if not isinstance(checkpoint, dict):
-        raise InputError(f"'{path}' holds a {type(checkpoint).__name__}, no checkpoint.")
-    return checkpoint
 
 
 def read_array(path: str, ndim: int) -> Tensor:

@@ -7,7 +7,6 @@ import difflib
 import logging
 import os
 import weakref
-import zipfile
 from collections import OrderedDict
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -19,6 +18,7 @@ from open_clip.factory import load_checkpoint as open_clip_load_checkpoint
 from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 from torch import nn
 
+from mmlt.checkpoints import is_torchscript, read_torchscript, weights_only
 from mmlt.errors import InputError
 from mmlt.models.pool_positions import attention_pool, pool_positions_are_resized
 from mmlt.models.undrawn import check_filled, undrawn
@@ -62,14 +62,6 @@ def looks_like_path(pretrained: str) -> bool:
     return os.path.sep in pretrained or bool(Path(pretrained).suffix) or os.path.exists(pretrained)
 
 
-def _is_torchscript(path: str) -> bool:
-    """OpenAI published its CLIP weights as TorchScript archives, which hold a ``code/`` folder."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any('/code/' in name for name in archive.namelist())
-
-
 def _model_config(model: str) -> dict:
     folder = Path(model.removeprefix('local-dir:'))
     if model.startswith('local-dir:') and folder.is_dir() and not (folder / 'open_clip_config.json').is_file():
@@ -100,7 +92,7 @@ def _wants_quick_gelu(model: str, pretrained: str | None) -> bool | None:
     if pretrained is None:
         return None
     if not is_tag(model, pretrained):
-        return True if os.path.isfile(pretrained) and _is_torchscript(pretrained) else None
+        return True if os.path.isfile(pretrained) and is_torchscript(pretrained) else None
     return bool(open_clip.get_pretrained_cfg(model, pretrained).get('quick_gelu', False))
 
 
@@ -260,7 +252,7 @@ class OpenCLIPTowers:
         if self.pretrained is None:
             size = None if attention_pool(self.clip.visual) else self.image_size
             try:
-                with undrawn():
+                with undrawn(), weights_only():
                     source = open_clip.create_model(
                         self.model, pretrained_text=False, force_image_size=size, require_pretrained=True
                     )
@@ -275,8 +267,8 @@ class OpenCLIPTowers:
         if self.assumption is not None:
             print_log(self.assumption, logger='current', level=logging.WARNING)
         try:
-            if _is_torchscript(path):
-                state = torch.jit.load(path, map_location='cpu').float().state_dict()
+            if is_torchscript(path):
+                state = {k: v.float() if v.is_floating_point() else v for k, v in read_torchscript(path).items()}
                 for key in ('input_resolution', 'context_length', 'vocab_size'):
                     state.pop(key, None)
                 if not hasattr(self.clip, 'positional_embedding'):
@@ -285,7 +277,8 @@ class OpenCLIPTowers:
                 resize_text_pos_embed(state, self.clip)
                 self.clip.load_state_dict(state)
             else:
-                open_clip_load_checkpoint(self.clip, path)
+                with weights_only():
+                    open_clip_load_checkpoint(self.clip, path)
         except Exception as e:
             raise InputError(_why_not(self.model, path, e)) from e
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
+import zipfile
 
-import torch
 from safetensors import SafetensorError
 
+# What torch's reader says of an object that is not allowed.
+_ASKED = re.compile(r'(?:GLOBAL|Unsupported class) ([\w.]+)')
 _DAMAGED = ('PytorchStreamReader', 'unexpected EOF', 'corrupt')  # words of torch's RuntimeErrors
 
 
@@ -31,11 +34,17 @@ def damage(error: Exception, path: str | None = None) -> str | None:
             begins = f.read(2)
     if begins == b'':
         return 'it is empty'
-    if isinstance(error, pickle.UnpicklingError):
+    if isinstance(error, pickle.UnpicklingError) or 'TorchScript' in str(error):
         if begins is not None and not begins.startswith((b'\x80', b'PK')):  # no pickle, none of torch's archives
             return 'it is no file of weights'
-        return 'it asks for other objects than tensors, which could run code: it is not loaded'
-    if isinstance(error, (EOFError, IndexError, SafetensorError)) or any(word in str(error) for word in _DAMAGED):
+        asked = _ASKED.search(str(error))
+        return (
+            f'it asks for {asked[1] if asked else "other objects than tensors"}, which could run code, and is not '
+            'loaded: get the weights as plain tensors (a state dict) or as safetensors'
+        )
+    if isinstance(error, (EOFError, IndexError, SafetensorError, zipfile.BadZipFile)) or any(
+        word in str(error) for word in _DAMAGED
+    ):
         return 'it is damaged, perhaps cut off: fetch it again'
     return None
 
@@ -43,7 +52,4 @@ def damage(error: Exception, path: str | None = None) -> str | None:
 def why_unreadable(error: Exception, path: str | None = None) -> str:
     """See :func:`damage`; of an error of another kind its own words."""
     known = damage(error, path)
-    old = isinstance(error, pickle.UnpicklingError) and not hasattr(torch.serialization, 'add_safe_globals')
-    if known and old:  # mmlt.engine.checkpoint could not name what is harmless
-        return f'{known} (torch {torch.__version__} allows no exceptions, as for plain arguments; torch 2.4 does)'
     return known or f'{type(error).__name__}: {" ".join(str(error).split())[:160]}'

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from mmlt import InputError
 from mmlt.apis import get_model
+from mmlt.checkpoints import read_checkpoint
 from mmlt.engine.importing import write_imported
 from mmlt.models.converters import (
     anchor_counts,
@@ -25,7 +26,6 @@ from mmlt.models.converters import (
     from_ballad,
     from_vlltr_recognition,
     read_array,
-    read_checkpoint,
     rename,
     to_open_clip,
 )

@@ -22,6 +22,7 @@ import sys
 sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
 import mmlt  # noqa: F401  registers everything
+from mmlt.checkpoints import read_checkpoint
 from mmlt.datasets import ClassTexts
 from mmlt.datasets.text_files import read_numbers
 from mmlt.engine.importing import build_to_fill, check_out, tell_classes, write_imported
@@ -33,7 +34,6 @@ from mmlt.models.converters import (
     from_vlltr_pretraining,
     from_vlltr_recognition,
     read_array,
-    read_checkpoint,
     unknown_sentences,
 )
 from mmlt.models.text.anchors import Anchors, select_sentences

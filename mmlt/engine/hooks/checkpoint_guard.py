@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os.path as osp
 
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, CheckpointLoader, find_latest_checkpoint
 from mmpretrain.models.heads import ClsHead
 from torch import nn
 
+from mmlt.checkpoints import read_config_text
 from mmlt.datasets.class_names import check_same_classes
 from mmlt.engine.checkpoint import checkpoint_classes, first_difference
 from mmlt.engine.classes import built_datasets, tell_classes
@@ -91,7 +91,7 @@ class CheckpointGuardHook(Hook):
         text = checkpoint.get('meta', {}).get('cfg')
         if not text:
             return
-        old, new = resumable(Config.fromstring(text, '.py'), runner.cfg)
+        old, new = resumable(read_config_text(text, f"'{source}'"), runner.cfg)
         if (difference := first_difference(old.get('model'), new.get('model'), 'model')) is not None:
             raise InputError(
                 f"Cannot resume from '{source}', it was made with another config: {difference}. Give the same config "
