@@ -13,7 +13,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from mmlt.evaluation import ShotAccuracy
-from mmlt.models.losses import contrastive_loss, distillation_loss, similarity
+from mmlt.models.losses import contrastive, contrastive_functional, contrastive_loss, distillation_loss
 from mmlt.models.text.anchors import Anchors, sentence_scores
 
 GPU = pytest.param('cuda', marks=pytest.mark.gpu)
@@ -118,8 +118,9 @@ def computed(module, inputs, device, dtype):
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32], ids=['float64', 'float32'])
 @pytest.mark.parametrize('name', COMPONENTS)
 def test_components(name, dtype, device, monkeypatch):
-    monkeypatch.setattr(similarity, 'KEPT', 100)
-    monkeypatch.setattr(similarity, '_PAIRS', {'cpu': 200, 'other': 200})
+    for name_of_size in ('MAX_LOGITS', '_CPU_TILE', '_CPU_WIDTH', '_GPU_WIDTH'):  # several tiles, of which few are kept
+        monkeypatch.setattr(contrastive_functional, name_of_size, 10)
+    monkeypatch.setattr(contrastive, '_FEW_PAIRS', 0)
     torch.manual_seed(0)
     build, inputs = COMPONENTS[name]
     module = build()

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmlt import InputError
-from mmlt.models.losses import class_means, contrastive_functional, contrastive_loss, distillation_loss
+from mmlt.models.losses import class_means, contrastive, contrastive_functional, contrastive_loss, distillation_loss
 from mmlt.models.losses.contrastive_functional import MAX_LOGITS, make_tiles
 from mmlt.utils.precision import exact_matmul, exact_product
 
@@ -44,6 +44,28 @@ def fast(form, image, text, scale, soft, labels, max_logits=None):
     if form in ('ccl', 'smoothed'):
         return contrastive_loss(image, text, labels, scale, 0.1 if form == 'smoothed' else 0.0, max_logits)
     return distillation_loss(image, text, *soft, scale, 9.0, form, max_logits)
+
+
+@pytest.fixture(autouse=True)
+def tiles(monkeypatch):
+    """Few pairs would be a matrix as it stands."""
+    monkeypatch.setattr(contrastive, '_FEW_PAIRS', 0)
+
+
+@pytest.mark.parametrize('labels', LABELS)
+@pytest.mark.parametrize('form', FORMS)
+def test_few_pairs_are_a_plain_matrix(form, labels, monkeypatch):
+    monkeypatch.setattr(contrastive, '_FEW_PAIRS', SIZE**2)
+    monkeypatch.setattr(contrastive, 'global_loss', None)
+    x, soft = inputs()
+    labels = LABELS[labels]
+    actual, expected = fast(form, *x, soft, labels), naive(form, *x, soft, labels)
+    assert (actual - expected).abs() <= 1e-12 * expected
+    for a, b in zip(torch.autograd.grad(actual, x), torch.autograd.grad(expected, x)):
+        assert (a - b).abs().max() <= 1e-12 * b.abs().max().clamp(min=1)
+    monkeypatch.setattr(contrastive, '_FEW_PAIRS', SIZE**2 - 1)
+    with pytest.raises(TypeError):  # one pair more, and it goes by tiles
+        fast(form, *x, soft, labels)
 
 
 @pytest.fixture(params=[None, (40, 7, 90), (1, 5, 3), (10**6, 37, 700), (64, 16, None)])

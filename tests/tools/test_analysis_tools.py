@@ -113,6 +113,10 @@ def towers(two_stages, clip_file) -> Path:
     cfg = Config.fromfile('a.py')
     init_default_scope('mmpretrain')
     model = MODELS.build(cfg.model)
+    model.init_weights()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
     torch.save({'state_dict': model.state_dict()}, 'towers.pth')
     return two_stages
 

@@ -10,6 +10,7 @@ from mmlt.errors import InputError
 from mmlt.models.losses.contrastive_functional import Batch, global_loss, scan_both
 from mmlt.registry import MODELS
 from mmlt.utils import check_sizes, gather
+from mmlt.utils.precision import exact_product
 
 
 def _groups(labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,10 +55,38 @@ def _positives(x: Tensor, groups: tuple[Tensor, Tensor], own: slice, label_smoot
     return torch.lerp(means, x.mean(0).expand_as(means), label_smoothing) if label_smoothing else means
 
 
+# Up to so many pairs in one process the matrices as they stand are fastest, and small.
+_FEW_PAIRS = 2**18
+
+
+def _are_few(image: Tensor, max_logits: int | None) -> bool:
+    return get_world_size() == 1 and max_logits is None and len(image) ** 2 <= _FEW_PAIRS
+
+
+def _cross_entropy(image: Tensor, text: Tensor, scale: Tensor | float, targets: tuple[Tensor, Tensor]) -> Tensor:
+    """Mean of both directions, with the targets of images over texts and of texts over images, (N, N) each."""
+    logits = scale * exact_product(image, text)
+    rows, columns = logits.log_softmax(1), logits.t().log_softmax(1)
+    return -((targets[0] * rows).sum(1) + (targets[1] * columns).sum(1)).mean() / 2
+
+
+def _label_targets(labels: Tensor, dtype: torch.dtype, label_smoothing: float) -> Tensor:
+    same = (labels[:, None] == labels).to(dtype)
+    targets = same / same.sum(1, keepdim=True)
+    return targets * (1 - label_smoothing) + label_smoothing / len(labels) if label_smoothing else targets
+
+
 def _as_scalar(scale: Tensor | float, like: Tensor) -> Tensor:
     if isinstance(scale, Tensor):
         return scale.to(like).reshape(())
     return like.new_full((), scale)  # on the device, where it need not wait for a copy
+
+
+@torch.no_grad()
+def _soft_targets(image: Tensor, text: Tensor, scale: Tensor | float, form: str, dtype) -> tuple[Tensor, Tensor]:
+    logits = scale * exact_product(image.to(dtype), text.to(dtype))
+    targets = logits.softmax(1), logits.t().softmax(1)
+    return tuple(t.diag().diag() for t in targets) if form == 'pair' else targets
 
 
 def contrastive_loss(
@@ -98,6 +127,10 @@ def contrastive_loss(
     """
     dtype = torch.promote_types(image.dtype, torch.float32)
     image, text = image.to(dtype), text.to(dtype)
+    if _are_few(image, max_logits):
+        with torch.autocast(image.device.type, enabled=False):
+            targets = _label_targets(labels, dtype, label_smoothing)
+            return _cross_entropy(image, text, logit_scale, (targets, targets))
     all_image, all_text = image.detach(), text.detach()
     own = slice(None)
     if get_world_size() > 1:
@@ -148,6 +181,11 @@ def distillation_loss(
     """
     dtype = torch.promote_types(image.dtype, torch.float32)
     image, text = image.to(dtype), text.to(dtype)
+    if _are_few(image, max_logits):
+        with torch.autocast(image.device.type, enabled=False):
+            return _cross_entropy(
+                image, text, logit_scale, _soft_targets(teacher_image, teacher_text, teacher_scale, form, dtype)
+            )
     with torch.no_grad():
         features = image.detach(), text.detach(), teacher_image.to(dtype), teacher_text.to(dtype)
         check_sizes(*features)
