@@ -11,12 +11,13 @@ with warnings.catch_warnings():
     import mmpretrain.models  # noqa: F401
 
 from mmlt import datasets, engine, evaluation, models
-from mmlt.checkpoints import guard_mmengine
+from mmlt.checkpoints import guard_mmengine, guard_writing
 from mmlt.engine.config_text import remember_layouts
 from mmlt.errors import InputError
 from mmlt.version import __version__
 
 guard_mmengine()
+guard_writing()
 remember_layouts()
 
 # mmcv's ColorJitter says this in every worker; the three adjustments of the configs are the same in both backends.

@@ -20,6 +20,7 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 import torch
 from mmengine.logging import MMLogger
 
+from mmlt.checkpoints import whole_file
 from mmlt.engine.anchor_selection import select_anchors
 from mmlt.engine.configs import read_config
 from mmlt.engine.hooks.anchor_selection import write_anchors
@@ -49,7 +50,7 @@ def parse_args(argv=None):
 
 def write_csv(path: str, classes, sentences, scores) -> None:
     """All sentences, best first in their class."""
-    with open(path, 'w', newline='', encoding='utf-8') as f:
+    with whole_file(path) as part, open(part, 'w', newline='', encoding='utf-8') as f:
         writer = csv.writer(f)
         writer.writerow(['class', 'rank', 'score', 'sentence'])
         for name, own, values in zip(classes, sentences, scores.split([len(s) for s in sentences])):

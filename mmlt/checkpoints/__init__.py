@@ -1,16 +1,22 @@
 """Reading of checkpoints and weights, none of which can run code."""
 
 from .config_text import read_config_text
-from .read import guard_mmengine, is_whole, newest_whole, read_checkpoint, weights_only
+from .read import guard_mmengine, is_whole, latest_checkpoint, newest_whole, read_checkpoint, weights_only
 from .torchscript import is_torchscript, read_torchscript
+from .write import guard_writing, whole_file, write_bytes, write_text
 
 __all__ = [
     'guard_mmengine',
+    'guard_writing',
     'is_torchscript',
     'is_whole',
+    'latest_checkpoint',
     'newest_whole',
     'read_config_text',
     'read_checkpoint',
     'read_torchscript',
     'weights_only',
+    'whole_file',
+    'write_bytes',
+    'write_text',
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import logging
 import os
 import os.path as osp
 import re
@@ -14,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 
+from mmlt.checkpoints.config_text import read_config_text
 from mmlt.errors import InputError
 from mmlt.utils.unreadable import why_unreadable
 
@@ -111,7 +113,8 @@ def _guarded(loader: Callable) -> Callable:
     def load(filename, *args, **kwargs):
         try:
             with weights_only():
-                return loader(filename, *args, **kwargs)
+                content = loader(filename, *args, **kwargs)
+            return _without_code(content, filename)
         except (InputError, FileNotFoundError, ImportError, KeyError):
             raise
         except Exception as e:
@@ -122,6 +125,22 @@ def _guarded(loader: Callable) -> Callable:
 
     load.reads_weights_only = True
     return load
+
+
+def _without_code(content, source: str):
+    """A checkpoint whose configs, which MMEngine executes, are values; one that is more is left out and told."""
+    if not isinstance(content, dict):
+        return content
+    hub = content.get('message_hub')
+    for holder in (content.get('meta'), hub.get('runtime_info') if isinstance(hub, dict) else None):
+        for key in ('cfg', 'config'):
+            if isinstance(holder, dict) and isinstance(holder.get(key), str):
+                try:
+                    read_config_text(holder[key], f"'{source}'")
+                except InputError as e:
+                    holder.pop(key)
+                    print_log(f'{e} It is left out.', logger='current', level=logging.WARNING)
+    return content
 
 
 def guard_mmengine() -> None:
@@ -157,25 +176,51 @@ def is_whole(path: str) -> bool:
     return True
 
 
-def newest_whole(folder: str, newest: str | None) -> tuple[str | None, list[str]]:
+def latest_checkpoint(folder: str) -> str | None:
+    """The last checkpoint of a training, as its ``last_checkpoint`` names it, or by the numbers where it does not.
+
+    MMEngine writes that file in place, so it may be cut off; and the folder may
+    have been moved since.
+
+    Args:
+        folder (str): The work directory.
+
+    Returns:
+        str | None: An existing file; None where there is none.
+    """
+    numbered = _numbered(folder)
+    note = osp.join(folder, 'last_checkpoint')
+    if osp.isfile(note):
+        with open(note, encoding='utf-8', errors='replace') as file:
+            named = file.read().strip()
+        for path in (named, osp.join(folder, osp.basename(named))):
+            if named and osp.isfile(path):
+                return path
+    return numbered[0] if numbered else None
+
+
+def _numbered(folder: str) -> list[str]:
+    """Checkpoints of the steps of a training, the last first."""
+    steps = {str(path): _STEP.search(path.name) for path in Path(folder).glob('*_*.pth')}
+    numbered = [path for path, step in steps.items() if step and not osp.basename(path).startswith('best_')]
+    return sorted(numbered, key=lambda path: int(steps[path][1]), reverse=True)
+
+
+def newest_whole(folder: str) -> tuple[str | None, list[str]]:
     """The last checkpoint of a training that is complete.
 
     Args:
         folder (str): The work directory.
-        newest (str, optional): What MMEngine takes for the newest.
 
     Returns:
         tuple[str | None, list[str]]: It, None where there is none; and newer
         ones that are damaged.
     """
-    numbered = [
-        (int(found[1]), str(path)) for path in Path(folder).glob('*_*.pth') if (found := _STEP.search(path.name))
-    ]
-    numbered = [path for _, path in sorted(numbered, reverse=True) if not osp.basename(path).startswith('best_')]
+    newest, numbered = latest_checkpoint(folder), _numbered(folder)
+    if newest in numbered:
+        numbered = numbered[numbered.index(newest) :]  # later ones are of an earlier training that was longer
     damaged = []
     for path in dict.fromkeys([*([newest] if newest else []), *numbered]):
-        if newest in numbered and path in numbered[: numbered.index(newest)]:
-            continue  # of an earlier, longer training
         if is_whole(path):
             return path, damaged
         damaged.append(path)

@@ -10,12 +10,13 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from io import StringIO
 
 import torch
 from torch import Tensor, nn
 
+from mmlt.checkpoints import whole_file
 from mmlt.errors import InputError
 
 FORMATS = {'torchscript': '.pt', 'torch-export': '.pt2', 'onnx': '.onnx'}
@@ -42,25 +43,30 @@ def export(model: nn.Module, path: str, form: str, image_size: tuple[int, int], 
     check_target(path, form)
     example = torch.rand(2 if batch is None else batch, 3, *image_size, device=next(model.parameters()).device) * 255
     shapes = None if batch is not None else ({0: torch.export.Dim('batch')},) if form != 'torchscript' else None
+    size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    in_two_files = form == 'onnx' and size > _SINGLE_FILE  # the second is named after the first
     try:
-        with warnings.catch_warnings(), redirect_stdout(StringIO()):  # exporters talk about themselves
+        with (
+            nullcontext(path) if in_two_files else whole_file(path) as part,
+            warnings.catch_warnings(),
+            redirect_stdout(StringIO()),  # exporters talk about themselves
+        ):
             warnings.simplefilter('ignore')
             logging.getLogger('onnxscript').setLevel(logging.ERROR)
             if form == 'torchscript':
-                torch.jit.save(torch.jit.trace(model, example, check_trace=False), path)
+                torch.jit.save(torch.jit.trace(model, example, check_trace=False), part)
             elif form == 'torch-export':
-                torch.export.save(torch.export.export(model, (example,), dynamic_shapes=shapes), path)
+                torch.export.save(torch.export.export(model, (example,), dynamic_shapes=shapes), part)
             else:
-                size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
                 torch.onnx.export(
                     model,
                     (example,),
-                    path,
+                    part,
                     dynamo=True,
                     input_names=['images'],
                     output_names=list(OUTPUTS),
                     dynamic_shapes=shapes,
-                    external_data=size > _SINGLE_FILE,
+                    external_data=in_two_files,
                     verbose=False,
                 )
     except InputError:

@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 import mmlt.datasets.multi_label_benchmarks  # noqa: F401  adds VOC-LT and COCO-LT
+from mmlt.checkpoints import write_text
 from mmlt.datasets.benchmarks import BENCHMARKS, Benchmark
 from mmlt.errors import InputError
 from mmlt.evaluation.meanings import overall_meaning
@@ -216,7 +217,7 @@ def write_record(path: str, row: Row, table: dict, report: dict, arguments: dict
         versions=versions(),
         commit=_commit(),
     )
-    Path(path).write_text(json.dumps(record, indent=1), encoding='utf-8')
+    write_text(path, json.dumps(record, indent=1))
 
 
 def versions() -> dict[str, str]:

@@ -10,16 +10,17 @@ import logging
 import os.path as osp
 
 import torch
-from mmengine.dist import barrier, is_distributed, is_main_process
+from mmengine.dist import barrier, broadcast_object_list, is_distributed, is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner as MMEngineRunner
-from mmengine.runner import find_latest_checkpoint, get_state_dict, save_checkpoint, weights_to_cpu
+from mmengine.runner import get_state_dict, save_checkpoint, weights_to_cpu
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from mmlt.checkpoints import latest_checkpoint, newest_whole
 from mmlt.datasets.long_tail import build_dataset
 from mmlt.datasets.unscored import mark_unscored
 from mmlt.engine.batches import check_evaluated, fit_batches
@@ -35,6 +36,7 @@ from mmlt.engine.stages import (
     starting_checkpoint,
 )
 from mmlt.engine.workers import with_workers
+from mmlt.errors import InputError
 from mmlt.evaluation.shot_metric import tell_apart
 from mmlt.models.losses.common import leave_out_unscored
 from mmlt.registry import RUNNERS
@@ -124,7 +126,7 @@ class Runner(MMEngineRunner):
         """Put what the earlier stages give into the config; return the prefix of the weights to load, None for all."""
         part = None
         if cfg.get('stages'):
-            resumes = cfg.get('resume') and (cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir))
+            resumes = cfg.get('resume') and (cfg.get('load_from') or latest_checkpoint(cfg.work_dir))
             # Where nothing is trained, an earlier stage's checkpoint is tested, if the config asks for one.
             needs_start = cfg.get('train_cfg') or any(stage.get('load_from') for stage in cfg.stages.values())
             if needs_start and not cfg.get('load_from') and not resumes:
@@ -133,6 +135,27 @@ class Runner(MMEngineRunner):
                     cfg.load_from, cfg.resume = start, False
             resolve_placeholders(cfg)
         return part
+
+    def load_or_resume(self) -> None:
+        """See MMEngine; a training goes on from its last checkpoint that is whole."""
+        if self._has_loaded or not self._resume or self._load_from is not None:
+            return super().load_or_resume()
+        found = [newest_whole(self.work_dir) if is_main_process() else None]
+        broadcast_object_list(found)
+        whole, damaged = found[0]
+        names = ' and '.join(f"'{path}'" for path in damaged)
+        if whole is None and damaged:
+            raise InputError(
+                f'Of the training in {self.work_dir} no checkpoint is whole ({names} cut off or damaged): train it '
+                'anew with --restart, or in another --work-dir.'
+            )
+        if damaged:
+            self.logger.warning(f"{names} cut off or damaged: the training goes on from '{whole}', which is whole.")
+        self._load_from = whole
+        try:
+            super().load_or_resume()
+        finally:
+            self._load_from = None
 
     def load_checkpoint(self, *args, **kwargs):
         """See MMEngine; what it prints of missing keys goes to the log file."""
@@ -293,7 +316,7 @@ class Runner(MMEngineRunner):
         record = RunRecord(self.work_dir)
         barrier()  # nobody still reads the old record
         if is_main_process():
-            resumed = self._resume and (self._load_from or find_latest_checkpoint(self.work_dir)) is not None
+            resumed = self._resume and (self._load_from or latest_checkpoint(self.work_dir)) is not None
             record.begin(self.asked or decisive(self.cfg), stage_ids(self.cfg), resumed)
         if self.precision:
             self.logger.info(self.precision)
@@ -331,7 +354,7 @@ class Runner(MMEngineRunner):
         That is the best checkpoint by validation; and averaged weights, since an EMAHook begins anew with a test.
         """
         averaged = any(isinstance(hook, EMAHook) for hook in self.hooks)
-        result = best or (find_latest_checkpoint(self.work_dir) if averaged else None)
+        result = best or (latest_checkpoint(self.work_dir) if averaged else None)
         if result is not None:
             self._load_from, self._resume, self._has_loaded = result, False, False
             self.starts_from_stage = False

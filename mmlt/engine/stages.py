@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import os.path as osp
 import re
 import uuid
@@ -28,8 +27,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from mmengine.config import Config
-from mmengine.runner import find_latest_checkpoint
 
+from mmlt.checkpoints import latest_checkpoint, write_text
 from mmlt.engine.configs import change_config, read_config
 from mmlt.engine.identity import VERSION, config_difference, config_files
 from mmlt.engine.identity import decisive as decisive  # what a record holds
@@ -125,7 +124,7 @@ class RunRecord:
         record = self.read() or {}
         best = record.get('best') if record.get('finished') else None
         if best is None:
-            return find_latest_checkpoint(self.work_dir)
+            return latest_checkpoint(self.work_dir)
         path = osp.join(self.work_dir, best)
         if not osp.isfile(path):
             raise InputError(
@@ -156,10 +155,7 @@ class RunRecord:
         return None
 
     def _write(self, record: dict) -> None:
-        os.makedirs(self.work_dir, exist_ok=True)
-        with open(f'{self.path}.part', 'w', encoding='utf-8') as f:
-            json.dump(record, f, indent=1)
-        os.replace(f'{self.path}.part', self.path)
+        write_text(self.path, json.dumps(record, indent=1))
 
 
 def stage_ids(cfg: Config) -> dict[str, str | None]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
+from mmlt.checkpoints import whole_file
 from mmlt.errors import InputError
 
 STYLE = {'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False}
@@ -32,5 +33,5 @@ def save_png(figure: Figure, path: str | Path) -> None:
         figure (Figure): What is drawn.
         path (str | Path): See :func:`png_path`.
     """
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(png_path(path), dpi=130)
+    with matplotlib.rc_context(STYLE), whole_file(png_path(path)) as part:
+        figure.savefig(part, dpi=130, format='png')

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmlt.apis import get_model
+from mmlt.checkpoints import write_text
 from mmlt.datasets.class_names import class_list
 from mmlt.datasets.long_tailed_dataset import read_pipeline
 from mmlt.datasets.pictures import READING
@@ -148,8 +149,7 @@ def run(args) -> dict:
         raise InputError(
             f"The logits of '{args.out}' differ by {difference:.1e} from those of the trained model: it was removed."
         )
-    with open(f'{args.out}.json', 'w', encoding='utf-8') as f:
-        json.dump(describe(args, model, size), f, indent=1, ensure_ascii=False)
+    write_text(f'{args.out}.json', json.dumps(describe(args, model, size), indent=1, ensure_ascii=False))
     after = sum(osp.getsize(p) for p in (args.out, f'{args.out}.data') if osp.isfile(p))
     times = {
         n: median_times({'trained model': reference, args.format: exported}, images) for n, images in pictures.items()

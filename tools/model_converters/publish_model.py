@@ -16,7 +16,7 @@ import torch
 from mmpretrain.registry import MODELS
 
 import mmlt  # noqa: F401  lets checkpoints of MMEngine load safely
-from mmlt.checkpoints import read_checkpoint, read_config_text
+from mmlt.checkpoints import read_checkpoint, read_config_text, whole_file
 from mmlt.engine.configs import read_config
 from mmlt.engine.options import ToolParser, at_least
 from mmlt.engine.publish import check_merged, is_split, plain_config, publish_checkpoint
@@ -84,7 +84,8 @@ def run(args) -> None:
     published = publish_checkpoint(checkpoint)
     if is_split(checkpoint):
         print(check(checkpoint, published, args.config, args.size))
-    torch.save(published, args.out_file)
+    with whole_file(args.out_file) as part:
+        torch.save(published, part)
     before, after = (osp.getsize(path) / 2**20 for path in (args.in_file, args.out_file))
     print(f'{args.out_file}: {after:.1f} MB of {before:.1f} MB')
 

@@ -14,7 +14,7 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 from safetensors.torch import save_file
 
 import mmlt  # noqa: F401  lets torch read MMEngine's checkpoints
-from mmlt.checkpoints import read_checkpoint
+from mmlt.checkpoints import read_checkpoint, whole_file
 from mmlt.engine.importing import check_out
 from mmlt.engine.options import ToolParser
 from mmlt.errors import InputError
@@ -36,7 +36,8 @@ def run(args) -> None:
     state = {k.removeprefix('module.'): v for k, v in checkpoint['state_dict'].items()}
     renamed = to_open_clip(state, args.checkpoint, args.drop)
     os.makedirs(osp.dirname(osp.abspath(args.out)), exist_ok=True)
-    save_file({k: v.contiguous() for k, v in renamed.state.items()}, args.out)
+    with whole_file(args.out) as part:
+        save_file({k: v.contiguous() for k, v in renamed.state.items()}, part)
     print(f'{renamed}\nWritten to {args.out}.')
     if bool(state.get('backbone.activation.quick_gelu', False)):
         print(

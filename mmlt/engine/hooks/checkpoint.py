@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner.base_loop import BaseLoop
 
@@ -79,7 +82,50 @@ class CheckpointHook(MMEngineCheckpointHook):
         """See MMEngine; a figure that is missing is told by a sentence."""
         for key in self.key_indicators if self.save_best else ():
             _check(key, list(metrics), 'the validation has')
-        super()._save_best_checkpoint(runner, metrics)
+        with self._removing_at_the_end():
+            super()._save_best_checkpoint(runner, metrics)
+
+    def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
+        """See MMEngine; what is replaced is removed when its successor is on the disk."""
+        with self._removing_at_the_end():
+            super()._save_checkpoint_with_step(runner, step, meta)
+
+    @contextmanager
+    def _removing_at_the_end(self) -> Iterator[None]:
+        """MMEngine removes a checkpoint before it writes the next one, which may be the only whole one then."""
+        backend = self.file_backend
+        if isinstance(backend, _RemovesLater):
+            yield
+            return
+        self.file_backend = later = _RemovesLater(backend)
+        try:
+            yield
+        finally:
+            self.file_backend = backend
+        later.remove_now()
+
+
+class _RemovesLater:
+    """A file backend that keeps what it is to remove."""
+
+    def __init__(self, backend):
+        self._backend, self._removals = backend, []
+
+    def __getattr__(self, name: str):
+        return getattr(self._backend, name)
+
+    def remove(self, path: str) -> None:
+        """Keep a file in mind."""
+        self._removals.append((self._backend.remove, path))
+
+    def rmtree(self, path: str) -> None:
+        """Keep a folder in mind."""
+        self._removals.append((self._backend.rmtree, path))
+
+    def remove_now(self) -> None:
+        """Remove all of it."""
+        for remove, path in self._removals:
+            remove(path)
 
 
 def _check(key: str, keys: list[str], which: str) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os.path as osp
 
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop, CheckpointLoader, find_latest_checkpoint
+from mmengine.runner import BaseLoop, CheckpointLoader
 from mmpretrain.models.heads import ClsHead
 from torch import nn
 
-from mmlt.checkpoints import read_config_text
+from mmlt.checkpoints import latest_checkpoint, read_config_text
 from mmlt.datasets.class_names import check_same_classes
 from mmlt.engine.checkpoint import checkpoint_classes, first_difference
 from mmlt.engine.classes import built_datasets, tell_classes
@@ -138,7 +138,7 @@ def is_testing(runner) -> bool:
 def source_of(runner) -> str:
     """The file that a runner loads weights from now."""
     if getattr(runner, '_resume', False) and not getattr(runner, '_load_from', None):
-        return find_latest_checkpoint(runner.work_dir) or 'the checkpoint'
+        return latest_checkpoint(runner.work_dir) or 'the checkpoint'
     return getattr(runner, '_load_from', None) or 'the checkpoint'
 
 

@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mmlt.checkpoints import whole_file, write_text
 from mmlt.engine.weights import not_finite
 from mmlt.errors import InputError
 from mmlt.models import OpenCLIPText, OpenCLIPVision
@@ -102,7 +103,7 @@ class ExportOpenCLIPHook(Hook):
         """Write the file."""
         model = unwrap(runner.model)
         path = osp.join(runner.work_dir, self.filename)
-        save_file(open_clip_state_dict(model), path)
-        with open(osp.join(runner.work_dir, 'open_clip_config.json'), 'w') as file:
-            json.dump(open_clip_config(model), file, indent=2)
+        with whole_file(path) as part:
+            save_file(open_clip_state_dict(model), part)
+        write_text(osp.join(runner.work_dir, 'open_clip_config.json'), json.dumps(open_clip_config(model), indent=2))
         runner.logger.info(f'The open_clip weights are in {path}')

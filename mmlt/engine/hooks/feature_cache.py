@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mmlt.checkpoints import whole_file
 from mmlt.datasets.long_tail import dataset_labels
 from mmlt.datasets.transforms import compose_like
 from mmlt.engine.features import compute_features
@@ -269,8 +270,8 @@ def _check_widths(model) -> None:
 
 
 def _write(features: Tensor, path: str) -> None:
-    save_file({'features': features.contiguous()}, f'{path}.part')
-    os.replace(f'{path}.part', path)
+    with whole_file(path) as part:
+        save_file({'features': features.contiguous()}, part)
 
 
 def _read(path: str, shape: tuple[int, int] | None) -> Tensor | None:

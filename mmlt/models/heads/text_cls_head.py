@@ -13,6 +13,7 @@ from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mmlt.checkpoints import whole_file
 from mmlt.errors import InputError
 from mmlt.models.text.functional import TextPlan
 from mmlt.models.text.open_clip_text import bounded_scale
@@ -208,7 +209,8 @@ class TextClsHead(ClsHead):
     @torch.no_grad()
     def save_class_embeddings(self, path: str) -> None:
         """Write the class embeddings to a ``.safetensors`` file for a head without text tower."""
-        save_file({'class_embeddings': self.class_embeddings().cpu().contiguous()}, path)
+        with whole_file(path) as part:
+            save_file({'class_embeddings': self.class_embeddings().cpu().contiguous()}, part)
 
     def train(self, mode: bool = True):
         """Set the mode; features of a text tower in training are forgotten with every change."""

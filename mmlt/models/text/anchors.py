@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mmlt.checkpoints import whole_file
 from mmlt.errors import InputError
 
 METHODS = ('anss', 'cutoff', 'random')
@@ -203,8 +204,8 @@ class Anchors:
             logit_scale=torch.tensor(self.logit_scale),
             texts=text_to_tensor(texts),
         )
-        save_file(tensors, f'{path}.part')
-        os.replace(f'{path}.part', path)
+        with whole_file(path) as part:
+            save_file(tensors, part)
 
     @classmethod
     def load(cls, path: str) -> Anchors:

@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from mmlt.checkpoints import whole_file
+from mmlt.errors import InputError
 from mmlt.utils import gather
 
 _CHUNK = 4096  # sentences
@@ -82,12 +84,10 @@ def tokenize_corpus(sentences: Sequence[Sequence[str]], tokenizer, name: str) ->
         if tokens is None:
             tokens = _tokenize(flat, tokenizer)
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                part = path.with_suffix(f'.{os.getpid()}')
-                save_file({'tokens': tokens}, part)
-                os.replace(part, path)
-            except OSError as e:
-                print_log(f"The tokens cannot be kept in '{path.parent}' ({e}).", logger='current', level=30)
+                with whole_file(path, shared=True) as part:
+                    save_file({'tokens': tokens}, part)
+            except InputError as e:
+                print_log(f'The tokens are not kept: {e}', logger='current', level=30)
     barrier()  # the others read what the first has written
     if tokens is None and (tokens := _read(path)) is None:
         tokens = _tokenize(flat, tokenizer)
