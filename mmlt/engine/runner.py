@@ -6,12 +6,14 @@ import contextlib
 import copy
 import inspect
 import io
+import itertools
 import logging
 import os.path as osp
 
 import torch
 from mmengine.dist import barrier, broadcast_object_list, is_distributed, is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook
+from mmengine.logging import MessageHub
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
@@ -120,6 +122,20 @@ class Runner(MMEngineRunner):
         runner.asked, runner.load_part = asked, part
         runner.starts_from_stage = cfg.get('load_from') != given
         return runner
+
+    @property
+    def _experiment_name(self) -> str:
+        """MMEngine's name of the run, under which its logger, figures and pictures are found."""
+        return self.__dict__['_experiment_name']
+
+    @_experiment_name.setter
+    def _experiment_name(self, name: str) -> None:
+        own = name
+        for number in itertools.count(2):
+            if not MessageHub.check_instance_created(own):
+                break
+            own = f'{name}_{number}'  # MMEngine's names end with the second, and another run began in it
+        self.__dict__['_experiment_name'] = own
 
     @staticmethod
     def _find_earlier_stages(cfg) -> str | None:

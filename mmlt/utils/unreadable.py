@@ -42,11 +42,19 @@ def damage(error: Exception, path: str | None = None) -> str | None:
             f'it asks for {asked[1] if asked else "other objects than tensors"}, which could run code, and is not '
             'loaded: get the weights as plain tensors (a state dict) or as safetensors'
         )
-    if isinstance(error, (EOFError, IndexError, SafetensorError, zipfile.BadZipFile)) or any(
-        word in str(error) for word in _DAMAGED
-    ):
+    broken = isinstance(error, (EOFError, IndexError, SafetensorError, zipfile.BadZipFile))
+    told = any(word in str(error) for word in _DAMAGED)
+    if broken or told or (begins == b'PK' and not _is_whole_zip(path)):
         return 'it is damaged, perhaps cut off: fetch it again'
     return None
+
+
+def _is_whole_zip(path: str) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, EOFError, ValueError):
+        return False
 
 
 def why_unreadable(error: Exception, path: str | None = None) -> str:

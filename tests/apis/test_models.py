@@ -13,6 +13,7 @@ from mmpretrain.registry import MODELS
 
 from mmlt import InputError
 from mmlt.apis import get_model, inference, list_models, load_weights, models
+from mmlt.checkpoints import read_checkpoint
 
 MODEL = 'mmlt-tiny-vit'
 CLASSES = ('apple', 'pear', 'plum')
@@ -132,7 +133,7 @@ def test_class_names_come_with_the_checkpoint(linear):
 
 def test_checkpoint_without_class_names(linear, tmp_path):
     config, weights = linear
-    torch.save(torch.load(weights)['state_dict'], weights)
+    torch.save(read_checkpoint(weights)['state_dict'], weights)
     assert get_model(config, weights)._dataset_meta['classes'] == list(CLASSES)  # the config's
     with pytest.raises(InputError, match='does not tell its class names'):
         get_model(config, weights, cfg_options={'test_dataloader': None})
@@ -159,7 +160,7 @@ def test_files_that_are_no_checkpoints(linear, tmp_path):
     with pytest.raises(InputError, match='does not exist'):
         load_weights(model, str(tmp_path / 'none.pth'))
     (tmp_path / 'text.pth').write_text('no weights')
-    with pytest.raises(InputError, match="text.pth' could not be read: it is no file of weights"):
+    with pytest.raises(InputError, match="text.pth' cannot be read: it is no file of weights"):
         load_weights(model, str(tmp_path / 'text.pth'))
     torch.save(dict(model={'w': torch.zeros(1)}), tmp_path / 'published.pth')
     with pytest.raises(InputError, match='a published checkpoint is converted first'):

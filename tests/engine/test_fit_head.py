@@ -14,6 +14,7 @@ from mmpretrain.registry import DATASETS, MODELS
 from torch.utils.data import Subset
 
 from mmlt.apis import get_model
+from mmlt.checkpoints import read_checkpoint
 from mmlt.datasets.long_tail import dataset_labels
 from mmlt.engine import compute_features
 from mmlt.models import NCMHead
@@ -200,7 +201,7 @@ def test_own_pipeline_and_batch_size(ncm, clip_file, test_tool, means_in_test, m
 
 def test_the_fitted_model_is_kept(ncm, clip_file, test_tool, means_in_test):
     metrics = test_tool.main(['ncm.py'])
-    checkpoint = torch.load('work_dirs/ncm/model.pth', weights_only=True)
+    checkpoint = read_checkpoint('work_dirs/ncm/model.pth')
     assert checkpoint['meta']['dataset_meta']['classes'] == ('apple', 'pear', 'plum')
     assert torch.equal(checkpoint['state_dict']['head.means'], means_in_test[0])
     written = Path('work_dirs/ncm/model.pth').stat().st_mtime_ns

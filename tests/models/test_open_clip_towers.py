@@ -627,7 +627,7 @@ def test_files_that_are_empty_or_cut(tmp_path, clip_file):
 def test_a_pickle_that_asks_for_code(tmp_path, protocol):
     path = tmp_path / 'evil.pt'
     path.write_bytes(pickle.dumps({'visual.proj': os.system}, protocol=protocol))
-    with pytest.raises(InputError, match="evil.pt' .* asks for other objects than tensors, which could run") as error:
+    with pytest.raises(InputError, match="evil.pt' .* asks for .*, which could run") as error:
         OpenCLIPVision(MODEL, str(path)).init_weights()
     assert 'weights_only' not in str(error.value) and 'model name' not in str(error.value)
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mmlt import InputError
+from mmlt.checkpoints import read_checkpoint
 from mmlt.engine.weights import load_weights
 from mmlt.models.open_clip_towers import OpenCLIPTowers
 from mmlt.models.undrawn import check_filled, drawn, undrawn
@@ -266,7 +267,7 @@ def test_averaged_weights_of_a_training_begin_with_those_that_were_read(two_stag
         "_base_ = './a.py'\ncustom_hooks = [dict(type='EMAHook', momentum=0.5)]\ntrain_cfg = dict(max_epochs=1)\n"
     )
     train_tool.main(['ema.py', '--work-dir', 'work'])
-    saved = torch.load('work/epoch_1.pth', weights_only=False)
+    saved = read_checkpoint('work/epoch_1.pth')
     assert all(v.isfinite().all() for v in saved['ema_state_dict'].values() if v.is_floating_point())
 
 

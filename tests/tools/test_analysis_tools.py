@@ -17,6 +17,8 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 from safetensors.torch import load_file
 
+from mmlt.checkpoints import read_checkpoint
+
 REPO = Path(__file__).parent.parent.parent
 FOLDER = REPO / 'tools/analysis_tools'
 
@@ -122,7 +124,7 @@ def towers(two_stages, clip_file) -> Path:
 
 
 def load_state(path):
-    return torch.load(path, weights_only=True)['state_dict']
+    return read_checkpoint(path)['state_dict']
 
 
 def args_of(*arguments):
@@ -245,7 +247,7 @@ def test_retrieval_refuses(towers):
     torch.save(other, 'other.pth')
     refuses("'other.pth' does not fit the model .*size mismatch", 'a.py', 'other.pth')
     Path('broken.pth').write_text('no checkpoint')
-    refuses("'broken.pth' could not be read as a checkpoint", 'a.py', 'broken.pth')
+    refuses("'broken.pth' cannot be read: it is no file of weights", 'a.py', 'broken.pth')
     refuses("checkpoint 'none.pth' does not exist", 'a.py', 'none.pth')
     refuses("config 'none.py' does not exist", 'none.py')
     Path('linear.py').write_text(

@@ -315,7 +315,7 @@ def test_wrong_input_of_the_tool(tmp_path, export_tool):
     out = ['--format', 'torchscript', '--out', str(tmp_path / 'm.pt')]
     for checkpoint, arguments, sentence in (
         ('none.pth', [], "checkpoint 'none.pth' does not exist: give a file, for example the last of a work directory"),
-        (config, [], r"config\.py' could not be read: it is no file of weights"),
+        (config, [], r"config\.py' cannot be read: it is no file of weights"),
         (other_kind, [], "lacks 2 weights of this config's model, the first is 'head.fc.weight': give the config"),
         (weights, ['--cfg-options', 'model.head.num_classes=4'], 'trained with another backbone, width or class list'),
         (weights, ['--out', f'{tmp_path}/m.onnx'], r"torchscript ends in \.pt; '.*m\.onnx' does not"),
