@@ -108,6 +108,7 @@ _LOOK_ON = frozenset(
         'PredictionPicturesHook',
         'ProfilerHook',
         'ProgressBarHook',
+        'RandomNumbersHook',
         'RuntimeInfoHook',
         'ShotReportHook',
         'VisualizationHook',

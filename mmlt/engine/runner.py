@@ -26,6 +26,8 @@ from mmlt.checkpoints import latest_checkpoint, newest_whole
 from mmlt.datasets.long_tail import build_dataset
 from mmlt.datasets.unscored import mark_unscored
 from mmlt.engine.batches import check_evaluated, fit_batches
+from mmlt.engine.console import ConsoleFilter
+from mmlt.engine.draws import number_draws, own_generator
 from mmlt.engine.environment import environment
 from mmlt.engine.parallel import FSDP, parallel_settings
 from mmlt.engine.precision import allow_tf32, apply_precision, fused_optimizer
@@ -44,30 +46,8 @@ from mmlt.models.losses.common import leave_out_unscored
 from mmlt.registry import RUNNERS
 from mmlt.utils import quick_collections, unwrap
 
-# Long dumps that belong into the log file, where they stay.
-_FILE_ONLY = (
-    'System environment:',
-    'Runtime environment:',
-    'Config:\n',
-    'Hooks will be executed',
-    '"FileClient" will be deprecated',
-    '"HardDiskBackend" is the alias',
-    'Exp name: ',
-    'Saving checkpoint at ',
-    'Distributed training is not used, all SyncBatchNorm',
-    'The model and loaded state dict do not match exactly',
-    'Loads checkpoint by',
-)
-
-
 # Hooks that MMEngine registers, unless a config says None.
 _OF_MMENGINE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
-
-
-class _ConsoleFilter(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        return not any(start in message for start in _FILE_ONLY)
 
 
 @RUNNERS.register_module()
@@ -210,6 +190,7 @@ class Runner(MMEngineRunner):
         hooks.setdefault('runtime_info', dict(type='mmlt.RuntimeInfoHook'))
         hooks.setdefault('data_time', dict(type='mmlt.DataTimeHook'))
         hooks.setdefault('epoch', dict(type='mmlt.EpochHook'))
+        hooks.setdefault('random_numbers', dict(type='mmlt.RandomNumbersHook'))
         hooks.setdefault('checkpoint_guard', dict(type='mmlt.CheckpointGuardHook'))
         hooks.setdefault('finite_scores', dict(type='mmlt.FiniteScoresHook'))
         super().register_default_hooks(hooks)
@@ -233,7 +214,7 @@ class Runner(MMEngineRunner):
         logger = super().build_logger(*args, **kwargs)
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
-                handler.addFilter(_ConsoleFilter())
+                handler.addFilter(ConsoleFilter())
         return logger
 
     def _log_env(self, env_cfg: dict) -> None:
@@ -270,6 +251,7 @@ class Runner(MMEngineRunner):
                 dataloader = {**dataloader, 'dataset': dataset}
         loader = MMEngineRunner.build_dataloader(dataloader, *args, **kwargs)
         mark_unscored(loader.dataset)
+        own_generator(loader, 0)
         return loader
 
     def setup_env(self, env_cfg: dict) -> None:
@@ -307,6 +289,7 @@ class Runner(MMEngineRunner):
         loader = self._train_dataloader
         if isinstance(loop, dict) and (isinstance(loader, DataLoader) or 'dataset' in (loader or {})):
             self._train_dataloader = fit_batches(self._build_loader, loader)
+            number_draws(self._train_dataloader, self.seed)
             self._tell_batch_size(self._train_dataloader.batch_size)
         return super().build_train_loop(loop)
 

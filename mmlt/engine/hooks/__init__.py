@@ -12,6 +12,7 @@ from .fit_head import FitHeadHook
 from .more import MOREHook
 from .prediction_pictures import PredictionPicturesHook
 from .progress_bar import ProgressBarHook
+from .random_numbers import RandomNumbersHook
 from .runtime_info import RuntimeInfoHook
 from .shot_report import ShotReportHook
 
@@ -30,6 +31,7 @@ __all__ = [
     'FitHeadHook',
     'PredictionPicturesHook',
     'ProgressBarHook',
+    'RandomNumbersHook',
     'RuntimeInfoHook',
     'ShotReportHook',
 ]

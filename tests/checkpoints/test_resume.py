@@ -1,0 +1,58 @@
+"""A training whose newest checkpoint is damaged goes on from the one before it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmlt.checkpoints import read_checkpoint
+from mmlt.engine import EpochHook
+
+OPTIONS = ['--no-test', '--no-validate']
+
+
+class _PowerCut(Exception):
+    pass
+
+
+@pytest.fixture
+def interrupted(two_stages, train_tool, monkeypatch):
+    """a.py, cut off in its third epoch; the folder."""
+
+    def cut(hook, runner):
+        if runner.epoch == 2:
+            raise _PowerCut
+
+    with monkeypatch.context() as patch, pytest.raises(_PowerCut):
+        patch.setattr(EpochHook, 'before_train_epoch', cut)
+        train_tool.main(['a.py', *OPTIONS])
+    return Path('work_dirs/a')
+
+
+def damage(path, kind):
+    content = path.read_bytes()
+    if kind == 'note':
+        (path.parent / 'last_checkpoint').write_text(str(path)[:-5])
+    else:
+        path.write_bytes({'half': content[: len(content) // 2], 'empty': b'', 'end': content[:-30]}[kind])
+
+
+@pytest.mark.parametrize('kind', ['half', 'empty', 'end', 'note'])
+def test_the_one_before_is_used(interrupted, train_tool, capsys, kind):
+    train_tool.main(['a.py', *OPTIONS, '--work-dir', 'whole'])
+    damage(interrupted / 'epoch_2.pth', kind)
+    capsys.readouterr()
+    train_tool.main(['a.py', *OPTIONS])
+    told = "epoch_2.pth' cut off or damaged: the training goes on from" in capsys.readouterr().out
+    assert told == (kind != 'note')
+    a, b = (read_checkpoint(folder / 'epoch_3.pth')['state_dict'] for folder in (Path('whole'), interrupted))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_where_none_is_whole(interrupted, train_tool):
+    for path in interrupted.glob('epoch_*.pth'):
+        damage(path, 'half')
+    with pytest.raises(SystemExit, match='^mmlt: Of the training in .*no checkpoint is whole .*epoch_2.* --restart'):
+        train_tool.main(['a.py', *OPTIONS])
+    train_tool.main(['a.py', *OPTIONS, '--restart'])
+    assert 'state_dict' in read_checkpoint(interrupted / 'epoch_3.pth')
