@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import os.path as osp
+import pickle
 import re
 import zipfile
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ def _history_getattr(obj, name):
     """Stand in for ``builtins.getattr`` in a pickle: only the methods that a HistoryBuffer stores."""
     if obj is HistoryBuffer and name in _HISTORY_METHODS:
         return getattr(HistoryBuffer, name)
-    raise RuntimeError(f'A checkpoint asked for getattr({obj!r}, {name!r}), which MMEngine never writes; refused.')
+    raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {obj!r}, {name!r}, which MMEngine never writes')
 
 
 @functools.cache
