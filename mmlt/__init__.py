@@ -5,6 +5,11 @@ Importing the package registers all of its components under the scope ``mmlt``.
 
 import warnings
 
+from mmlt.stack import clash, mend_package_lookup
+
+if (sentence := clash()) is not None:
+    warnings.warn(sentence, stacklevel=2)
+
 with warnings.catch_warnings():
     # mmcv-lite says at import that its compiled operators are missing; nothing here uses them.
     warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
@@ -18,6 +23,7 @@ from mmlt.version import __version__
 
 guard_mmengine()
 guard_writing()
+mend_package_lookup()
 remember_layouts()
 
 # mmcv's ColorJitter says this in every worker; the three adjustments of the configs are the same in both backends.

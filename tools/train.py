@@ -7,7 +7,9 @@ stage goes on from its last checkpoint. The result is tested at the end.
 
 import os
 import os.path as osp
+import signal
 import sys
+import threading
 from collections.abc import Collection, Sequence
 from copy import deepcopy
 
@@ -24,6 +26,7 @@ from mmlt.engine.arguments import check_arguments
 from mmlt.engine.build_errors import explained
 from mmlt.engine.configs import read_config
 from mmlt.engine.identity import PRECISION, type_name
+from mmlt.engine.lock import lock_folder
 from mmlt.engine.options import CfgOptions, ToolParser
 from mmlt.engine.stages import RunRecord, Stage, plan
 from mmlt.engine.trial import try_stages
@@ -166,8 +169,11 @@ def run(args) -> dict | None:
     names = {s.name for s in stages}
     if unknown := [name for name in args.restart or () if name not in names]:
         raise InputError(f"There is no stage '{unknown[0]}' to restart; the stages are {', '.join(sorted(names))}.")
-    todo = decide(stages, args)
     main_process = int(os.environ.get('RANK', 0)) == 0
+    if main_process:
+        for stage in stages:
+            lock_folder(stage.work_dir)
+    todo = decide(stages, args)
     for stage in reversed(stages):
         if stage in todo:
             check_arguments(stage.cfg, f'{stage.key}.options.' if stage.key else '')
@@ -202,14 +208,23 @@ def run(args) -> dict | None:
         return runner.test()
 
 
+def stop(*_) -> None:
+    raise KeyboardInterrupt
+
+
 def main(argv=None):
     args = parse_args(argv)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
     try:
         result = run(args)
         leave_together()
         return result
     except InputError as e:
         sys.exit(f'mmlt: {e}')
+    except KeyboardInterrupt:
+        print('mmlt: stopped. The same command goes on from the last checkpoint.', file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == '__main__':

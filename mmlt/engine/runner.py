@@ -29,6 +29,7 @@ from mmlt.engine.batches import check_evaluated, fit_batches
 from mmlt.engine.console import ConsoleFilter
 from mmlt.engine.draws import number_draws, own_generator
 from mmlt.engine.environment import environment
+from mmlt.engine.lock import lock_folder
 from mmlt.engine.parallel import FSDP, parallel_settings
 from mmlt.engine.precision import allow_tf32, apply_precision, fused_optimizer
 from mmlt.engine.stages import (
@@ -315,6 +316,7 @@ class Runner(MMEngineRunner):
         record = RunRecord(self.work_dir)
         barrier()  # nobody still reads the old record
         if is_main_process():
+            lock_folder(self.work_dir)
             resumed = self._resume and (self._load_from or latest_checkpoint(self.work_dir)) is not None
             record.begin(self.asked or decisive(self.cfg), stage_ids(self.cfg), resumed)
         if self.precision:
