@@ -38,7 +38,7 @@ class _Unpickler(pickle.Unpickler):
     """Knows tensors, containers and parts; everything else ends the reading."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str):
-        super().__init__(archive.open(f'{root}data.pkl'), encoding='utf-8')
+        super().__init__(archive.open(f'{root}data.pkl'))
         self._archive, self._root = archive, root
         self._storages: dict[str, Tensor] = {}
 
@@ -62,7 +62,10 @@ class _Unpickler(pickle.Unpickler):
         if kind != 'storage' or not isinstance(dtype, torch.dtype):
             raise pickle.UnpicklingError('it is no archive of tensors')
         if key not in self._storages:
-            data = bytearray(self._archive.read(f'{self._root}data/{key}'))
+            entry = self._archive.getinfo(f'{self._root}data/{key}')
+            if entry.compress_type != zipfile.ZIP_STORED:  # torch does not compress; a bomb does
+                raise pickle.UnpicklingError('it is no archive of torch')
+            data = bytearray(self._archive.read(entry))
             storage = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
             if len(storage) < numel:
                 raise EOFError('a tensor is cut off')

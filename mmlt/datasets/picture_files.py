@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
@@ -94,6 +95,7 @@ def image_paths(
     Raises:
         InputError: The folder or an image is missing; the backend fails.
     """
+    stay_below(files, ann_file, lines)
     if isinstance(backend, LocalBackend):
         backend = None
     if backend is None and prefix and '://' not in prefix and not os.path.isdir(prefix):
@@ -121,6 +123,27 @@ def image_paths(
             f"'{paths[first]}': check data_prefix, or complete the download."
         )
     return paths
+
+
+def stay_below(files: Sequence[str], source: str, lines: Sequence[int] | None = None) -> None:
+    """Refuse paths that leave their folder; absolute ones and addresses say openly where they lead.
+
+    Args:
+        files (Sequence[str]): Paths of a list.
+        source (str): The list.
+        lines (Sequence[int], optional): Where they stand in it.
+            Defaults to None.
+
+    Raises:
+        InputError: One has a part '..'.
+    """
+    for i, file in enumerate(files):
+        if '..' in file and '..' in re.split(r'[/\\]', file) and not os.path.isabs(file) and '://' not in file:
+            line = f', line {lines[i]}' if lines is not None else ''
+            raise InputError(
+                f"'{source}'{line}: '{file}' leaves the folder of the images by '..': give a path below it, or an "
+                'absolute one.'
+            )
 
 
 def _join(address: str, file: str) -> str:

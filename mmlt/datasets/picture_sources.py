@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from mmlt.datasets.given_splits import check_doubled, compare_classes, sibling_splits, split_folders
 from mmlt.datasets.long_tailed_dataset import parse_annotation
-from mmlt.datasets.picture_files import existing
+from mmlt.datasets.picture_files import existing, stay_below
 from mmlt.datasets.pictures import HEIC_SUFFIXES, is_picture, listing, no_pictures
 from mmlt.datasets.text_files import read_json, read_table
 from mmlt.errors import InputError
@@ -368,6 +368,7 @@ def read_list(path: str, root: str) -> Pictures:
 
 def _check_listed(path: str, root: str, files: Sequence[str]) -> list[str]:
     """The listed files, which are there, with the separators of this system."""
+    stay_below(files, path)
     found = [existing(f, lambda name: osp.isfile(osp.join(root, name))) for f in files]
     if missing := [f for f, there in zip(files, found) if there is None]:
         raise InputError(

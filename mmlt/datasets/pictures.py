@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,6 +35,8 @@ READING = dict(
     several_pictures='the first frame or page',
 )
 
+MAX_RATIO = 200  # of the sides of a picture
+
 _BITS, _PHOTOMETRIC = 258, 262  # TIFF tags
 _16_BIT_AS_32 = ('PNG', 'PPM')  # of these Pillow gives 16 bits in its mode of 32
 
@@ -60,6 +63,34 @@ def no_pictures(files: Sequence[str]) -> str:
             'JPEG'
         )
     return '. '.join(parts) + '.'
+
+
+def check_size(image: Image.Image) -> Image.Image:
+    """Refuse a picture that would fill the memory, before it is decoded.
+
+    Args:
+        image (Image.Image): Opened, not read.
+
+    Returns:
+        Image.Image: The same.
+
+    Raises:
+        InputError: It has more than ``PIL.Image.MAX_IMAGE_PIXELS`` pixels (89
+            million, unless somebody sets another number), or is more than
+            ``MAX_RATIO`` times as long as it is wide: its shorter side made as
+            long as a model's input, the other would fill the memory.
+    """
+    width, height = image.size
+    most = Image.MAX_IMAGE_PIXELS
+    if most and width * height > most:
+        raise InputError(
+            f'it has {width} x {height} pixels, more than {most:,}: make it smaller, or set PIL.Image.MAX_IMAGE_PIXELS'
+        )
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise InputError(
+            f'it has {width} x {height} pixels, more than {MAX_RATIO} times as many along as across: crop it'
+        )
+    return image
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
@@ -177,11 +208,26 @@ def decode_picture(data: bytes) -> np.ndarray:
         InputError: See :func:`to_rgb`.
         Exception: It is damaged, as Pillow says it.
     """
-    with Image.open(io.BytesIO(data)) as image:
+    with open_picture(data) as image:
         if image.format == 'JPEG2000' and image.mode != 'I;16' and _jpeg2000_bits(data) > 8:
             # Pillow's rounding turns white into black there.
             raise InputError('it is a JPEG 2000 in colour with more than 8 bits a channel: save it with 8, or as PNG')
         return to_rgb(image)
+
+
+def open_picture(data: bytes, **formats) -> Image.Image:
+    """Open a picture of a bearable size, see :func:`check_size`; its pixels are not read.
+
+    Args:
+        data (bytes): The file's content.
+        **formats: See ``PIL.Image.open``.
+
+    Returns:
+        Image.Image: A context, as Pillow gives it.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # check_size says more
+        return check_size(Image.open(io.BytesIO(data), **formats))
 
 
 def _jpeg2000_bits(data: bytes) -> int:
@@ -211,6 +257,8 @@ def why_unreadable(error: Exception, data: bytes | None = None) -> str:
     """
     if isinstance(error, InputError):
         return str(error)
+    if isinstance(error, Image.DecompressionBombError):
+        return 'it has far too many pixels: make it smaller, or set PIL.Image.MAX_IMAGE_PIXELS'
     if isinstance(error, UnidentifiedImageError):  # its own message names the memory that the bytes lie in
         reason = 'the file is empty' if data == b'' else 'it is damaged, or of a format that Pillow does not know'
         return f'{type(error).__name__}: {reason}'

@@ -99,6 +99,8 @@ def read_json(path: str):
     """
     try:
         return json.loads(read_text(path))
+    except RecursionError as e:
+        raise InputError(f"'{path}' is nested too deep to be data of this kind.") from e
     except ValueError as e:
         raise InputError(f"'{path}' is not valid JSON ({e}): the download may be incomplete.") from e
 

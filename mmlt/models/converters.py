@@ -57,6 +57,28 @@ class Renamed:
         return '\n'.join([*lines, *self.notes])
 
 
+def check_npy(path: str) -> None:
+    """Refuse a ``.npy`` file that claims more numbers than it has, before memory is asked for them.
+
+    Args:
+        path (str): The file.
+
+    Raises:
+        ValueError: It does.
+    """
+    with open(path, 'rb') as file:
+        if file.read(6) != b'\x93NUMPY':
+            return  # of another kind, which np.load names
+        file.seek(0)
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        begin = file.tell()
+        claimed, there = math.prod(shape) * dtype.itemsize, file.seek(0, 2) - begin
+    if claimed > there:
+        raise ValueError(f'its head claims {claimed:,} bytes of numbers, and there are {there:,}: it is cut off')
+
+
 def read_array(path: str, ndim: int) -> Tensor:
     """Read a ``.npy`` file of floating-point numbers.
 
@@ -72,6 +94,7 @@ def read_array(path: str, ndim: int) -> Tensor:
             dimensions, or a number that is not finite.
     """
     try:
+        check_npy(path)
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as e:
         raise InputError(f"The array '{path}' could not be read ({type(e).__name__}: {e}).") from e
