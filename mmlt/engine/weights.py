@@ -17,7 +17,7 @@ from mmlt.utils import local_part, why_unreadable
 
 def bare_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict without the prefix that a wrapper for several processes gives its names."""
-    return {k.removeprefix('module.'): v for k, v in state.items()}
+    return {k.removeprefix('module.') if isinstance(k, str) else k: v for k, v in state.items()}
 
 
 def not_finite(state: Mapping[str, Tensor]) -> str | None:
@@ -95,7 +95,11 @@ def load_weights(model: nn.Module, checkpoint: str | os.PathLike) -> dict:
     except (OSError, KeyError) as e:
         raise InputError(f"The checkpoint '{checkpoint}' cannot be read: {why_unreadable(e, checkpoint)}.") from e
     state = content.get('state_dict', content) if isinstance(content, dict) else None
-    if not state or not all(isinstance(v, Tensor) for v in state.values()):
+    if (
+        not state
+        or not hasattr(state, 'items')
+        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    ):
         raise InputError(
             f"'{checkpoint}' holds no state dict of this project's kind: a published checkpoint is converted first, "
             'see tools/model_converters/.'

@@ -96,7 +96,7 @@ def read_array(path: str, ndim: int) -> Tensor:
     try:
         check_npy(path)
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as e:
+    except Exception as e:  # numpy reads the head as Python
         raise InputError(f"The array '{path}' could not be read ({type(e).__name__}: {e}).") from e
     if not isinstance(array, np.ndarray) or array.ndim != ndim or array.dtype.kind != 'f':
         what = f'{array.dtype} of shape {array.shape}' if isinstance(array, np.ndarray) else 'several arrays'

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmlt.checkpoints import read_checkpoint
-from mmlt.engine import EpochHook
+from mmlt.engine import EpochHook, Runner
 
 OPTIONS = ['--no-test', '--no-validate']
 
@@ -56,3 +56,25 @@ def test_where_none_is_whole(interrupted, train_tool):
         train_tool.main(['a.py', *OPTIONS])
     train_tool.main(['a.py', *OPTIONS, '--restart'])
     assert 'state_dict' in read_checkpoint(interrupted / 'epoch_3.pth')
+
+
+@pytest.mark.parametrize('best', [False, True])
+def test_the_last_checkpoint_is_removed_when_the_next_is_written(two_stages, train_tool, monkeypatch, best):
+    """One is kept, and the disk is full when the second is written."""
+    writing = Runner.save_checkpoint
+
+    def full(runner, out_dir, filename, *args, **kwargs):
+        if runner.epoch == 1 and ('best' in filename) == best:
+            raise _PowerCut
+        return writing(runner, out_dir, filename, *args, **kwargs)
+
+    keep = ['default_hooks.checkpoint.max_keep_ckpts=1', 'default_hooks.checkpoint.save_best=shot/nll']
+    options = ['--cfg-options', *keep, 'train_cfg.val_interval=1']
+    with monkeypatch.context() as patch, pytest.raises(_PowerCut):
+        patch.setattr(Runner, 'save_checkpoint', full)
+        train_tool.main(['a.py', *options])
+    names = {path.name for path in Path('work_dirs/a').glob('*.pth')}
+    assert 'best_shot_nll_epoch_1.pth' in names and ('epoch_1.pth' in names or 'epoch_2.pth' in names)
+    train_tool.main(['a.py', *options])
+    names = sorted(path.name for path in Path('work_dirs/a').glob('*.pth'))
+    assert len(names) == 2 and names[1] == 'epoch_3.pth'
