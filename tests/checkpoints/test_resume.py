@@ -7,6 +7,7 @@ import torch
 
 from mmlt.checkpoints import read_checkpoint
 from mmlt.engine import EpochHook, Runner
+from mmlt.evaluation import ShotAccuracy
 
 OPTIONS = ['--no-test', '--no-validate']
 
@@ -63,8 +64,10 @@ def test_the_last_checkpoint_is_removed_when_the_next_is_written(two_stages, tra
     """One is kept, and the disk is full when the second is written."""
     writing = Runner.save_checkpoint
 
+    victim = 'best_shot_nll_epoch_2.pth' if best else 'epoch_2.pth'
+
     def full(runner, out_dir, filename, *args, **kwargs):
-        if runner.epoch == 1 and ('best' in filename) == best:
+        if filename == victim:
             raise _PowerCut
         return writing(runner, out_dir, filename, *args, **kwargs)
 
@@ -74,7 +77,44 @@ def test_the_last_checkpoint_is_removed_when_the_next_is_written(two_stages, tra
         patch.setattr(Runner, 'save_checkpoint', full)
         train_tool.main(['a.py', *options])
     names = {path.name for path in Path('work_dirs/a').glob('*.pth')}
-    assert 'best_shot_nll_epoch_1.pth' in names and ('epoch_1.pth' in names or 'epoch_2.pth' in names)
+    assert names == {'best_shot_nll_epoch_1.pth', 'epoch_2.pth' if best else 'epoch_1.pth'}
     train_tool.main(['a.py', *options])
-    names = sorted(path.name for path in Path('work_dirs/a').glob('*.pth'))
-    assert len(names) == 2 and names[1] == 'epoch_3.pth'
+    names = {path.name for path in Path('work_dirs/a').glob('*.pth')}
+    assert names == {'best_shot_nll_epoch_3.pth', 'epoch_3.pth'}
+
+
+@pytest.mark.parametrize('by_iterations', [False, True])
+def test_a_validation_that_was_cut_off_is_made_up_for(two_stages, train_tool, monkeypatch, by_iterations):
+    """The best checkpoint of the whole training is that of the validation in which it was interrupted."""
+    options = [
+        'default_hooks.checkpoint.save_best=shot/nll',
+        'train_cfg.val_interval=2',
+        'optim_wrapper.optimizer.lr=0.02',
+    ]
+    if by_iterations:
+        options += [
+            'train_cfg.by_epoch=False', 'train_cfg.max_epochs=None', 'train_cfg.max_iters=3', 'param_scheduler=None',
+            'default_hooks.checkpoint.by_epoch=False', 'train_dataloader.sampler.type=InfiniteSampler',
+        ]  # fmt: skip
+    command = ['a.py', '--cfg-options', *options]
+    with monkeypatch.context() as patch:
+        worse = iter([1.0, 2.0])  # the second validation is worse
+        compute = ShotAccuracy.compute_metrics
+        patch.setattr(ShotAccuracy, 'compute_metrics', lambda self, r: {**compute(self, r), 'nll': next(worse)})
+        with pytest.raises(_PowerCut):
+            patch.setattr(Runner, 'save_checkpoint', cut_at_best(Runner.save_checkpoint))
+            train_tool.main([*command, '--no-test'])
+    worse = iter([1.0, 2.0])
+    monkeypatch.setattr(ShotAccuracy, 'compute_metrics', lambda self, r: {**compute(self, r), 'nll': next(worse)})
+    train_tool.main([*command, '--no-test'])
+    best = [path.name for path in Path('work_dirs/a').glob('best_*')]
+    assert best == [f'best_shot_nll_{"iter" if by_iterations else "epoch"}_2.pth']
+
+
+def cut_at_best(save):
+    def cut(runner, out_dir, filename, *args, **kwargs):
+        if 'best' in filename:
+            raise _PowerCut
+        return save(runner, out_dir, filename, *args, **kwargs)
+
+    return cut

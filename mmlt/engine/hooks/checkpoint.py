@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner.base_loop import BaseLoop
 
+from mmlt.engine.passes import by_epoch
 from mmlt.errors import InputError
 from mmlt.evaluation.functional import SHOTS
 from mmlt.evaluation.keys import result_keys
@@ -77,6 +78,18 @@ class CheckpointHook(MMEngineCheckpointHook):
             # Losses are the model's, and a metric that cannot tell has its own prefix: the first validation will show.
             if 'loss' not in key and (complete or key.partition('/')[0] in prefixes):
                 _check(key, keys, 'the validation will have')
+
+    def before_train(self, runner) -> None:
+        """See MMEngine; a validation that an interruption took is made up for, since the best may be its checkpoint."""
+        super().before_train(runner)
+        loop = runner.train_loop
+        done, most = (runner.epoch, runner.max_epochs) if by_epoch(runner) else (runner.iter, runner.max_iters)
+        if not self.save_best or not done or runner.val_loop is None:
+            return
+        loop._decide_current_val_interval()
+        if done >= loop.val_begin and (done % loop.val_interval == 0 or done == most):
+            self.last_ckpt = runner.message_hub.runtime_info.get('last_ckpt')
+            runner.val_loop.run()
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
         """See MMEngine; a figure that is missing is told by a sentence."""
