@@ -86,17 +86,13 @@ def test_the_last_checkpoint_is_removed_when_the_next_is_written(two_stages, tra
 @pytest.mark.parametrize('by_iterations', [False, True])
 def test_a_validation_that_was_cut_off_is_made_up_for(two_stages, train_tool, monkeypatch, by_iterations):
     """The best checkpoint of the whole training is that of the validation in which it was interrupted."""
-    options = [
-        'default_hooks.checkpoint.save_best=shot/nll',
-        'train_cfg.val_interval=2',
-        'optim_wrapper.optimizer.lr=0.02',
-    ]
+    loop = 'by_epoch=False, max_iters' if by_iterations else 'by_epoch=True, max_epochs'
+    config = f"_base_ = 'a.py'\ntrain_cfg = dict(_delete_=True, {loop}=3, val_interval=2)\nparam_scheduler = []\n"
     if by_iterations:
-        options += [
-            'train_cfg.by_epoch=False', 'train_cfg.max_epochs=None', 'train_cfg.max_iters=3', 'param_scheduler=None',
-            'default_hooks.checkpoint.by_epoch=False', 'train_dataloader.sampler.type=InfiniteSampler',
-        ]  # fmt: skip
-    command = ['a.py', '--cfg-options', *options]
+        config += "train_dataloader = dict(sampler=dict(_delete_=True, type='InfiniteSampler'))\n"
+    config += f"default_hooks = dict(checkpoint=dict(save_best='shot/nll', by_epoch={not by_iterations}))\n"
+    Path('best.py').write_text(config)
+    command = ['best.py']
     with monkeypatch.context() as patch:
         worse = iter([1.0, 2.0])  # the second validation is worse
         compute = ShotAccuracy.compute_metrics
@@ -107,7 +103,7 @@ def test_a_validation_that_was_cut_off_is_made_up_for(two_stages, train_tool, mo
     worse = iter([1.0, 2.0])
     monkeypatch.setattr(ShotAccuracy, 'compute_metrics', lambda self, r: {**compute(self, r), 'nll': next(worse)})
     train_tool.main([*command, '--no-test'])
-    best = [path.name for path in Path('work_dirs/a').glob('best_*')]
+    best = [path.name for path in Path('work_dirs/best').glob('best_*')]
     assert best == [f'best_shot_nll_{"iter" if by_iterations else "epoch"}_2.pth']
 
 
