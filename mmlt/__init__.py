@@ -16,14 +16,16 @@ with warnings.catch_warnings():
     import mmpretrain.models  # noqa: F401
 
 from mmlt import datasets, engine, evaluation, models
-from mmlt.checkpoints import guard_mmengine, guard_writing
+from mmlt.checkpoints import guard_mmengine, guard_writing, register_handlers
 from mmlt.engine.config_text import remember_layouts
-from mmlt.errors import InputError
+from mmlt.errors import InputError, tell_without_traceback
 from mmlt.version import __version__
 
 guard_mmengine()
 guard_writing()
+register_handlers()
 mend_package_lookup()
+tell_without_traceback()
 remember_layouts()
 
 # mmcv's ColorJitter says this in every worker; the three adjustments of the configs are the same in both backends.
