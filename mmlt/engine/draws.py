@@ -6,7 +6,6 @@ the first epochs drew; without persistent workers every epoch draws the same.
 
 from __future__ import annotations
 
-import functools
 import random
 from collections.abc import Iterator, Sequence
 
@@ -52,23 +51,46 @@ class _Numbered:
             yield Draw(index, first + place)
 
 
-def _fetch(dataset, original, seed: int, indices: Sequence[int]) -> list:
-    """The items of a batch, with the random numbers that belong to it."""
-    number = getattr(indices[0], 'number', None) if len(indices) else None
-    plain = [int(i) for i in indices]
-    get = original or (lambda numbers: [dataset[i] for i in numbers])
-    if number is None:
-        return get(plain)
-    before = random_state() if get_worker_info() is None else None  # a worker's numbers are nobody else's
-    try:
-        seeds = np.random.SeedSequence([seed, get_rank(), number]).generate_state(3)
-        random.seed(int(seeds[0]))
-        np.random.seed(seeds[1])
-        torch.default_generator.manual_seed(int(seeds[2]))
-        return get(plain)
-    finally:
-        if before is not None:
-            restore_random_state(before)
+class _Seeded:
+    """A dataset whose batches are fetched with the random numbers that belong to their place."""
+
+    def __init__(self, dataset, seed: int):
+        self.dataset, self.seed = dataset, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int):
+        return self.dataset[index]
+
+    def __getitems__(self, indices: Sequence[int]) -> list:
+        before = random_state() if get_worker_info() is None else None  # a worker's numbers are nobody else's
+        try:
+            seeds = np.random.SeedSequence([self.seed, get_rank(), indices[0].number]).generate_state(3)
+            random.seed(int(seeds[0]))
+            np.random.seed(seeds[1])
+            torch.default_generator.manual_seed(int(seeds[2]))
+            plain = [int(i) for i in indices]
+            if hasattr(self.dataset, '__getitems__'):
+                return self.dataset.__getitems__(plain)
+            return [self.dataset[i] for i in plain]
+        finally:
+            if before is not None:
+                restore_random_state(before)
+
+
+class RepeatableLoader(DataLoader):
+    """A loader whose random transforms depend on seed, process, epoch and place; see :func:`number_draws`."""
+
+    seed: int
+
+    def _get_iterator(self):
+        dataset, attributes = self.dataset, self.__dict__
+        attributes['dataset'] = _Seeded(dataset, self.seed)  # for the iterator alone; others see the dataset
+        try:
+            return super()._get_iterator()
+        finally:
+            attributes['dataset'] = dataset
 
 
 def number_draws(loader: DataLoader, seed: int) -> DataLoader:
@@ -86,15 +108,11 @@ def number_draws(loader: DataLoader, seed: int) -> DataLoader:
         DataLoader: The same.
     """
     own_generator(loader, seed)
-    batches, dataset = loader.batch_sampler, loader.dataset
-    if not hasattr(batches, 'sampler') or isinstance(batches.sampler, _Numbered):
-        return loader
-    original = getattr(dataset, '__getitems__', None)
-    try:
-        dataset.__getitems__ = functools.partial(_fetch, dataset, original, seed)
-    except AttributeError:  # a class with slots
-        return loader
-    batches.sampler = _Numbered(batches.sampler)
+    batches = loader.batch_sampler
+    if type(loader) is DataLoader and hasattr(batches, 'sampler'):
+        batches.sampler = _Numbered(batches.sampler)
+        loader.__class__ = RepeatableLoader
+        loader.__dict__['seed'] = seed
     return loader
 
 

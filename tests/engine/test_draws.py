@@ -69,13 +69,13 @@ def test_nothing_else_is_changed():
     assert state() == expected
 
 
-def test_other_indices_are_as_ever():
+def test_the_dataset_is_as_ever():
     dataset = Noise()
-    number_draws(DataLoader(dataset, 4, sampler=Order()), 0)
-    torch.manual_seed(0)
-    one = dataset.__getitems__([1, 2])
-    torch.manual_seed(0)
-    assert [item[3] for item in one] == [dataset[1][3], dataset[2][3]]
+    loader = number_draws(DataLoader(dataset, 4, sampler=Order()), 0)
+    next(iter(loader))
+    assert loader.dataset is dataset and vars(dataset) == {} and type(dataset) is Noise
+    assert isinstance(loader, DataLoader) and number_draws(loader, 0) is loader
+    assert not isinstance(loader.batch_sampler.sampler.sampler, type(loader.batch_sampler.sampler))
 
 
 def test_draws_are_indices():

@@ -178,8 +178,10 @@ def test_start_of_a_config(chain, tmp_path, load_from):
     record = RunRecord(str(tmp_path / 'w/b'))
     record.begin({'load_from': None}, {}, resumed=False)
     record.finish()
-    (tmp_path / 'w/b/last_checkpoint').write_text('some.pth')
-    assert starting_checkpoint(chain) == ('some.pth', None if load_from is True else load_from)
+    (tmp_path / 'w/b/last_checkpoint').write_text('moved/some.pth')
+    (tmp_path / 'w/b/some.pth').write_text('')
+    found = str(tmp_path / 'w/b/some.pth')
+    assert starting_checkpoint(chain) == (found, None if load_from is True else load_from)
     chain.stages.b.load_from = False
     assert starting_checkpoint(chain) == (None, None)
 
