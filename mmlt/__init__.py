@@ -13,11 +13,13 @@ with warnings.catch_warnings():
 from mmlt import datasets, engine, evaluation, models
 from mmlt.engine.checkpoint import allow_mmengine_checkpoints
 from mmlt.engine.config_text import remember_layouts
+from mmlt.engine.workers import accept_auto_workers
 from mmlt.errors import InputError
 from mmlt.version import __version__
 
 allow_mmengine_checkpoints()
 remember_layouts()
+accept_auto_workers()
 
 # mmcv's ColorJitter says this in every worker; the three adjustments of the configs are the same in both backends.
 warnings.filterwarnings('ignore', message="Only use 'alpha' for pillow backend")

@@ -34,7 +34,6 @@ from mmlt.engine.stages import (
     stage_ids,
     starting_checkpoint,
 )
-from mmlt.engine.workers import with_workers
 from mmlt.evaluation.shot_metric import tell_apart
 from mmlt.models.losses.common import leave_out_unscored
 from mmlt.registry import RUNNERS
@@ -216,19 +215,13 @@ class Runner(MMEngineRunner):
 
     @staticmethod
     def build_dataloader(dataloader, *args, **kwargs):
-        """See MMEngine.
-
-        Lists of different counts can be joined, and labels that are not to be scored are marked; ``num_workers`` may be
-        'auto'.
-        """
-        if isinstance(dataloader, dict):
-            dataloader = with_workers(dataloader)
-            if isinstance(dataloader.get('dataset'), dict):
-                with quick_collections():
-                    dataset = build_dataset(dataloader['dataset'])
-                    if hasattr(dataset, 'full_init'):
-                        dataset.full_init()
-                dataloader = {**dataloader, 'dataset': dataset}
+        """See MMEngine; lists of different counts can be joined, and labels that are not to be scored are marked."""
+        if isinstance(dataloader, dict) and isinstance(dataloader.get('dataset'), dict):
+            with quick_collections():
+                dataset = build_dataset(dataloader['dataset'])
+                if hasattr(dataset, 'full_init'):
+                    dataset.full_init()
+            dataloader = {**dataloader, 'dataset': dataset}
         loader = MMEngineRunner.build_dataloader(dataloader, *args, **kwargs)
         mark_unscored(loader.dataset)
         return loader
