@@ -83,8 +83,7 @@ class Runner(MMEngineRunner):
     - checkpoints of another model are refused (:class:`CheckpointGuardHook`);
     - ``--launcher pytorch`` and ``--amp`` work without a GPU (gloo, bfloat16);
     - ``parallel='fsdp'`` trains in parts (see :mod:`mmlt.engine.parallel`);
-    - ``num_workers='auto'`` of a dataloader is as many as the machine has cores for, and a training that waits for
-      pictures says so (:class:`DataTimeHook`);
+    - a training that waits for pictures says so (:class:`DataTimeHook`);
     - ``precision='auto'`` takes what the machine is fast in, see
       :mod:`mmlt.engine.precision`; on GPUs optimizers are the fused ones;
     - a test without checkpoint evaluates the pretrained model (zero-shot);

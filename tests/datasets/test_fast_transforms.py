@@ -157,7 +157,7 @@ def resized(image, size, interpolation, order):
 @pytest.mark.parametrize('interpolation', ANTIALIASED)
 @pytest.mark.parametrize('size', [(64, 64), (40, 200), (300, 301), (200, 40)])
 def test_resizing_is_pillows(interpolation, size):
-    """All of the difference is the order: ours is lines first, Pillow's columns first where that is less work."""
+    """All of the difference is the order: ours is lines first, Pillow's at times columns first."""
     image = scene()[3:, 5:]
     pillow = np.asarray(Image.fromarray(image).resize(size[::-1], ANTIALIASED[interpolation]))
     ours = resize_as_pillow(image, size, interpolation)
