@@ -18,6 +18,7 @@ with warnings.catch_warnings():
 from mmlt import datasets, engine, evaluation, models
 from mmlt.checkpoints import guard_mmengine, guard_writing, register_handlers
 from mmlt.engine.config_text import remember_layouts
+from mmlt.engine.workers import accept_auto_workers
 from mmlt.errors import InputError, tell_without_traceback
 from mmlt.version import __version__
 
@@ -27,6 +28,7 @@ register_handlers()
 mend_package_lookup()
 tell_without_traceback()
 remember_layouts()
+accept_auto_workers()
 
 # mmcv's ColorJitter says this in every worker; the three adjustments of the configs are the same in both backends.
 warnings.filterwarnings('ignore', message="Only use 'alpha' for pillow backend")

@@ -40,7 +40,6 @@ from mmlt.engine.stages import (
     stage_ids,
     starting_checkpoint,
 )
-from mmlt.engine.workers import with_workers
 from mmlt.errors import InputError
 from mmlt.evaluation.shot_metric import tell_apart
 from mmlt.models.losses.common import leave_out_unscored
@@ -69,8 +68,7 @@ class Runner(MMEngineRunner):
     - checkpoints of another model are refused (:class:`CheckpointGuardHook`);
     - ``--launcher pytorch`` and ``--amp`` work without a GPU (gloo, bfloat16);
     - ``parallel='fsdp'`` trains in parts (see :mod:`mmlt.engine.parallel`);
-    - ``num_workers='auto'`` of a dataloader is as many as the machine has cores for, and a training that waits for
-      pictures says so (:class:`DataTimeHook`);
+    - a training that waits for pictures says so (:class:`DataTimeHook`);
     - ``precision='auto'`` takes what the machine is fast in, see
       :mod:`mmlt.engine.precision`; on GPUs optimizers are the fused ones;
     - a test without checkpoint evaluates the pretrained model (zero-shot);
@@ -237,19 +235,13 @@ class Runner(MMEngineRunner):
 
     @staticmethod
     def build_dataloader(dataloader, *args, **kwargs):
-        """See MMEngine.
-
-        Lists of different counts can be joined, and labels that are not to be scored are marked; ``num_workers`` may be
-        'auto'.
-        """
-        if isinstance(dataloader, dict):
-            dataloader = with_workers(dataloader)
-            if isinstance(dataloader.get('dataset'), dict):
-                with quick_collections():
-                    dataset = build_dataset(dataloader['dataset'])
-                    if hasattr(dataset, 'full_init'):
-                        dataset.full_init()
-                dataloader = {**dataloader, 'dataset': dataset}
+        """See MMEngine; lists of different counts can be joined, and labels that are not to be scored are marked."""
+        if isinstance(dataloader, dict) and isinstance(dataloader.get('dataset'), dict):
+            with quick_collections():
+                dataset = build_dataset(dataloader['dataset'])
+                if hasattr(dataset, 'full_init'):
+                    dataset.full_init()
+            dataloader = {**dataloader, 'dataset': dataset}
         loader = MMEngineRunner.build_dataloader(dataloader, *args, **kwargs)
         mark_unscored(loader.dataset)
         own_generator(loader, 0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 import torch
 from mmengine.dist import get_world_size, is_distributed
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner as MMEngineRunner
 
 from mmlt.errors import InputError
 
@@ -67,7 +69,26 @@ def with_workers(dataloader: dict) -> dict:
         return dataloader
     workers = num_workers(dataloader['num_workers'])
     if dataloader['num_workers'] == 'auto':
-        print_log(f'{workers} processes read pictures; this one may use {share_of_cores()} cores.', logger='current')
+        _tell(MMLogger.get_current_instance(), workers, share_of_cores())
     # torch refuses these without workers.
     without = () if workers else ('persistent_workers', 'prefetch_factor')
     return {**{k: v for k, v in dataloader.items() if k not in without}, 'num_workers': workers}
+
+
+@functools.lru_cache(maxsize=1)  # of training, validation and test it is one line
+def _tell(logger: MMLogger, workers: int, share: int) -> None:
+    logger.info(f"num_workers='auto': {workers} to read pictures, of the {share} cores that this process may use.")
+
+
+def accept_auto_workers() -> None:
+    """Let every runner of MMEngine take ``num_workers='auto'``: that of the stock tools, too."""
+    build = MMEngineRunner.build_dataloader
+    if getattr(build, 'accepts_auto_workers', False):
+        return
+
+    @functools.wraps(build)
+    def build_dataloader(dataloader, *args, **kwargs):
+        return build(with_workers(dataloader) if isinstance(dataloader, dict) else dataloader, *args, **kwargs)
+
+    build_dataloader.accepts_auto_workers = True
+    MMEngineRunner.build_dataloader = staticmethod(build_dataloader)

@@ -5,6 +5,8 @@ import io
 import cv2
 import numpy as np
 import pytest
+import torch
+import torchvision.transforms as torchvision
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import TRANSFORMS
@@ -126,21 +128,78 @@ def test_small_pictures_and_small_parts_are_decoded_in_full_size(monkeypatch):
     DeferredPicture(jpeg(scene(1000, 1200)), 'a').resized_crop((0, 0, 127, 1200), (64, 64), 'bilinear')
 
 
+def kernel(interpolation, x):
+    x = np.abs(x)
+    if interpolation == 'bilinear':
+        return np.clip(1 - x, 0, None)
+    return np.where(x < 1, (1.5 * x - 2.5) * x * x + 1, np.where(x < 2, ((2.5 - 0.5 * x) * x - 4) * x + 2, 0))
+
+
+def weights(old, new, interpolation):
+    """(new, old): of how much of every pixel of a line a new one is made, antialiased."""
+    step = old / new
+    wide = max(step, 1)
+    centres = (np.arange(new)[:, None] + 0.5) * step - 0.5
+    found = kernel(interpolation, (np.arange(old) - centres) / wide)
+    return found / found.sum(1, keepdims=True)
+
+
+def resized(image, size, interpolation, order):
+    """In float64, one direction after the other, rounded to 8 bits after each."""
+    found = image.astype(float)
+    for axis in order:
+        table = weights(image.shape[axis], size[axis], interpolation)
+        found = np.moveaxis(np.tensordot(table, found, (1, axis)), 0, axis)
+        found = np.floor(found.clip(0, 255) + 0.5)
+    return found
+
+
 @pytest.mark.parametrize('interpolation', ANTIALIASED)
-@pytest.mark.parametrize('size', [(64, 64), (40, 200), (300, 301)])
+@pytest.mark.parametrize('size', [(64, 64), (40, 200), (300, 301), (200, 40)])
 def test_resizing_is_pillows(interpolation, size):
-    """Both round between the two directions, each in its own order: so neither is nearer to exact numbers."""
+    """All of the difference is the order: ours is lines first, Pillow's at times columns first."""
     image = scene()[3:, 5:]
-    method = ANTIALIASED[interpolation]
-    exact = [np.asarray(Image.fromarray(x.astype(np.float32)).resize(size[::-1], method)) for x in cv2.split(image)]
-    exact = np.stack(exact, -1).clip(0, 255)
-    found = resize_as_pillow(image, size, interpolation)
-    pillow = np.asarray(Image.fromarray(image).resize(size[::-1], method))
-    off = found.astype(int) - pillow
-    assert np.abs(off).max() <= 2 and abs(off.mean()) < 0.005
-    assert np.abs(found - exact).mean() <= np.abs(pillow - exact).mean() + 0.002
-    if 40 not in size:
-        assert np.abs(off).mean() < 0.01
+    pillow = np.asarray(Image.fromarray(image).resize(size[::-1], ANTIALIASED[interpolation]))
+    ours = resize_as_pillow(image, size, interpolation)
+    lines, columns = (resized(image, size, interpolation, order) for order in ((1, 0), (0, 1)))
+    for found, expected in ((ours, [lines]), (pillow, [lines, columns])):
+        off = [difference(found, e) for e in expected]
+        assert min(o.mean() for o in off) < 0.01 and min(o.max() for o in off) <= 1
+    assert difference(ours, pillow).max() <= 2 and abs((ours.astype(int) - pillow).mean()) < 0.005
+
+
+@pytest.mark.parametrize('progressive', [False, True])
+@pytest.mark.parametrize('damage', ['bits', 'a hole', 'zeros'])
+@pytest.mark.parametrize('shape', [(150, 200), (1000, 1200)])
+def test_damaged_jpegs_are_what_pillow_makes_of_them(progressive, damage, shape):
+    rng, box = np.random.default_rng(0), (0, 0, *shape)
+    sound = jpeg(scene(*shape), progressive=progressive)
+    for _ in range(5 if shape[0] < 1000 else 2):
+        data, start = bytearray(sound), int(rng.integers(len(sound) // 4, len(sound) // 2))
+        part = slice(start, start + len(sound) // 4)
+        if damage == 'a hole':
+            del data[part]
+        elif damage == 'zeros':
+            data[part] = bytes(len(sound) // 4)
+        else:
+            for i in rng.integers(len(sound) // 4, len(sound) - 2, 5):
+                data[i] ^= 1 << int(rng.integers(8))
+        try:
+            expected = decode_picture(bytes(data))
+        except Exception:
+            for read in (lambda d: d.crop(box), lambda d: d.resized_crop(box, (64, 64), 'bilinear')):
+                with pytest.raises(InputError, match="'a.jpg' cannot be read"):
+                    read(DeferredPicture(bytes(data), 'a.jpg'))
+        else:
+            assert np.array_equal(DeferredPicture(bytes(data), 'a.jpg').crop(box), expected[..., ::-1])
+
+
+def test_large_jpegs_that_end_early_are_named():
+    data = jpeg(scene(1000, 1200))
+    for kept in (len(data) // 2, len(data) - 2):
+        for size in ((64, 64), (300, 300), (600, 800)):
+            with pytest.raises(InputError, match=r"'a\.jpg' cannot be read \(OSError: image file is truncated"):
+                DeferredPicture(data[:kept], 'a.jpg').resized_crop((0, 0, 1000, 1200), size, 'bicubic')
 
 
 # Which loaders defer
@@ -255,3 +314,66 @@ def test_rand_augment_is_mmpretrains(image):
         assert after == expected and np.array_equal(ours['img'], theirs['img'])
         changed += not np.array_equal(ours['img'], image)
     assert changed > 50
+
+
+# The same distribution as torchvision's, which draws other random numbers
+
+
+def apart(a, b):
+    """Kolmogorov and Smirnov's distance of two samples, as a multiple of what one in a hundred pairs exceeds."""
+    a, b = np.sort(a), np.sort(b)
+    both = np.concatenate([a, b])
+    distance = np.abs(np.searchsorted(a, both, 'right') / len(a) - np.searchsorted(b, both, 'right') / len(b)).max()
+    return distance / (1.628 * np.sqrt(1 / len(a) + 1 / len(b)))
+
+
+@pytest.mark.parametrize('shape', [(150, 200), (200, 150), (60, 300)])
+@pytest.mark.parametrize('area', [(0.08, 1.0), (0.5, 1.0)])
+def test_crops_are_distributed_as_torchvisions(shape, area):
+    number, (height, width) = 3000, shape
+    np.random.seed(0)
+    torch.manual_seed(0)
+    crop, image = build(dict(CROP, crop_ratio_range=area)), scene(*shape)
+    ours = np.array([crop.rand_crop_params(image) for _ in range(number)])
+    empty = torch.empty(3, *shape)
+    theirs = [torchvision.RandomResizedCrop.get_params(empty, area, (3 / 4, 4 / 3)) for _ in range(number)]
+    measures = [
+        lambda box: box[:, 2] * box[:, 3] / (height * width),
+        lambda box: box[:, 3] / box[:, 2],
+        lambda box: (box[:, 0] + box[:, 2] / 2) / height,
+        lambda box: (box[:, 1] + box[:, 3] / 2) / width,
+    ]
+    for measure in measures:
+        assert apart(measure(ours), measure(np.array(theirs))) < 1.2
+    other = build(dict(CROP, crop_ratio_range=(area[0] - 0.05, 1.0)))
+    moved = np.array([other.rand_crop_params(image) for _ in range(number)])
+    if shape != (60, 300):  # where most crops are the middle
+        assert apart(measures[0](moved), measures[0](np.array(theirs))) > 1.2  # what the bound can tell
+
+
+def test_flips_are_as_frequent_as_torchvisions():
+    np.random.seed(0)
+    for prob in (0.5, 0.2):
+        flip = build(dict(type='mmlt.RandomFlip', prob=prob, direction='horizontal'))
+        rate = np.mean([flip._choose_direction() is not None for _ in range(4000)])
+        assert abs(rate - prob) < 3 * np.sqrt(prob * (1 - prob) / 4000)
+
+
+def test_colours_are_distributed_as_torchvisions():
+    np.random.seed(0)
+    torch.manual_seed(0)
+    strength = dict(brightness=0.4, contrast=0.3, saturation=0.2)
+    jitter, reference = build(dict(type='mmlt.ColorJitter', **strength)), torchvision.ColorJitter(**strength)
+    ours = [jitter._rand_params() for _ in range(3000)]
+    theirs = [
+        reference.get_params(reference.brightness, reference.contrast, reference.saturation, None) for _ in range(3000)
+    ]
+    for i, width in enumerate((0.4, 0.3, 0.2), 1):
+        found, expected = (np.array([p[i] for p in params]) for params in (ours, theirs))
+        assert apart(found, expected) < 1.2
+        assert np.abs(found - 1).max() <= width and apart(1 + (found - 1) * 1.2, expected) > 1.2
+    # Hue changes nothing here: which of the other three comes when is all of the order.
+    orders = [[tuple(i for i in map(int, p[0]) if i != 3) for p in params] for params in (ours, theirs)]
+    for order in set(orders[0]) | set(orders[1]):
+        shares = [found.count(order) / 3000 for found in orders]
+        assert all(abs(share - 1 / 6) < 4 * np.sqrt(5 / 36 / 3000) for share in shares)
