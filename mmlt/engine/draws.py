@@ -6,8 +6,9 @@ the first epochs drew; without persistent workers every epoch draws the same.
 
 from __future__ import annotations
 
+import functools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -39,14 +40,21 @@ class _Numbered:
     """A sampler whose indices know their numbers."""
 
     def __init__(self, sampler):
-        self.sampler = sampler
+        self.sampler, self.passes, self.skipped = sampler, -1, 0
+        if hasattr(sampler, 'skip'):  # OneDL's resumed trainings by iterations begin in the middle
+            sampler.skip = functools.partial(self._skip, sampler.skip)
+
+    def _skip(self, skip: Callable, number: int):
+        self.skipped += number
+        return skip(number)
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Draw]:
-        self.passes = getattr(self, 'passes', -1) + 1
-        first = getattr(self.sampler, 'epoch', self.passes) << 32
+        self.passes += 1
+        first = (getattr(self.sampler, 'epoch', self.passes) << 32) + self.skipped
+        self.skipped = 0
         for place, index in enumerate(self.sampler):
             yield Draw(index, first + place)
 

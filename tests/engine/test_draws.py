@@ -57,6 +57,25 @@ def test_items_are_those_of_the_place():
     assert epochs(0, seed=6) != whole
 
 
+class Skips(Order):
+    """As OneDL's InfiniteSampler, which a resumed training tells how much it had."""
+
+    skipped = 0
+
+    def skip(self, number):
+        self.skipped = number
+
+    def __iter__(self):
+        return iter(list(super().__iter__())[self.skipped :])
+
+
+def test_samplers_that_begin_in_the_middle():
+    whole = epochs(0, number=1)[0]
+    loader = number_draws(DataLoader(Noise(), 4, sampler=Skips(), collate_fn=list), 5)
+    loader.sampler.skip(8)
+    assert [item for batch in loader for item in batch] == whole[8:]
+
+
 def test_nothing_else_is_changed():
     def state():
         return random.random(), np.random.random(), float(torch.rand(()))

@@ -80,7 +80,7 @@ def test_files_that_are_cut_off(trainings, server, undisturbed, count, outcome, 
             size = victim.stat().st_size
             os.truncate(victim, min(int(place * size), size - 1))
             pid = server(start=['train', config, '--work-dir', 'cut'], log='cut.log')
-            found, what = outcome(server(wait=pid), 'cut.log', 'cut', 'cut')
+            found, what = outcome(server(wait=pid), 'cut.log', 'cut', None)
             if found == 'recovered, equal':
                 one, two = (json.loads((Path(f) / 'shot_report.json').read_text()) for f in (expected, 'cut'))
                 found = 'recovered, equal' if one == two else 'other'
