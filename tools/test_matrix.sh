@@ -85,9 +85,13 @@ for row in "${rows[@]}"; do
     start=$SECONDS
     PYTHONPATH=$root OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE "$venv/bin/python" -m pytest -q -n auto --maxprocesses 4 \
         --dist loadfile -p no:cacheprovider "${quick[@]}" ${arguments[@]+"${arguments[@]}"} > ".matrix/$row.log" 2>&1
-    summary=$(tail -n 1 ".matrix/$row.log")
-    number() { grep -oE "[0-9]+ $1" <<< "$summary" | cut -d' ' -f1 || true; }
-    failed=$(($(number failed || true) + $(number error || true)))
+    summary=$(grep -E '[0-9]+ (passed|failed|error)' ".matrix/$row.log" | tail -n 1)
+    number() { # what; 0 where pytest does not name it
+        local found
+        found=$(grep -oE "[0-9]+ $1" <<< "$summary" | cut -d' ' -f1)
+        echo "${found:-0}"
+    }
+    failed=$(($(number failed) + $(number error)))
     printf '%-8s %-7s %7s %7s %8s %8s  %s\n' "$row" "$version" "$(number passed)" "$failed" "$(number skipped)" \
         $((SECONDS - start)) "$(words_of "$row")" >> "$table"
 done

@@ -74,11 +74,25 @@ class RunRecord:
         self.path = osp.join(work_dir, 'run.json')
 
     def read(self) -> dict | None:
-        """The record, or None where nothing was trained yet."""
+        """The record, or None where nothing was trained yet.
+
+        Raises:
+            InputError: It is damaged.
+        """
         if not osp.isfile(self.path):
             return None
-        with open(self.path, encoding='utf-8') as f:
-            return json.load(f)
+        try:
+            with open(self.path, encoding='utf-8') as f:
+                record = json.load(f)
+            if isinstance(record, dict) and {'id', 'finished', 'config', 'stages'} <= record.keys():
+                return record
+            why = 'it is no record of a training'
+        except ValueError as e:
+            why = f'{type(e).__name__}: {e}'
+        raise InputError(
+            f"'{self.path}', which says what was trained in that folder, is damaged ({why}): train it anew with "
+            '--restart, or give another folder; the checkpoints beside it can be tested by tools/test.py.'
+        )
 
     @property
     def finished(self) -> bool:

@@ -1,5 +1,6 @@
 """Two trainings in one work directory, and one that cannot be written."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -28,7 +29,8 @@ def other(tmp_path, monkeypatch, repo):
     )  # fmt: skip
     assert process.stdout.readline()
     yield process
-    os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_folder_in_use_is_named_and_free_when_its_process_is_killed(other, two_stages, train_tool, tmp_path):

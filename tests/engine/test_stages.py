@@ -288,3 +288,10 @@ def test_config_without_training_tests_its_stage(linear_stages, train_tool, test
     # A checkpoint that is given wins, and no stage has to be there.
     given = ['tau.py', 'no_bias.pth', '--work-dir', 'elsewhere', '--cfg-options', 'model.head.tau=0.0']
     assert test_tool.main(given) == pytest.approx(metrics)
+
+
+@pytest.mark.parametrize('text', ['', '{"id": "a", "fini', '[]', '{}', 'null'])
+def test_a_record_that_is_damaged(tmp_path, text):
+    (tmp_path / 'run.json').write_text(text)
+    with pytest.raises(InputError, match=r"run\.json', which says what was trained .* is damaged .*--restart"):
+        RunRecord(str(tmp_path)).read()

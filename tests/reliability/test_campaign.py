@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 
 pytestmark = pytest.mark.slow
+REPO = Path(__file__).parents[2]
 
 KINDS = {
     "BALLAD's phase A, caching, phase B": 'b.py',
@@ -60,6 +63,45 @@ def test_kills(trainings, server, undisturbed, count, outcome, request, kind, nu
         count(f'kill -9: {kind}', found)
     assert found == 'recovered, equal', what
     shutil.rmtree(folder)
+
+
+def launch(config, folder, log):
+    """Two processes by torchrun, as tools/dist_train.sh starts them."""
+    command = [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
+    command += [str(REPO / 'tools/train.py'), config, '--work-dir', folder, '--launcher', 'pytorch']
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(REPO)}
+    with open(log, 'w') as file:
+        return subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
+
+
+def ranks(launcher) -> list[int]:
+    """Process ids of the trainings of a launcher."""
+    children = Path(f'/proc/{launcher.pid}/task/{launcher.pid}/children')
+    return [int(pid) for pid in children.read_text().split()] if children.exists() else []
+
+
+@pytest.mark.parametrize('kind', list(KINDS)[:2])
+def test_kills_of_two_processes(trainings, count, outcome, request, kind):
+    """All at once, or one of the two, whose launcher stops the other."""
+    os.chdir(trainings)
+    config, whole, folder = KINDS[kind], f'two-whole-{KINDS[kind]}', f'two-{KINDS[kind]}'
+    begin = time.monotonic()
+    assert launch(config, whole, 'two.log').wait(300) == 0, Path('two.log').read_text()[-3000:]
+    seconds = time.monotonic() - begin
+    moments = np.random.default_rng([request.config.getoption('--campaign-seed', 0), 2, len(kind)])
+    for one in (False, True, True):
+        process = launch(config, folder, 'two.log')
+        time.sleep(moments.uniform(0.3, 1.0) * seconds)
+        with contextlib.suppress(ProcessLookupError, IndexError):  # it was faster
+            os.kill(ranks(process)[-1], signal.SIGKILL) if one else os.killpg(process.pid, signal.SIGKILL)
+        process.wait(120)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    status = launch(config, folder, 'two.log').wait(300)
+    found, what = outcome(status, 'two.log', folder, whole)
+    for _ in range(3):
+        count('kill -9, two processes', found)
+    assert found == 'recovered, equal', what
 
 
 @pytest.mark.parametrize('kind', KINDS)
