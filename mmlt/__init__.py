@@ -10,14 +10,11 @@ with warnings.catch_warnings():
     warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
     import mmpretrain.models  # noqa: F401
 
-from mmlt import datasets, engine, evaluation, models
-from mmlt.engine.checkpoint import allow_mmengine_checkpoints
+from mmlt import checkpoints, datasets, engine, evaluation, models
 from mmlt.errors import InputError
 from mmlt.version import __version__
-
-allow_mmengine_checkpoints()
 
 # mmcv's ColorJitter says this in every worker; the three adjustments of the configs are the same in both backends.
 warnings.filterwarnings('ignore', message="Only use 'alpha' for pillow backend")
 
-__all__ = ['InputError', '__version__', 'datasets', 'engine', 'evaluation', 'models']
+__all__ = ['InputError', '__version__', 'checkpoints', 'datasets', 'engine', 'evaluation', 'models']

@@ -15,10 +15,11 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import barrier
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 
+from mmlt.checkpoints import newest_checkpoint
 from mmlt.engine.arguments import check_arguments
 from mmlt.engine.build_errors import explained
 from mmlt.engine.configs import read_config
@@ -128,7 +129,7 @@ def prepare(stage: Stage, last: bool, args, anew: Collection[str]) -> bool:
     if restarts(stage, last, args) or record.read() is None:
         return True
     # A run that failed before its first checkpoint, for a wrong setting perhaps, binds nobody.
-    started = record.finished or find_latest_checkpoint(stage.work_dir) is not None
+    started = record.finished or newest_checkpoint(stage.work_dir) is not None
     difference = record.difference(cfg, ('randomness',) if stage.shared else (), anew)
     if started and difference is not None:
         elsewhere = f'--cfg-options {stage.key}.work_dir=<folder>' if stage.shared else 'another --work-dir'

@@ -1,3 +1,5 @@
+from mmlt.checkpoints import load_restricted_pickle
+
 from .cifar_lt import CIFAR10LT, CIFAR100LT
 from .class_texts import ClassTexts
 from .image_text import ImageTextDataset
@@ -16,7 +18,6 @@ from .multi_label import LongTailedMultiLabel
 from .multi_label_digits import MultiLabelDigits
 from .named_icons import NamedIcons
 from .printed_characters import PrintedCharacters
-from .restricted_pickle import load_restricted_pickle
 from .samplers import ClassAwareSampler, ClassBalancedSampler, MixBalancedSampler, SquareRootSampler
 from .transforms import FiveCropPart, GrowingRandomResizedCrop, LoadPicture, growing_crop_minimum
 from .twemoji_lt import TwemojiLT

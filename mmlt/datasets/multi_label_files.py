@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 
+from mmlt.checkpoints import load_restricted_pickle
 from mmlt.datasets.long_tailed_dataset import (
     checked_label,
 )
-from mmlt.datasets.restricted_pickle import load_restricted_pickle
 from mmlt.datasets.text_files import is_file, read_json, read_lines, read_table
 from mmlt.errors import InputError
 

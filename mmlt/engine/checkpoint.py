@@ -1,44 +1,8 @@
-"""Checkpoints: safe loading and comparison of the configs that made them."""
+"""Checkpoints: what they say of their classes, and comparison of the configs that made them."""
 
 from __future__ import annotations
 
-import argparse
-
-import numpy as np
-import torch
 from mmengine.config import Config
-from mmengine.logging import HistoryBuffer
-
-_HISTORY_METHODS = frozenset({'min', 'max', 'mean', 'current'})
-
-
-def _history_getattr(obj, name):
-    """Stand in for ``builtins.getattr`` in a pickle: only the methods that a HistoryBuffer stores."""
-    if obj is HistoryBuffer and name in _HISTORY_METHODS:
-        return getattr(HistoryBuffer, name)
-    raise RuntimeError(f'A checkpoint asked for getattr({obj!r}, {name!r}), which MMEngine never writes; refused.')
-
-
-def allow_mmengine_checkpoints() -> None:
-    """Let ``torch.load(weights_only=True)`` read the checkpoints that MMEngine and VL-LTR write.
-
-    From torch 2.6 on ``weights_only=True`` is the default, and MMEngine (up to
-    0.10.7) stores its log buffers beside the weights: HistoryBuffer, numpy
-    arrays, and ``builtins.getattr`` for the buffer's methods. Exactly these are
-    allowed, ``getattr`` only through a stand-in that serves HistoryBuffer, and
-    ``argparse.Namespace``, in which VL-LTR keeps its arguments.
-    """
-    if not hasattr(torch.serialization, 'add_safe_globals'):
-        return  # torch < 2.4: MMEngine's own loading still works
-    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
-    allowed = [HistoryBuffer, argparse.Namespace, np.ndarray, np.dtype, (_history_getattr, 'builtins.getattr')]
-    for prefix in ('numpy._core.multiarray', 'numpy.core.multiarray'):
-        allowed += [
-            (multiarray._reconstruct, f'{prefix}._reconstruct'),
-            (multiarray.scalar, f'{prefix}.scalar'),
-        ]
-    allowed += list({type(np.dtype(t)) for t in ('f8', 'f4', 'i8', 'i4', '?')})
-    torch.serialization.add_safe_globals(allowed)
 
 
 def checkpoint_classes(checkpoint: dict) -> list[str] | None:

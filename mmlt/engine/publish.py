@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from mmlt.checkpoints import config_of_text
 from mmlt.engine.weights import not_finite
 from mmlt.errors import InputError
 from mmlt.models import MORE
@@ -65,7 +66,7 @@ def publish_checkpoint(checkpoint: dict) -> dict:
         raise InputError('The file is no checkpoint of MMEngine: it has no state_dict.')
     meta = dict(checkpoint.get('meta') or {})
     if is_split(checkpoint) and meta.get('cfg'):
-        meta['cfg'] = plain_config(Config.fromstring(meta['cfg'], '.py')).pretty_text
+        meta['cfg'] = plain_config(config_of_text(meta['cfg'], 'the checkpoint')).pretty_text
     with torch.no_grad():  # merged on their device, where the split model adds them up as well
         state = {key: value.detach().cpu() for key, value in merge_state_dict(checkpoint['state_dict']).items()}
     if (name := not_finite(state)) is not None:

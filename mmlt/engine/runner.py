@@ -10,16 +10,17 @@ import logging
 import os.path as osp
 
 import torch
-from mmengine.dist import barrier, is_distributed, is_main_process
+from mmengine.dist import barrier, broadcast_object_list, is_distributed, is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner as MMEngineRunner
-from mmengine.runner import find_latest_checkpoint, get_state_dict, save_checkpoint, weights_to_cpu
+from mmengine.runner import get_state_dict, save_checkpoint, weights_to_cpu
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from mmlt.checkpoints import latest_whole_checkpoint, newest_checkpoint
 from mmlt.datasets.long_tail import build_dataset
 from mmlt.datasets.unscored import mark_unscored
 from mmlt.engine.batches import check_evaluated, fit_batches
@@ -33,6 +34,7 @@ from mmlt.engine.stages import (
     stage_ids,
     starting_checkpoint,
 )
+from mmlt.errors import InputError
 from mmlt.evaluation.shot_metric import tell_apart
 from mmlt.models.losses.common import leave_out_unscored
 from mmlt.registry import RUNNERS
@@ -78,7 +80,8 @@ class Runner(MMEngineRunner):
       training is of it;
     - batches of a training fit what a process gets (:mod:`mmlt.engine.batches`);
     - a learning rate for another batch size than the actual one is told;
-    - checkpoints of another model are refused (:class:`CheckpointGuardHook`);
+    - checkpoints of another model are refused (:class:`CheckpointGuardHook`), and a resume passes over those that
+      are not whole;
     - ``--launcher pytorch`` and ``--amp`` work without a GPU (gloo, bfloat16);
     - ``parallel='fsdp'`` trains in parts (see :mod:`mmlt.engine.parallel`);
     - ``precision='auto'`` takes what the machine is fast in, see
@@ -119,7 +122,7 @@ class Runner(MMEngineRunner):
         """Put what the earlier stages give into the config; return the prefix of the weights to load, None for all."""
         part = None
         if cfg.get('stages'):
-            resumes = cfg.get('resume') and (cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir))
+            resumes = cfg.get('resume') and (cfg.get('load_from') or newest_checkpoint(cfg.work_dir))
             # Where nothing is trained, an earlier stage's checkpoint is tested, if the config asks for one.
             needs_start = cfg.get('train_cfg') or any(stage.get('load_from') for stage in cfg.stages.values())
             if needs_start and not cfg.get('load_from') and not resumes:
@@ -128,6 +131,25 @@ class Runner(MMEngineRunner):
                     cfg.load_from, cfg.resume = start, False
             resolve_placeholders(cfg)
         return part
+
+    def load_or_resume(self) -> None:
+        """See MMEngine; a training goes on from the newest checkpoint that is whole."""
+        if self._resume and self._load_from is None and not self._has_loaded:
+            self._load_from = self._going_on_from()
+        super().load_or_resume()
+
+    def _going_on_from(self) -> str | None:
+        """The same file in all processes, or the same refusal."""
+        found = [None, None]
+        if is_main_process():
+            try:
+                found[0] = latest_whole_checkpoint(self.work_dir)
+            except InputError as e:
+                found[1] = e
+        broadcast_object_list(found)
+        if found[1] is not None:
+            raise found[1]
+        return found[0]
 
     def load_checkpoint(self, *args, **kwargs):
         """See MMEngine; what it prints of missing keys goes to the log file."""
@@ -269,7 +291,7 @@ class Runner(MMEngineRunner):
         record = RunRecord(self.work_dir)
         barrier()  # nobody still reads the old record
         if is_main_process():
-            resumed = self._resume and (self._load_from or find_latest_checkpoint(self.work_dir)) is not None
+            resumed = self._resume and (self._load_from or newest_checkpoint(self.work_dir)) is not None
             record.begin(self.asked or decisive(self.cfg), stage_ids(self.cfg), resumed)
         if self.precision:
             self.logger.info(self.precision)
@@ -307,7 +329,7 @@ class Runner(MMEngineRunner):
         That is the best checkpoint by validation; and averaged weights, since an EMAHook begins anew with a test.
         """
         averaged = any(isinstance(hook, EMAHook) for hook in self.hooks)
-        result = best or (find_latest_checkpoint(self.work_dir) if averaged else None)
+        result = best or (newest_checkpoint(self.work_dir) if averaged else None)
         if result is not None:
             self._load_from, self._resume, self._has_loaded = result, False, False
             self.starts_from_stage = False

@@ -28,8 +28,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from mmengine.config import Config
-from mmengine.runner import find_latest_checkpoint
 
+from mmlt.checkpoints import newest_checkpoint
 from mmlt.engine.configs import change_config, read_config
 from mmlt.engine.identity import VERSION, config_difference, config_files
 from mmlt.engine.identity import decisive as decisive  # what a record holds
@@ -125,7 +125,7 @@ class RunRecord:
         record = self.read() or {}
         best = record.get('best') if record.get('finished') else None
         if best is None:
-            return find_latest_checkpoint(self.work_dir)
+            return newest_checkpoint(self.work_dir)
         path = osp.join(self.work_dir, best)
         if not osp.isfile(path):
             raise InputError(

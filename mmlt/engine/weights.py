@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import os.path as osp
 from collections.abc import Mapping
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from mmlt.errors import InputError
 from mmlt.models.more import fit_state_dict, misfit
-from mmlt.utils import local_part, why_unreadable
+from mmlt.utils import local_part
 
 
 def bare_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -86,14 +85,7 @@ def load_weights(model: nn.Module, checkpoint: str | os.PathLike) -> dict:
             training that diverged.
     """
     checkpoint = os.fspath(checkpoint)
-    if '://' not in checkpoint and not osp.isfile(checkpoint):
-        raise InputError(
-            f"The checkpoint '{checkpoint}' does not exist: give a file, for example the last of a work directory."
-        )
-    try:
-        content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
-    except Exception as e:
-        raise InputError(f"The checkpoint '{checkpoint}' could not be read: {why_unreadable(e, checkpoint)}.") from e
+    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
     state = content.get('state_dict', content) if isinstance(content, dict) else None
     if not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise InputError(

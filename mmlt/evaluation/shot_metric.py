@@ -6,10 +6,10 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
-from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MessageHub, print_log
 
+from mmlt.checkpoints import config_of_text
 from mmlt.datasets.class_names import check_same_classes
 from mmlt.datasets.long_tail import build_dataset, training_counts
 from mmlt.datasets.unscored import picture_name
@@ -161,7 +161,7 @@ class ShotMetric(BaseMetric):
 def _running_train_dataset() -> tuple[list[int] | None, list[str] | None]:
     """Counts and class names of the train dataset of the config that runs now, None where there is none."""
     text = MessageHub.get_current_instance().runtime_info.get('cfg')
-    loader = None if text is None else Config.fromstring(text, '.py').get('train_dataloader')
+    loader = None if text is None else config_of_text(text, 'this run').get('train_dataloader')
     if not loader or not loader.get('dataset'):
         return None, None
     dataset = build_dataset(loader.dataset)

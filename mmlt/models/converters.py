@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os.path as osp
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmlt import checkpoints
+from mmlt.checkpoints import why_unreadable
 from mmlt.errors import InputError
 from mmlt.models.text.anchors import text_to_tensor
-from mmlt.utils import why_unreadable
 
 # What OpenAI's archives hold beside weights.
 _NO_WEIGHTS = ('input_resolution', 'context_length', 'vocab_size')
@@ -60,10 +60,7 @@ class Renamed:
 
 
 def read_checkpoint(path: str) -> dict:
-    """Read a ``.pth`` file without running any code of it.
-
-    Beside tensors and plain values only what
-    :func:`allow_mmengine_checkpoints` lists is allowed.
+    """Read a ``.pth`` file without running any code of it, see :func:`mmlt.checkpoints.read_checkpoint`.
 
     Args:
         path (str): The file.
@@ -74,12 +71,7 @@ def read_checkpoint(path: str) -> dict:
     Raises:
         InputError: It is missing, damaged, holds other objects, or is no dict.
     """
-    if not osp.isfile(path):
-        raise InputError(f"The checkpoint '{path}' does not exist.")
-    try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e:
-        raise InputError(f"The checkpoint '{path}' could not be read: {why_unreadable(e, path)}.") from e
+    checkpoint = checkpoints.read_checkpoint(path, 'cpu')
     if not isinstance(checkpoint, dict):
         raise InputError(f"'{path}' holds a {type(checkpoint).__name__}, no checkpoint.")
     return checkpoint
@@ -102,7 +94,7 @@ def read_array(path: str, ndim: int) -> Tensor:
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as e:
-        raise InputError(f"The array '{path}' could not be read ({type(e).__name__}: {e}).") from e
+        raise InputError(f"The array '{path}' could not be read ({why_unreadable(e)}).") from None
     if not isinstance(array, np.ndarray) or array.ndim != ndim or array.dtype.kind != 'f':
         what = f'{array.dtype} of shape {array.shape}' if isinstance(array, np.ndarray) else 'several arrays'
         raise InputError(f"'{path}' holds {what}, not floating-point numbers in {ndim} dimensions.")

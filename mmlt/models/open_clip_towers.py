@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import weakref
-import zipfile
 from collections import OrderedDict
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +21,8 @@ from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed,
 from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor, nn
 
+from mmlt.checkpoints import damage, is_torchscript, read_weights, why_unreadable
 from mmlt.errors import InputError
-from mmlt.utils import damage, why_unreadable
 
 open_clip.add_model_config(Path(__file__).parent / 'open_clip_configs')
 
@@ -63,14 +62,6 @@ def looks_like_path(pretrained: str) -> bool:
     return os.path.sep in pretrained or bool(Path(pretrained).suffix) or os.path.exists(pretrained)
 
 
-def _is_torchscript(path: str) -> bool:
-    """OpenAI published its CLIP weights as TorchScript archives, which hold a ``code/`` folder."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any('/code/' in name for name in archive.namelist())
-
-
 def _model_config(model: str) -> dict:
     folder = Path(model.removeprefix('local-dir:'))
     if model.startswith('local-dir:') and folder.is_dir() and not (folder / 'open_clip_config.json').is_file():
@@ -101,7 +92,7 @@ def _wants_quick_gelu(model: str, pretrained: str | None) -> bool | None:
     if pretrained is None:
         return None
     if not is_tag(model, pretrained):
-        return True if os.path.isfile(pretrained) and _is_torchscript(pretrained) else None
+        return True if os.path.isfile(pretrained) and is_torchscript(pretrained) else None
     return bool(open_clip.get_pretrained_cfg(model, pretrained).get('quick_gelu', False))
 
 
@@ -253,10 +244,13 @@ class OpenCLIPTowers:
         if self.pretrained is None:
             size = None if _attention_pool(self.clip.visual) else self.image_size
             try:
-                source = open_clip.create_model(
-                    self.model, pretrained_text=False, force_image_size=size, require_pretrained=True
-                )
+                with _read_by_us():
+                    source = open_clip.create_model(
+                        self.model, pretrained_text=False, force_image_size=size, require_pretrained=True
+                    )
                 self.clip.load_state_dict(source.state_dict())
+            except InputError:
+                raise
             except Exception as e:
                 raise InputError(
                     f"The weights of the open_clip model '{self.model}' could not be loaded: {why_unreadable(e)}."
@@ -267,8 +261,8 @@ class OpenCLIPTowers:
         if self.assumption is not None:
             print_log(self.assumption, logger='current', level=logging.WARNING)
         try:
-            if _is_torchscript(path):
-                state = torch.jit.load(path, map_location='cpu').float().state_dict()
+            if is_torchscript(path):
+                state = {k: v.float() if v.is_floating_point() else v for k, v in read_weights(path).items()}
                 for key in ('input_resolution', 'context_length', 'vocab_size'):
                     state.pop(key, None)
                 if not hasattr(self.clip, 'positional_embedding'):
@@ -277,9 +271,32 @@ class OpenCLIPTowers:
                 resize_text_pos_embed(state, self.clip)
                 self.clip.load_state_dict(state)
             else:
-                open_clip_load_checkpoint(self.clip, path)
+                with _read_by_us():
+                    open_clip_load_checkpoint(self.clip, path)
+        except InputError:
+            raise
         except Exception as e:
-            raise InputError(_why_not(self.model, path, e)) from e
+            raise InputError(_why_not(self.model, path, e)) from None
+
+
+@contextmanager
+def _read_by_us():
+    """open_clip takes files, not state dicts; in this block it reads them by our reader, which runs nothing of them."""
+    theirs = open_clip.factory.load_state_dict
+    open_clip.factory.load_state_dict = _state_of
+    try:
+        yield
+    finally:
+        open_clip.factory.load_state_dict = theirs
+
+
+def _state_of(path: str, *args, **kwargs) -> dict[str, Tensor]:
+    """In the place of open_clip's function of a weight file, without its settings of a device and of safety."""
+    content = read_weights(path)
+    state = content.get('state_dict', content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not state:
+        raise InputError(f"The weight file '{path}' holds no weights by their names: give another one.")
+    return {key.removeprefix('module.'): value for key, value in state.items()}
 
 
 def _attention_pool(visual: nn.Module) -> AttentionPool2d | None:

@@ -1,11 +1,9 @@
 from .dist import gather, gather_with_grad, leave_together, local_part
 from .fingerprint import object_fingerprint, tensors_fingerprint, texts_fingerprint
 from .model import HostCount, to_device, unwrap
-from .unreadable import damage, why_unreadable
 
 __all__ = [
     'HostCount',
-    'damage',
     'gather',
     'gather_with_grad',
     'leave_together',
@@ -15,5 +13,4 @@ __all__ = [
     'texts_fingerprint',
     'to_device',
     'unwrap',
-    'why_unreadable',
 ]

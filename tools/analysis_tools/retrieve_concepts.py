@@ -21,11 +21,13 @@ from torch import Tensor, nn
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
+from mmlt.checkpoints import read_checkpoint
 from mmlt.datasets.transforms import takes_and_gives_bgr
 from mmlt.engine import compute_features
 from mmlt.engine.configs import read_config
 from mmlt.engine.options import CfgOptions, ToolParser, at_least
 from mmlt.engine.stages import resolve_placeholders, starting_checkpoint
+from mmlt.engine.weights import bare_names
 from mmlt.errors import InputError
 from mmlt.visualization import plot_retrieval, png_path
 
@@ -85,13 +87,8 @@ def build_model(cfg: Config, checkpoint: str) -> nn.Module:
 
 def load_weights(model: nn.Module, path: str) -> None:
     """Load a checkpoint that must hold all weights of the model."""
-    if not osp.isfile(path):
-        raise InputError(f"The checkpoint '{path}' does not exist: give a file, or '{PRETRAINED}'.")
-    try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-        state = {k.removeprefix('module.'): v for k, v in checkpoint.get('state_dict', checkpoint).items()}
-    except Exception as e:
-        raise InputError(f"'{path}' could not be read as a checkpoint ({type(e).__name__}).") from e
+    checkpoint = read_checkpoint(path)
+    state = bare_names(checkpoint.get('state_dict', checkpoint))
     missing = [name for name, _ in model.named_parameters() if name not in state]
     if any(name.startswith('head.text.') for name in missing):
         raise InputError(

@@ -25,6 +25,7 @@ from mmpretrain.utils import register_all_modules
 from torch.utils.data import DataLoader, Dataset
 
 import mmlt
+from mmlt.checkpoints import read_checkpoint
 
 COUNTS = [round(500 * 0.01 ** (c / 9)) for c in range(10)]
 SETTINGS = {
@@ -95,7 +96,7 @@ def run(seed, iterations, batch, folder, lr=0.1, clip_grad=None, **more) -> tupl
     merged = osp.join(folder, 'merged.pth')
     if said:
         return 'silent' if osp.exists(merged) else 'stopped', said
-    state = torch.load(merged, weights_only=False)['state_dict']
+    state = read_checkpoint(merged)['state_dict']
     return 'finite' if all(v.isfinite().all() for v in state.values()) else 'silent', said
 
 

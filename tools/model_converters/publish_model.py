@@ -13,10 +13,10 @@ import sys
 sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
 import torch
-from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
-import mmlt  # noqa: F401  lets checkpoints of MMEngine load safely
+import mmlt  # noqa: F401  registers everything
+from mmlt.checkpoints import config_of_text
 from mmlt.engine.configs import read_config
 from mmlt.engine.options import ToolParser, at_least
 from mmlt.engine.publish import check_merged, is_split, plain_config, publish_checkpoint
@@ -59,7 +59,7 @@ def check(checkpoint: dict, published: dict, config: str | None, size: int | Non
         raise InputError(
             'The checkpoint carries no config, so the merged weights cannot be checked: it is not one of MMEngine.'
         )
-    cfg = Config.fromstring(text, '.py')
+    cfg = config_of_text(text, 'the checkpoint')
     model = MODELS.build(cfg.model)
     size = image_size(model) if size is None else size
     images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))

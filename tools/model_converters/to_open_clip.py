@@ -13,7 +13,7 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
 from safetensors.torch import save_file
 
-import mmlt  # noqa: F401  lets torch read MMEngine's checkpoints
+import mmlt  # noqa: F401  registers everything
 from mmlt.engine.importing import check_out
 from mmlt.engine.options import ToolParser
 from mmlt.errors import InputError

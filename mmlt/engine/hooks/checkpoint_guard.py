@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os.path as osp
 
-from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop, CheckpointLoader, find_latest_checkpoint
+from mmengine.runner import BaseLoop, CheckpointLoader
 from mmpretrain.models.heads import ClsHead
 from torch import nn
 
+from mmlt.checkpoints import config_of_text, newest_checkpoint
 from mmlt.datasets.class_names import check_same_classes
 from mmlt.engine.checkpoint import checkpoint_classes, first_difference
 from mmlt.engine.classes import built_datasets, tell_classes
@@ -85,7 +85,7 @@ class CheckpointGuardHook(Hook):
         text = checkpoint.get('meta', {}).get('cfg')
         if not text:
             return
-        old, new = resumable(Config.fromstring(text, '.py'), runner.cfg)
+        old, new = resumable(config_of_text(text, f"'{source}'"), runner.cfg)
         if (difference := first_difference(old.get('model'), new.get('model'), 'model')) is not None:
             raise InputError(
                 f"Cannot resume from '{source}', it was made with another config: {difference}. Give the same config "
@@ -132,7 +132,7 @@ def is_testing(runner) -> bool:
 def source_of(runner) -> str:
     """The file that a runner loads weights from now."""
     if getattr(runner, '_resume', False) and not getattr(runner, '_load_from', None):
-        return find_latest_checkpoint(runner.work_dir) or 'the checkpoint'
+        return newest_checkpoint(runner.work_dir) or 'the checkpoint'
     return getattr(runner, '_load_from', None) or 'the checkpoint'
 
 

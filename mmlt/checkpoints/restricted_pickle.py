@@ -1,0 +1,126 @@
+"""Pickles that hold data, and nothing else: published statistics, annotations, predictions."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+
+from mmlt.errors import InputError
+
+
+class Forbidden(RuntimeError):
+    """A pickle asks for what is not data; the message is its name."""
+
+
+class StrictUnpickler(pickle._Unpickler):
+    """Python's own unpickler, in which nothing but an object that was just made is given a state.
+
+    ``find_class`` of those that inherit decides what can be made.
+    """
+
+    dispatch = dict(pickle._Unpickler.dispatch)
+
+    def _build(self):
+        target = self.stack[-2]
+        if isinstance(target, type) or callable(target):  # would change a class or a function for everybody
+            raise Forbidden(f'a change of {getattr(target, "__qualname__", type(target).__name__)}')
+        pickle._Unpickler.load_build(self)
+
+    dispatch[pickle.BUILD[0]] = _build
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Nothing; for those that inherit."""
+        raise Forbidden(f'{module}.{name}')
+
+    def get_extension(self, code: int) -> None:
+        """The registry of other packages' classes is not asked."""
+        raise Forbidden(f'extension {code}')
+
+
+def _dtype(code: str, *args) -> np.dtype:
+    """Numpy's dtype, of plain numbers, texts and objects only."""
+    dtype = np.dtype(code)
+    if dtype.kind not in 'biufcSUO':
+        raise pickle.UnpicklingError(f"the array type '{code}' is not one of numbers")
+    return dtype
+
+
+def _encode(text: str, encoding: str = 'latin1') -> bytes:
+    """How protocol 2 writes bytes."""
+    if encoding != 'latin1':
+        raise pickle.UnpicklingError(f"the encoding '{encoding}' is none that pickles use")
+    return text.encode('latin1')
+
+
+def _storage(content: bytes):
+    """The numbers of a tensor, which torch pickles as a checkpoint in the pickle."""
+    return torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
+
+
+# The modules' names of numpy 1 and 2, and of Python 2.
+_NUMPY = {
+    ('multiarray', '_reconstruct'): np.zeros(1).__reduce__()[0],
+    ('multiarray', 'scalar'): np.float64(0).__reduce__()[0],
+    ('numeric', '_frombuffer'): np.zeros(1).__reduce_ex__(5)[0],
+}
+_ALLOWED = {
+    ('numpy', 'ndarray'): np.ndarray,
+    ('numpy', 'dtype'): _dtype,
+    ('_codecs', 'encode'): _encode,
+    ('collections', 'OrderedDict'): dict,
+    ('torch.storage', '_load_from_bytes'): _storage,
+    ('torch._utils', '_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
+    **{(f'numpy.{core}.{module}', name): f for core in ('core', '_core') for (module, name), f in _NUMPY.items()},
+    **{('builtins', t.__name__): t for t in (set, frozenset, bytes, bytearray, complex)},
+}
+
+
+class _Unpickler(StrictUnpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        """Arrays, tensors and Python's containers; everything else ends the reading."""
+        module = 'builtins' if module == '__builtin__' else module
+        if (module, name) not in _ALLOWED:
+            raise Forbidden(f'{module}.{name}')
+        return _ALLOWED[module, name]
+
+
+def load_restricted_pickle(file: str | os.PathLike | BinaryIO) -> Any:
+    """Read a pickle of numbers, texts, arrays, tensors, lists, tuples, dicts and sets.
+
+    A pickle can name any function and have it called. This reader knows the
+    few that make arrays and containers and refuses all others, so a file from
+    the network can do no more than hold data.
+
+    Args:
+        file (str | os.PathLike | BinaryIO): The file, of any protocol, from
+            Python 2 or 3.
+
+    Returns:
+        Any: What it holds.
+
+    Raises:
+        InputError: The file is missing, is no pickle, or asks for anything
+            else; names what it asks for.
+    """
+    if not hasattr(file, 'read'):
+        if not os.path.isfile(file):
+            raise InputError(f"The file '{file}' does not exist: check data_root, or download it.")
+        with open(file, 'rb') as f:
+            return load_restricted_pickle(f)
+    path = getattr(file, 'name', None)
+    name = f"The pickle '{path}'" if path else 'The pickle'
+    try:
+        return _Unpickler(file, encoding='latin1').load()
+    except Forbidden as e:
+        raise InputError(
+            f'{name} asks for {e}. A pickle can run any code, so only numpy arrays, numbers, texts and '
+            'containers are read: take the published file, or write these data as .json.'
+        ) from None
+    except Exception as e:  # a damaged pickle raises almost anything
+        what = f"'{path}'" if path else 'The content'
+        raise InputError(f'{what} cannot be read as a pickle ({type(e).__name__}: {e}): download it again.') from e
