@@ -49,6 +49,7 @@ def allowed_globals() -> dict[str, Any]:
         'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
         'argparse.Namespace': argparse.Namespace,
         'builtins.getattr': _history_getattr,
+        'builtins.bytes': bytes,  # of an empty array
         'numpy.ndarray': np.ndarray,
         'numpy.dtype': np.dtype,
     }
@@ -76,7 +77,7 @@ def allowed():
 class _Unpickler(StrictUnpickler):
     """For torch before 2.6: reads what the newer ones do with ``weights_only=True`` and :func:`allowed`."""
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find(self, module: str, name: str) -> Any:
         full = f'{module}.{name}'
         tables = (allowed_globals(), torch._weights_only_unpickler._get_allowed_globals())
         for table in tables:

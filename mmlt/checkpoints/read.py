@@ -22,7 +22,7 @@ class DamagedError(InputError):
     """A checkpoint is not whole."""
 
 
-def read_checkpoint(path: str | os.PathLike, map_location=None, mmap: bool = False) -> Any:
+def read_checkpoint(path: str | os.PathLike, map_location=None, mmap: bool = False, what: str = '') -> Any:
     """Read a checkpoint file of torch, of any of its formats, or of safetensors.
 
     Args:
@@ -31,6 +31,8 @@ def read_checkpoint(path: str | os.PathLike, map_location=None, mmap: bool = Fal
         map_location (Any): See ``torch.load``. Defaults to None.
         mmap (bool): Leave the tensors in the file until they are used, where
             its format allows that. Defaults to False.
+        what (str): What it is, for errors. Defaults to '', the checkpoint and
+            its path.
 
     Returns:
         Any: Its content; of safetensors a state dict.
@@ -41,15 +43,13 @@ def read_checkpoint(path: str | os.PathLike, map_location=None, mmap: bool = Fal
         DamagedError: It is not whole.
     """
     path = local_path(path)
+    what = what or f"checkpoint '{path}'"
     if not osp.isfile(path):
-        raise InputError(
-            f"The checkpoint '{path}' does not exist: give a file, for example the last of a work directory."
-        )
+        raise InputError(f'The {what} does not exist: give a file, for example the last of a work directory.')
     if is_torchscript(path):
         raise InputError(
-            f"The checkpoint '{path}' could not be read: it is a TorchScript archive, a program, and nothing of it was "
-            "run. A published CLIP of this kind is given to the towers as pretrained='...', of others give the state "
-            'dict.'
+            f'The {what} could not be read: it is a TorchScript archive, a program, and nothing of it was run. A '
+            "published CLIP of this kind is given to the towers as pretrained='...', of others give the state dict."
         )
     try:
         if path.endswith('.safetensors'):
@@ -57,7 +57,7 @@ def read_checkpoint(path: str | os.PathLike, map_location=None, mmap: bool = Fal
         else:
             content = strict_load(path, map_location, mmap=mmap and zipfile.is_zipfile(path))
     except Exception as e:
-        raise _refusal(e, f"The checkpoint '{path}'", path) from None
+        raise _refusal(e, what, path) from None
     _keep_data(content)
     return content
 
@@ -76,27 +76,28 @@ def read_bytes(content: bytes, source: str, map_location=None) -> Any:
         else:
             found = strict_load(BytesIO(content), map_location)
     except Exception as e:
-        raise _refusal(e, f"The checkpoint '{source}'") from None
+        raise _refusal(e, f"checkpoint '{source}'") from None
     _keep_data(found)
     return found
 
 
-def read_weights(path: str | os.PathLike) -> Any:
+def read_weights(path: str | os.PathLike, what: str = '') -> Any:
     """See :func:`read_checkpoint`; of a TorchScript archive its parameters and buffers are read.
 
     Args:
         path (str | os.PathLike): The file.
+        what (str): See there. Defaults to ''.
 
     Returns:
         Any: Its content, on the CPU.
     """
     path = local_path(path)
     if not is_torchscript(path):
-        return read_checkpoint(path, 'cpu')
+        return read_checkpoint(path, 'cpu', what=what)
     try:
         return torchscript_state(path)
     except Exception as e:
-        raise _refusal(e, f"The TorchScript archive '{path}'", path) from None
+        raise _refusal(e, what or f"TorchScript archive '{path}'", path) from None
 
 
 def local_path(path: str | os.PathLike) -> str:
@@ -109,7 +110,7 @@ def _refusal(error: Exception, what: str, path: str | None = None) -> InputError
         return error
     reason = why_unreadable(error, path)
     broken = (damage(error, path) or '').startswith(('it is damaged', 'it is empty', 'it is no'))
-    return (DamagedError if broken else InputError)(f'{what} could not be read: {reason}.')
+    return (DamagedError if broken else InputError)(f'The {what} could not be read: {reason}.')
 
 
 def _keep_data(content: Any) -> None:

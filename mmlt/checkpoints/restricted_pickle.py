@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _compat_pickle
 import io
 import os
 import pickle
@@ -17,10 +18,17 @@ class Forbidden(RuntimeError):
     """A pickle asks for what is not data; the message is its name."""
 
 
+def python_3_name(module: str, name: str) -> tuple[str, str]:
+    """Names of Python 2, which protocols up to 2 use and torch writes, under those of Python 3."""
+    if (module, name) in _compat_pickle.NAME_MAPPING:
+        return _compat_pickle.NAME_MAPPING[module, name]
+    return _compat_pickle.IMPORT_MAPPING.get(module, module), name
+
+
 class StrictUnpickler(pickle._Unpickler):
     """Python's own unpickler, in which nothing but an object that was just made is given a state.
 
-    ``find_class`` of those that inherit decides what can be made.
+    ``find`` of those that inherit decides what can be made.
     """
 
     dispatch = dict(pickle._Unpickler.dispatch)
@@ -34,6 +42,10 @@ class StrictUnpickler(pickle._Unpickler):
     dispatch[pickle.BUILD[0]] = _build
 
     def find_class(self, module: str, name: str) -> Any:
+        """By :meth:`find`, under the names of Python 3."""
+        return self.find(*python_3_name(module, name))
+
+    def find(self, module: str, name: str) -> Any:
         """Nothing; for those that inherit."""
         raise Forbidden(f'{module}.{name}')
 
@@ -81,9 +93,8 @@ _ALLOWED = {
 
 
 class _Unpickler(StrictUnpickler):
-    def find_class(self, module: str, name: str) -> Any:
+    def find(self, module: str, name: str) -> Any:
         """Arrays, tensors and Python's containers; everything else ends the reading."""
-        module = 'builtins' if module == '__builtin__' else module
         if (module, name) not in _ALLOWED:
             raise Forbidden(f'{module}.{name}')
         return _ALLOWED[module, name]

@@ -44,7 +44,7 @@ class _Unpickler(StrictUnpickler):
         super().__init__(file)
         self.persistent_load = storage
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find(self, module: str, name: str) -> Any:
         """Modules as plain objects, tensors, and lists; everything else ends the reading."""
         if module == '__torch__' or module.startswith('__torch__.'):
             return type(name, (_Module,), dict(path=f'{module}.{name}'))

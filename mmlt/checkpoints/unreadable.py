@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 
 from mmlt.checkpoints.allowed import allowed_globals
-from mmlt.checkpoints.restricted_pickle import Forbidden
+from mmlt.checkpoints.restricted_pickle import Forbidden, python_3_name
 
 _DAMAGED = ('PytorchStreamReader', 'unexpected EOF', 'corrupt')  # words of torch's RuntimeErrors
 # Words of torch's UnpicklingErrors before the name of what a checkpoint asks for.
@@ -46,8 +46,8 @@ def damage(error: Exception, path: str | None = None) -> str | None:
     if begins == b'PK' and not zipfile.is_zipfile(path):
         return 'it is damaged, perhaps cut off: fetch it again'
     if isinstance(error, (pickle.UnpicklingError, SafetensorError)):
-        name = (found := _NAMED.search(str(error))) and found[1]
-        name = name or (next(forbidden_globals(path), None) if known else None)
+        name = next(forbidden_globals(path), None) if known else None
+        name = name or ((found := _NAMED.search(str(error))) and found[1])
         if name is not None:
             return _refused(name)
     if isinstance(error, pickle.UnpicklingError):
@@ -95,6 +95,8 @@ def forbidden_globals(path: str) -> Iterator[str]:
         str: For example 'posix.system'.
     """
     known = {*allowed_globals(), *torch._weights_only_unpickler._get_allowed_globals()}
+    if hasattr(torch.serialization, 'get_safe_globals'):
+        known.update(torch._weights_only_unpickler._get_user_allowed_globals())
     for name in _globals_of(path):
         module, _, own = name.rpartition('.')
         if name not in known and not (module.startswith('torch') and own.endswith('Storage')):
@@ -137,7 +139,7 @@ def pickled_globals(file: BinaryIO) -> Iterator[str]:
         try:
             for code, value, _ in pickletools.genops(file):
                 if code.name in ('GLOBAL', 'INST'):
-                    yield _python_3(*value.split(' ', 1))
+                    yield '.'.join(python_3_name(*value.split(' ', 1)))
                 elif code.name == 'STACK_GLOBAL':
                     yield '.'.join(texts[-2:]) if len(texts) > 1 else 'an object without a name'
                 elif 'UNICODE' in code.name or 'STRING' in code.name:
@@ -154,8 +156,3 @@ def pickled_globals(file: BinaryIO) -> Iterator[str]:
                 last = None
         except Exception:  # where the pickles end, or something is no pickle: genops raises almost anything
             return
-
-
-def _python_3(module: str, name: str) -> str:
-    """Names of Python 2, which torch writes, under those of Python 3."""
-    return f'{"builtins" if module in ("__builtin__", "builtins") else module}.{name}'

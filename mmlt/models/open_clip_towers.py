@@ -244,7 +244,7 @@ class OpenCLIPTowers:
         if self.pretrained is None:
             size = None if _attention_pool(self.clip.visual) else self.image_size
             try:
-                with _read_by_us():
+                with self._reads():
                     source = open_clip.create_model(
                         self.model, pretrained_text=False, force_image_size=size, require_pretrained=True
                     )
@@ -262,7 +262,7 @@ class OpenCLIPTowers:
             print_log(self.assumption, logger='current', level=logging.WARNING)
         try:
             if is_torchscript(path):
-                state = {k: v.float() if v.is_floating_point() else v for k, v in read_weights(path).items()}
+                state = {k: v.float() if v.is_floating_point() else v for k, v in self._read(path).items()}
                 for key in ('input_resolution', 'context_length', 'vocab_size'):
                     state.pop(key, None)
                 if not hasattr(self.clip, 'positional_embedding'):
@@ -271,32 +271,31 @@ class OpenCLIPTowers:
                 resize_text_pos_embed(state, self.clip)
                 self.clip.load_state_dict(state)
             else:
-                with _read_by_us():
+                with self._reads():
                     open_clip_load_checkpoint(self.clip, path)
         except InputError:
             raise
         except Exception as e:
             raise InputError(_why_not(self.model, path, e)) from None
 
+    @contextmanager
+    def _reads(self):
+        """open_clip takes files, not state dicts; in this block it reads them by our reader, which runs nothing."""
+        theirs = open_clip.factory.load_state_dict
+        open_clip.factory.load_state_dict = self._read
+        try:
+            yield
+        finally:
+            open_clip.factory.load_state_dict = theirs
 
-@contextmanager
-def _read_by_us():
-    """open_clip takes files, not state dicts; in this block it reads them by our reader, which runs nothing of them."""
-    theirs = open_clip.factory.load_state_dict
-    open_clip.factory.load_state_dict = _state_of
-    try:
-        yield
-    finally:
-        open_clip.factory.load_state_dict = theirs
-
-
-def _state_of(path: str, *args, **kwargs) -> dict[str, Tensor]:
-    """In the place of open_clip's function of a weight file, without its settings of a device and of safety."""
-    content = read_weights(path)
-    state = content.get('state_dict', content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not state:
-        raise InputError(f"The weight file '{path}' holds no weights by their names: give another one.")
-    return {key.removeprefix('module.'): value for key, value in state.items()}
+    def _read(self, path: str, *args, **kwargs) -> dict[str, Tensor]:
+        """In the place of open_clip's function of a weight file; its settings of a device and of safety are ours."""
+        what = f"weight file '{path}' of open_clip model '{self.model}'"
+        content = read_weights(path, what)
+        state = content.get('state_dict', content) if isinstance(content, dict) else None
+        if not isinstance(state, dict) or not state:
+            raise InputError(f'The {what} holds no weights by their names: give another one.')
+        return {key.removeprefix('module.'): value for key, value in state.items()}
 
 
 def _attention_pool(visual: nn.Module) -> AttentionPool2d | None:
@@ -332,7 +331,8 @@ def _resize_pool_positions(pool: AttentionPool2d, state: dict[str, Tensor], pref
 def _why_not(model: str, path: str, error: Exception) -> str:
     """The sentence for a weight file that could not be loaded into a model."""
     if damage(error, path) is not None:
-        return f"The weight file '{path}' of open_clip model '{model}' cannot be read: {why_unreadable(error, path)}."
+        why = why_unreadable(error, path)
+        return f"The weight file '{path}' of open_clip model '{model}' could not be read: {why}."
     text = str(error) or type(error).__name__
     if '"backbone.' in text:
         return (

@@ -12,6 +12,7 @@ from mmengine.runner import find_latest_checkpoint
 from safetensors.torch import load_file
 
 from mmlt import InputError
+from mmlt.checkpoints import read_checkpoint
 from mmlt.engine import anchor_selection
 from mmlt.engine.hooks import AnchorSelectionHook, EpochHook
 from mmlt.engine.reproduction import load_tool
@@ -71,7 +72,7 @@ train_cfg = dict(max_epochs=2, val_interval=2)
 
 
 def weights(folder):
-    return torch.load(find_latest_checkpoint(str(folder)), weights_only=True)['state_dict']
+    return read_checkpoint(find_latest_checkpoint(str(folder)))['state_dict']
 
 
 def times(folder, pattern):
@@ -223,7 +224,7 @@ def test_anchors_that_do_not_belong(vlltr, train_tool):
     assert "'shared' holds a run of another config: default_hooks.anchors.num_anchors was 4 and is now 3" in changed
 
     Path('other').mkdir()
-    state = torch.load(find_latest_checkpoint('shared'), weights_only=True)
+    state = read_checkpoint(find_latest_checkpoint('shared'))
     state['state_dict']['backbone.visual.proj'] += 1e-6
     torch.save(state, 'other/epoch_2.pth')
     for name in ('run.json', 'last_checkpoint'):

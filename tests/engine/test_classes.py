@@ -10,6 +10,7 @@ from PIL import Image
 from torch.utils.data import Subset
 
 from mmlt import InputError
+from mmlt.checkpoints import read_checkpoint
 from mmlt.datasets import LongTailedDataset
 from mmlt.datasets.class_names import check_same_classes
 from mmlt.datasets.long_tail import build_dataset, dataset_positives, find_twins, training_counts
@@ -170,7 +171,7 @@ def test_losses_metrics_and_checkpoints_know_the_counts_of_what_is_trained_on(li
     assert runner.model.head.loss_module.class_counts.tolist() == expected
     metric = runner.val_evaluator.metrics[0]
     assert [c['train_images'] for c in metric.report['per_class']] == expected
-    meta = torch.load(lists / 'run/iter_1.pth', weights_only=True)['meta']['dataset_meta']
+    meta = read_checkpoint(lists / 'run/iter_1.pth')['meta']['dataset_meta']
     assert meta['class_counts'] == expected
     # A test alone counts the train dataset of its config.
     again = Runner.from_cfg(config(lists, train, load_from=str(lists / 'run/iter_1.pth'), **HOOK))
@@ -218,7 +219,7 @@ def test_a_checkpoint_of_another_order_is_refused(lists):
     for act in ('test', 'train'):
         with pytest.raises(InputError, match=r"0 is 'ant' in '.*iter_1\.pth' and 'cat' in the (test|train) dataset"):
             getattr(Runner.from_cfg(cfg), act)()
-    checkpoint = torch.load(path, weights_only=True)
+    checkpoint = read_checkpoint(path)
     del checkpoint['meta']['dataset_meta']  # as published weights: nothing to compare
     torch.save(checkpoint, lists / 'bare.pth')
     cfg.load_from = str(lists / 'bare.pth')

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmlt.checkpoints import read_checkpoint
+
 # One step of plain SGD, so that the change of the weights is the gradient.
 ONE_STEP = [
     'train_cfg.max_epochs=1',
@@ -46,7 +48,7 @@ def evaluate(repo, env, config, checkpoint, processes, *options):
 
 
 def weights(path):
-    return torch.load(path, weights_only=True)['state_dict']
+    return read_checkpoint(path)['state_dict']
 
 
 @pytest.mark.slow

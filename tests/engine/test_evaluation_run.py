@@ -13,6 +13,7 @@ from mmpretrain.evaluation import Accuracy, SingleLabelMetric
 from mmpretrain.registry import METRICS
 
 from mmlt import InputError
+from mmlt.checkpoints import read_checkpoint
 from mmlt.datasets import LongTailedDataset
 from mmlt.engine import CheckpointHook, Runner
 from mmlt.evaluation import ShotAccuracy
@@ -127,7 +128,7 @@ def broken(two_stages, train_tool):
     """A checkpoint with one weight that is NaN."""
     train_tool.main(['a.py', '--no-test', '--no-validate', '--cfg-options', 'train_cfg.max_epochs=1'])
     path = Path('work_dirs/a/epoch_1.pth')
-    checkpoint = torch.load(path, weights_only=False)
+    checkpoint = read_checkpoint(path)
     key = next(k for k in checkpoint['state_dict'] if k.endswith('conv1.weight'))
     checkpoint['state_dict'][key][0, 0, 0, 0] = float('nan')
     torch.save(checkpoint, 'broken.pth')

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from mmlt import InputError
+from mmlt.checkpoints import read_checkpoint
 from mmlt.engine import FeatureCacheHook, Runner
 from mmlt.models import OpenCLIPVision
 from mmlt.models.data_preprocessor import CLIPDataPreprocessor
@@ -78,7 +79,7 @@ def test_cache_is_used_again_and_never_when_stale(phase_b, picture_folder, monke
     assert len(cached_files()) == 3
 
     weights = Path('work_dirs/b/phase_a/epoch_3.pth')
-    checkpoint = torch.load(weights, weights_only=True)
+    checkpoint = read_checkpoint(weights)
     checkpoint['state_dict']['backbone.visual.proj'] += 0.01
     torch.save(checkpoint, weights)
     phase_b('w')

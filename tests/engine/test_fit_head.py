@@ -14,6 +14,7 @@ from mmpretrain.registry import DATASETS, MODELS
 from torch.utils.data import Subset
 
 from mmlt.apis import get_model
+from mmlt.checkpoints import read_checkpoint
 from mmlt.datasets.long_tail import dataset_labels
 from mmlt.engine import compute_features
 from mmlt.models import NCMHead
@@ -122,7 +123,7 @@ def test_several_processes_give_the_features_of_one(picture_folder, tmp_path, mo
     mp.spawn(worker, (2, str(picture_folder), str(tmp_path)), nprocs=2)
     expected = compute_features(classifier(), pictures(picture_folder), 4, 0, 'test')
     for rank in range(2):
-        features = torch.load(tmp_path / f'rank{rank}.pth', weights_only=True)
+        features = read_checkpoint(tmp_path / f'rank{rank}.pth')
         assert features.shape == (9, 64)
         assert (features - expected[:9]).abs().max() <= 1e-5
 
@@ -200,7 +201,7 @@ def test_own_pipeline_and_batch_size(ncm, clip_file, test_tool, means_in_test, m
 
 def test_the_fitted_model_is_kept(ncm, clip_file, test_tool, means_in_test):
     metrics = test_tool.main(['ncm.py'])
-    checkpoint = torch.load('work_dirs/ncm/model.pth', weights_only=True)
+    checkpoint = read_checkpoint('work_dirs/ncm/model.pth')
     assert checkpoint['meta']['dataset_meta']['classes'] == ('apple', 'pear', 'plum')
     assert torch.equal(checkpoint['state_dict']['head.means'], means_in_test[0])
     written = Path('work_dirs/ncm/model.pth').stat().st_mtime_ns

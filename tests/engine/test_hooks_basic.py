@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from mmlt import InputError
+from mmlt.checkpoints import read_checkpoint
 from mmlt.engine import CheckpointGuardHook, ClassInfoHook, FiniteLossHook, Runner, ShotReportHook
 from mmlt.evaluation import ShotAccuracy
 from mmlt.registry import HOOKS, MODELS
@@ -431,7 +432,7 @@ def test_run_stops_before_a_good_checkpoint_is_overwritten(tmp_path):
     with pytest.raises(InputError, match=r'loss became inf at iteration 3 \(epoch 1\); .*checkpoint is .*/iter_2\.pth'):
         train(tmp_path, model=dict(type='mmlt.ModelOfBasicHooks', breaks_at=3))
     assert sorted(p.name for p in tmp_path.glob('*.pth')) == ['iter_1.pth', 'iter_2.pth']
-    weights = torch.load(tmp_path / 'iter_2.pth', weights_only=True)['state_dict']
+    weights = read_checkpoint(tmp_path / 'iter_2.pth')['state_dict']
     assert all(w.isfinite().all() for w in weights.values())
 
 

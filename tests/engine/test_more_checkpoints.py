@@ -13,6 +13,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.utils.data import Dataset
 
+from mmlt.checkpoints import read_checkpoint
 from mmlt.engine import Runner
 from mmlt.engine.publish import publish_checkpoint
 from mmlt.engine.weights import check_fits, load_weights
@@ -97,8 +98,8 @@ def split_file(tmp_path):
 @pytest.mark.parametrize(
     'load',
     [
-        lambda model, path: model.load_state_dict(torch.load(path, weights_only=True)['state_dict'], strict=False),
-        lambda model, path: load_state_dict(model, torch.load(path, weights_only=True)['state_dict']),
+        lambda model, path: model.load_state_dict(read_checkpoint(path)['state_dict'], strict=False),
+        lambda model, path: load_state_dict(model, read_checkpoint(path)['state_dict']),
         lambda model, path: load_checkpoint(model, path, logger='silent'),
         load_weights,
     ],
@@ -110,7 +111,7 @@ def test_other_splits_are_refused_by_the_model(split_file, options, message, loa
 
 
 def test_a_damaged_split_is_refused_and_a_part_of_a_whole_is_not(split_file):
-    state = torch.load(split_file, weights_only=True)['state_dict']
+    state = read_checkpoint(split_file)['state_dict']
     damaged = {k: v for k, v in state.items() if k != f'{FC}0.B'}
     with pytest.raises(InputError, match=f"has '{FC}original' but not '{FC}0.B': it is damaged"):
         build(more()).load_state_dict(damaged, strict=False)
@@ -124,12 +125,12 @@ def test_merged_model_refuses_a_split_checkpoint(split_file):
     merged = build(more()).merge()
     with pytest.raises(InputError, match='not merged'):
         load_checkpoint(merged, split_file, logger='silent')
-    merged.load_state_dict(merge_state_dict(torch.load(split_file, weights_only=True)['state_dict']))
+    merged.load_state_dict(merge_state_dict(read_checkpoint(split_file)['state_dict']))
 
 
 @pytest.mark.parametrize('kind', ['plain', 'NaN', 'a part'])
 def test_our_loading_takes_all_or_nothing(split_file, tmp_path, kind):
-    state = torch.load(split_file, weights_only=True)['state_dict']
+    state = read_checkpoint(split_file)['state_dict']
     if kind == 'plain':
         with pytest.raises(InputError, match="split.pth' is a checkpoint of MORE that is not merged"):
             load_weights(build(PLAIN), split_file)

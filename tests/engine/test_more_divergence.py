@@ -19,6 +19,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch.utils.data import DataLoader, Dataset
 
+from mmlt.checkpoints import read_checkpoint
 from mmlt.engine.hooks.finite_loss import check_losses, check_weights, stop
 from mmlt.engine.weights import not_finite
 from mmlt.errors import InputError
@@ -83,7 +84,7 @@ def train(folder, *hooks, epochs=2, lr=0.01, checkpoint=None, interval=20, **mor
 
 
 def weights(file):
-    return torch.load(file, weights_only=True)['state_dict']
+    return read_checkpoint(file)['state_dict']
 
 
 def checkpoints(folder):

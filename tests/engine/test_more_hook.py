@@ -15,6 +15,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from PIL import Image
 
+from mmlt.checkpoints import read_checkpoint
 from mmlt.engine import MOREHook
 from mmlt.errors import InputError
 from mmlt.models.more import merge_state_dict
@@ -37,7 +38,7 @@ default_hooks = dict(
 
 
 def load(path):
-    return torch.load(path, weights_only=True)
+    return read_checkpoint(path)
 
 
 def scalars(checkpoint, name):

@@ -15,6 +15,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from mmlt import InputError
+from mmlt.checkpoints import read_checkpoint
 from mmlt.engine import BFloat16OptimWrapper, parallel
 from mmlt.engine.parallel import FSDP, parallel_settings
 from mmlt.engine.sharding import blocks
@@ -56,7 +57,7 @@ def both(name, config, options, **more):
 
 
 def load(name, file):
-    return [torch.load(Path(f'{name}-{kind}') / file, weights_only=True) for kind in ('ddp', 'fsdp')]
+    return [read_checkpoint(Path(f'{name}-{kind}') / file) for kind in ('ddp', 'fsdp')]
 
 
 def check_equal(one, other, bound, what):
@@ -243,7 +244,7 @@ def test_phase_a_in_parts_is_that_of_ddp_and_goes_on_in_one_process(methods, lau
     train_tool.main(
         ['a.py', '--work-dir', 'one', '--resume', 'a-fsdp/epoch_2.pth', '--no-test', '--cfg-options', *again]
     )
-    one, two = (torch.load(f'{name}/epoch_5.pth', weights_only=True) for name in ('one', 'a-fsdp'))
+    one, two = (read_checkpoint(f'{name}/epoch_5.pth') for name in ('one', 'a-fsdp'))
     check_equal(one['state_dict'], two['state_dict'], 1e-6, 'resumed')
     check_equal(one['optimizer']['state'], two['optimizer']['state'], 1e-6, 'resumed')
 
@@ -301,9 +302,9 @@ def test_recomputed_compiled_accumulated_and_resumed(methods, launcher_env, trai
         check_case(name)
     for name in ('accumulated', 'shortened'):  # the same sums in another order
         check_case(name, 1e-5)
-    expected = torch.load('one/epoch_5.pth', weights_only=True)['state_dict']
+    expected = read_checkpoint('one/epoch_5.pth')['state_dict']
     for folder in ('kept', 'from-one', 'from-fsdp', 'shortened-fsdp'):
-        found = torch.load(f'{folder}/epoch_5.pth', weights_only=True)['state_dict']
+        found = read_checkpoint(f'{folder}/epoch_5.pth')['state_dict']
         check_equal(expected, found, 1e-5, folder)
 
 
@@ -349,7 +350,7 @@ def test_two_nodes_are_one_machine_with_two_processes(methods, repo, launcher_en
     done = subprocess.run(command('one', 2), capture_output=True, text=True, timeout=400, env=launcher_env)
     assert done.returncode == 0, done.stderr[-3000:]
     for file in ('phase_a/epoch_5.pth', 'epoch_5.pth'):
-        one, two = (torch.load(f'{name}/{file}', weights_only=True)['state_dict'] for name in ('one', 'two'))
+        one, two = (read_checkpoint(f'{name}/{file}')['state_dict'] for name in ('one', 'two'))
         check_equal(one, two, 1e-7, f'two nodes, {file}')
     one, two = (json.loads(Path(f'{name}/shot_report.json').read_text())['metrics'] for name in ('one', 'two'))
     assert one == pytest.approx(two, abs=1e-4)

@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from mmlt import InputError
+from mmlt.checkpoints import read_checkpoint
 from mmlt.engine import Runner
 from mmlt.engine.stages import RunRecord
 from mmlt.evaluation import ShotAccuracy
@@ -45,7 +46,7 @@ def scores(monkeypatch):
 
 
 def weights(path):
-    return torch.load(path, weights_only=True)['state_dict']['backbone.visual.proj']
+    return read_checkpoint(path)['state_dict']['backbone.visual.proj']
 
 
 def warnings(monkeypatch):
@@ -98,7 +99,7 @@ def test_with_averaged_weights(two_stages, train_tool, scores, best):
     )
     train_tool.main(['ema.py', '--work-dir', 'w', *(['--cfg-options', *BEST] if best else [])])
     path = 'w/best_shot_all_epoch_2.pth' if best else 'w/epoch_3.pth'
-    checkpoint = torch.load(path, weights_only=True)
+    checkpoint = read_checkpoint(path)
     (seen,) = SeenInTest.seen
     assert torch.equal(seen, checkpoint['state_dict']['backbone.visual.proj'])
     assert not torch.equal(seen, checkpoint['ema_state_dict']['module.backbone.visual.proj'])

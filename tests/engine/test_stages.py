@@ -7,6 +7,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmlt import InputError
+from mmlt.checkpoints import read_checkpoint
 from mmlt.engine import Runner
 from mmlt.engine.stages import (
     RunRecord,
@@ -231,7 +232,7 @@ val_cfg = val_dataloader = val_evaluator = None
 
 
 def weights(path):
-    return torch.load(path, weights_only=True)['state_dict']
+    return read_checkpoint(path)['state_dict']
 
 
 def test_backbone_alone_is_loaded(linear_stages, train_tool, capsys):
@@ -278,7 +279,7 @@ def test_config_without_training_tests_its_stage(linear_stages, train_tool, test
     assert 'Stage 1/2: ce (work_dirs/tau/ce): training' in out
     assert 'Stage 2/2: tau (work_dirs/tau): nothing to train' in out
     # With tau = 0 it is the stage's classifier without its bias.
-    checkpoint = torch.load('work_dirs/tau/ce/epoch_1.pth', weights_only=True)
+    checkpoint = read_checkpoint('work_dirs/tau/ce/epoch_1.pth')
     checkpoint['state_dict']['head.fc.bias'].zero_()
     torch.save(checkpoint, 'no_bias.pth')
     assert test_tool.main(['ce.py', 'no_bias.pth', '--work-dir', 't']) == pytest.approx(metrics)

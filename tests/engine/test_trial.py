@@ -12,6 +12,7 @@ from mmengine.registry import HOOKS, DefaultScope
 from mmengine.visualization import Visualizer
 
 from mmlt import InputError
+from mmlt.checkpoints import read_checkpoint
 from mmlt.engine import Runner
 from mmlt.engine.stages import RunRecord, plan
 from mmlt.engine.trial import try_stages
@@ -40,7 +41,7 @@ def planned(config, **options):
 
 
 def weights(path):
-    return torch.load(path, weights_only=True)['state_dict']
+    return read_checkpoint(path)['state_dict']
 
 
 # Not noticed when names are compared: values, shapes, files, and what is only known when it is built or run.

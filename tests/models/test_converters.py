@@ -456,7 +456,7 @@ def test_vlltr_pretraining(tmp_path, kind):
     )
 
     model = MODELS.build({**cvlp_model(kind), 'teacher': None, 'ratio': 1.0, **quick(kind)}).eval()
-    model.load_state_dict(torch.load(out, weights_only=True)['state_dict'], strict=False)
+    model.load_state_dict(read_checkpoint(out)['state_dict'], strict=False)
     images = pictures()
     with torch.no_grad():
         image = model.backbone(images)[-1].double()
@@ -484,7 +484,7 @@ def test_vlltr_pretraining(tmp_path, kind):
     head = MODELS.build(dict(lgr_model(kind)['head'], anchors=str(out.parent / 'anchors.safetensors')))
     head.set_class_info(CLASSES)
     head.init_weights()
-    head.check_checkpoint(torch.load(out, weights_only=True)['state_dict'], 'ours')
+    head.check_checkpoint(read_checkpoint(out)['state_dict'], 'ours')
 
 
 def quick(kind):
@@ -688,9 +688,7 @@ class Foreign:
 
 def test_files_run_no_code(tmp_path):
     torch.save(dict(model=Foreign()), tmp_path / 'a.pth')
-    with pytest.raises(
-        InputError, match="a.pth' could not be read: it asks for other objects than tensors, which"
-    ) as error:
+    with pytest.raises(InputError, match="a.pth' could not be read: it asks for .*Foreign, which") as error:
         read_checkpoint(str(tmp_path / 'a.pth'))
     assert 'weights_only' not in str(error.value)
     (tmp_path / 'empty.pth').touch()

@@ -10,6 +10,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from mmlt import InputError
+from mmlt.checkpoints import read_checkpoint
 from mmlt.models import AnchorKNNHead, LGRHead
 from mmlt.models.heads.lgr_functional import AnchorTable, fold_query, sentence_attention, text_similarity
 from mmlt.models.text.anchors import Anchors
@@ -388,7 +389,7 @@ def test_checkpoint_carries_anchors_and_texts(build, tmp_path):
     fresh = LGRHead(7, WIDTH, hidden_channels=5)
     with pytest.raises(InputError, match='LGRHead has no anchor sentences yet: train it with model.head.anchors'):
         fresh((image,))
-    keys = fresh.load_state_dict(torch.load(tmp_path / 'head.pth', weights_only=True))
+    keys = fresh.load_state_dict(read_checkpoint(tmp_path / 'head.pth'))
     assert not keys.missing_keys and not keys.unexpected_keys
     assert torch.equal(fresh((image,)), head((image,)))
     assert fresh.sentences == [[f'sentence {m} of class {c}' for m in range(n)] for c, n in enumerate(RAGGED)]

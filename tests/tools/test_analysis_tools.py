@@ -17,6 +17,8 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 from safetensors.torch import load_file
 
+from mmlt.checkpoints import read_checkpoint
+
 REPO = Path(__file__).parent.parent.parent
 FOLDER = REPO / 'tools/analysis_tools'
 
@@ -118,7 +120,7 @@ def towers(two_stages, clip_file) -> Path:
 
 
 def load_state(path):
-    return torch.load(path, weights_only=True)['state_dict']
+    return read_checkpoint(path)['state_dict']
 
 
 def args_of(*arguments):

@@ -134,7 +134,7 @@ def test_config_that_cannot_be_read(tmp_path, infer_tool):
 def test_checkpoint_that_asks_for_code(lgr, tmp_path, infer_tool):
     for protocol in (2, 4):
         (tmp_path / 'evil.pth').write_bytes(pickle.dumps(dict(state_dict=os.system), protocol=protocol))
-        with pytest.raises(SystemExit, match='asks for other objects than tensors, which could run code') as error:
+        with pytest.raises(SystemExit, match='asks for posix.system, which .* could run code') as error:
             infer_tool.main(['x.png', '--config', lgr[0], '--checkpoint', str(tmp_path / 'evil.pth')])
         assert 'weights_only' not in str(error.value)
 

@@ -8,6 +8,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from mmlt.checkpoints import read_checkpoint
 from mmlt.engine import EpochHook
 
 
@@ -20,7 +21,7 @@ def checkpoints(folder):
 
 
 def weights(path):
-    return torch.load(path, weights_only=True)['state_dict']
+    return read_checkpoint(path)['state_dict']
 
 
 def test_all_stages_run_once_and_end_in_a_report(two_stages, train_tool, capsys):
