@@ -11,8 +11,10 @@ with warnings.catch_warnings():
     import mmpretrain.models  # noqa: F401
 
 from mmlt import checkpoints, datasets, engine, evaluation, models
-from mmlt.errors import InputError
+from mmlt.errors import InputError, tell_without_traceback
 from mmlt.version import __version__
+
+tell_without_traceback()
 
 # mmcv's ColorJitter says this in every worker; the three adjustments of the configs are the same in both backends.
 warnings.filterwarnings('ignore', message="Only use 'alpha' for pillow backend")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 from typing import Any
 
 import yaml
@@ -12,12 +14,19 @@ from mmlt.checkpoints.restricted_pickle import load_restricted_pickle
 from mmlt.errors import InputError
 
 
+def _name() -> str | None:
+    """The file that ``mmengine.load`` reads now; it hands its handlers the content alone."""
+    frame = inspect.currentframe().f_back.f_back
+    name = frame.f_locals.get('file') if frame.f_globals.get('__name__', '').startswith('mmengine.fileio') else None
+    return str(name) if isinstance(name, (str, os.PathLike)) else None
+
+
 class StrictPickleHandler(PickleHandler):
     """Reads numbers, texts, arrays, tensors and containers, see :func:`load_restricted_pickle`."""
 
     def load_from_fileobj(self, file, **kwargs) -> Any:
         """See MMEngine."""
-        return load_restricted_pickle(file)
+        return load_restricted_pickle(file, _name())
 
 
 class StrictYamlHandler(YamlHandler):
@@ -28,7 +37,7 @@ class StrictYamlHandler(YamlHandler):
         try:
             return yaml.load(file, Loader=_Loader)
         except yaml.constructor.ConstructorError as e:
-            name = getattr(file, 'name', None)
+            name = _name()
             where = f"The YAML file '{name}'" if name else 'The YAML text'
             line = '' if e.problem_mark is None else f' in line {e.problem_mark.line + 1}'
             raise InputError(

@@ -100,7 +100,7 @@ class _Unpickler(StrictUnpickler):
         return _ALLOWED[module, name]
 
 
-def load_restricted_pickle(file: str | os.PathLike | BinaryIO) -> Any:
+def load_restricted_pickle(file: str | os.PathLike | BinaryIO, path: str | os.PathLike | None = None) -> Any:
     """Read a pickle of numbers, texts, arrays, tensors, lists, tuples, dicts and sets.
 
     A pickle can name any function and have it called. This reader knows the
@@ -110,6 +110,8 @@ def load_restricted_pickle(file: str | os.PathLike | BinaryIO) -> Any:
     Args:
         file (str | os.PathLike | BinaryIO): The file, of any protocol, from
             Python 2 or 3.
+        path (str | os.PathLike, optional): Its name, for errors.
+            Defaults to None, that of the file.
 
     Returns:
         Any: What it holds.
@@ -122,8 +124,7 @@ def load_restricted_pickle(file: str | os.PathLike | BinaryIO) -> Any:
         if not os.path.isfile(file):
             raise InputError(f"The file '{file}' does not exist: check data_root, or download it.")
         with open(file, 'rb') as f:
-            return load_restricted_pickle(f)
-    path = getattr(file, 'name', None)
+            return load_restricted_pickle(f, file)
     name = f"The pickle '{path}'" if path else 'The pickle'
     try:
         return _Unpickler(file, encoding='latin1').load()

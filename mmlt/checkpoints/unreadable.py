@@ -58,6 +58,8 @@ def damage(error: Exception, path: str | None = None) -> str | None:
         if 'truncated' not in str(error):
             return _refused('other objects than tensors')
         return 'it is damaged, perhaps cut off: fetch it again'
+    if 'allow_pickle' in str(error):  # numpy's, with an advice to read it unsafely
+        return 'it holds other things than numbers, which could run code, so nothing of it was loaded'
     if isinstance(error, _CUT) or any(word in str(error) for word in _DAMAGED):
         return 'it is damaged, perhaps cut off: fetch it again'
     return None
@@ -75,8 +77,8 @@ def why_unreadable(error: Exception, path: str | None = None) -> str:
     if (known := damage(error, path)) is not None:
         return known
     text = ' '.join(str(error).split())
-    if 'weights_only' in text or 'allow_pickle' in text:  # an advice to read it unsafely
-        text = 'it holds other things than numbers'
+    if 'weights_only' in text:  # an advice to read it unsafely
+        text = 'it holds other things than tensors'
     return f'{type(error).__name__}: {text[:160]}'
 
 

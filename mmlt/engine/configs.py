@@ -31,6 +31,8 @@ def read_config(path: str, options: dict | None = None) -> Config:
         raise InputError(f"The config '{path}' does not exist; those of mmlt are under configs/.")
     try:
         cfg = Config.fromfile(path)
+    except InputError as e:  # of what it loads, as a base in YAML
+        raise InputError(f"The config '{path}' could not be read: {e}") from e
     except Exception as e:  # a config is a program, it may fail in any way
         raise InputError(
             f"The config '{path}' could not be read ({type(e).__name__}: {_one_line(e)}): give a .py file like those "

@@ -243,7 +243,7 @@ def test_retrieval_refuses(towers):
     torch.save(other, 'other.pth')
     refuses("'other.pth' does not fit the model .*size mismatch", 'a.py', 'other.pth')
     Path('broken.pth').write_text('no checkpoint')
-    refuses("'broken.pth' could not be read as a checkpoint", 'a.py', 'broken.pth')
+    refuses("'broken.pth' could not be read", 'a.py', 'broken.pth')
     refuses("checkpoint 'none.pth' does not exist", 'a.py', 'none.pth')
     refuses("config 'none.py' does not exist", 'none.py')
     Path('linear.py').write_text(

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
-from mmlt.checkpoints import read_checkpoint
 from mmlt.datasets.transforms import takes_and_gives_bgr
 from mmlt.engine import compute_features
 from mmlt.engine.configs import read_config
@@ -29,6 +28,7 @@ from mmlt.engine.options import CfgOptions, ToolParser, at_least
 from mmlt.engine.stages import resolve_placeholders, starting_checkpoint
 from mmlt.engine.weights import bare_names
 from mmlt.errors import InputError
+from mmlt.models.converters import read_checkpoint
 from mmlt.visualization import plot_retrieval, png_path
 
 PRETRAINED = 'pretrained'
