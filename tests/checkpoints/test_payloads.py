@@ -107,7 +107,8 @@ def test_select_anchors(two_stages, tool, evil, repo):
 _base_ = ['a.py']
 model = dict(
     _delete_=True, type='mmlt.CVLP', backbone=dict(type='mmlt.OpenCLIPVision', model='{MODEL}', pretrained='{clip}'),
-    text=dict(type='mmlt.OpenCLIPText', model='{MODEL}', pretrained='{clip}'), class_texts='texts.json', ratio=1,
+    text=dict(type='mmlt.OpenCLIPText', model='{MODEL}', pretrained='{clip}'),
+    texts=dict(type='mmlt.ClassTexts', templates='a photo of the {{}}'), ratio=1,
     data_preprocessor=dict(type='mmlt.CLIPDataPreprocessor'))
 """
     )
