@@ -65,8 +65,8 @@ def _problem(path: str) -> str | None:
         return f"The newest checkpoint, '{path}', is gone."
     try:
         read_checkpoint(path, 'cpu', mmap=True)
-    except DamagedError as e:
-        return str(e)
+    except DamagedError:
+        return f"The newest checkpoint, '{path}', is damaged, perhaps cut off."
     return None
 
 

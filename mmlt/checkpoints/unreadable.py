@@ -44,7 +44,7 @@ def damage(error: Exception, path: str | None = None) -> str | None:
     if isinstance(error, Forbidden):
         return _refused(str(error))
     if begins == b'PK' and not zipfile.is_zipfile(path):
-        return 'it is damaged, perhaps cut off: fetch it again'
+        return 'it is damaged, perhaps cut off: fetch it again, or take an earlier one'
     if isinstance(error, (pickle.UnpicklingError, SafetensorError)):
         name = next(forbidden_globals(path), None) if known else None
         name = name or ((found := _NAMED.search(str(error))) and found[1])
@@ -54,14 +54,14 @@ def damage(error: Exception, path: str | None = None) -> str | None:
         if begins is not None and not begins.startswith((b'\x80', b'PK')):  # no pickle, none of torch's archives
             return 'it is no file of weights'
         if 'Unsupported operand' in str(error):
-            return 'it is no checkpoint that torch.save has written, or it is damaged: fetch it again'
+            return 'it is no checkpoint that torch.save has written, or it is damaged: fetch it again, or take an earlier one'
         if 'truncated' not in str(error):
             return _refused('other objects than tensors')
-        return 'it is damaged, perhaps cut off: fetch it again'
+        return 'it is damaged, perhaps cut off: fetch it again, or take an earlier one'
     if 'allow_pickle' in str(error):  # numpy's, with an advice to read it unsafely
         return 'it holds other things than numbers, which could run code, so nothing of it was loaded'
     if isinstance(error, _CUT) or any(word in str(error) for word in _DAMAGED):
-        return 'it is damaged, perhaps cut off: fetch it again'
+        return 'it is damaged, perhaps cut off: fetch it again, or take an earlier one'
     return None
 
 
