@@ -54,7 +54,7 @@ def damage(error: Exception, path: str | None = None) -> str | None:
         if begins is not None and not begins.startswith((b'\x80', b'PK')):  # no pickle, none of torch's archives
             return 'it is no file of weights'
         if 'Unsupported operand' in str(error):
-            return 'it is no checkpoint that torch.save has written, or it is damaged: fetch it again, or take an earlier one'
+            return 'it is damaged, or no checkpoint that torch.save has written: fetch it again'
         if 'truncated' not in str(error):
             return _refused('other objects than tensors')
         return 'it is damaged, perhaps cut off: fetch it again, or take an earlier one'
