@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import threading
+from collections import Counter
 from contextlib import contextmanager
 from functools import lru_cache
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.utils import digit_version
 
-from mmlt.checkpoints.restricted_pickle import Forbidden, StrictUnpickler
+from mmlt.checkpoints.restricted_pickle import Forbidden, StrictUnpickler, latin1_encode
 
 _HISTORY_METHODS = frozenset({'min', 'max', 'mean', 'current'})
 _NUMBERS = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'c8', 'c16', '?', 'U')
@@ -74,13 +75,22 @@ def allowed():
             yield
 
 
+# Of what torch allows now, plain values that its first versions did not know.
+PLAIN = {
+    '_codecs.encode': latin1_encode,
+    'torch.device': torch.device,
+    **{f'builtins.{kind.__name__}': kind for kind in (bytearray, complex, set)},
+    'collections.Counter': Counter,
+}
+
+
 class _Unpickler(StrictUnpickler):
     """For torch before 2.6: reads what the newer ones do with ``weights_only=True`` and :func:`allowed`."""
 
     def find(self, module: str, name: str) -> Any:
+        """Tensors, plain values and what MMEngine writes; everything else ends the reading."""
         full = f'{module}.{name}'
-        tables = (allowed_globals(), torch._weights_only_unpickler._get_allowed_globals())
-        for table in tables:
+        for table in (allowed_globals(), PLAIN, torch._weights_only_unpickler._get_allowed_globals()):
             if full in table:
                 return table[full]
         raise Forbidden(full)

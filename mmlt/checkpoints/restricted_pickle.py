@@ -62,7 +62,7 @@ def _dtype(code: str, *args) -> np.dtype:
     return dtype
 
 
-def _encode(text: str, encoding: str = 'latin1') -> bytes:
+def latin1_encode(text: str, encoding: str = 'latin1') -> bytes:
     """How protocol 2 writes bytes."""
     if encoding != 'latin1':
         raise pickle.UnpicklingError(f"the encoding '{encoding}' is none that pickles use")
@@ -83,7 +83,7 @@ _NUMPY = {
 _ALLOWED = {
     ('numpy', 'ndarray'): np.ndarray,
     ('numpy', 'dtype'): _dtype,
-    ('_codecs', 'encode'): _encode,
+    ('_codecs', 'encode'): latin1_encode,
     ('collections', 'OrderedDict'): dict,
     ('torch.storage', '_load_from_bytes'): _storage,
     ('torch._utils', '_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,

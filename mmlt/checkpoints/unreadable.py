@@ -13,7 +13,7 @@ from typing import BinaryIO
 import torch
 from safetensors import SafetensorError
 
-from mmlt.checkpoints.allowed import allowed_globals
+from mmlt.checkpoints.allowed import PLAIN, allowed_globals
 from mmlt.checkpoints.restricted_pickle import Forbidden, python_3_name
 
 _DAMAGED = ('PytorchStreamReader', 'unexpected EOF', 'corrupt')  # words of torch's RuntimeErrors
@@ -96,7 +96,7 @@ def forbidden_globals(path: str) -> Iterator[str]:
     Yields:
         str: For example 'posix.system'.
     """
-    known = {*allowed_globals(), *torch._weights_only_unpickler._get_allowed_globals()}
+    known = {*allowed_globals(), *PLAIN, *torch._weights_only_unpickler._get_allowed_globals()}
     if hasattr(torch.serialization, 'get_safe_globals'):
         known.update(torch._weights_only_unpickler._get_user_allowed_globals())
     for name in _globals_of(path):

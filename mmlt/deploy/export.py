@@ -100,7 +100,7 @@ def check_target(path: str, form: str) -> None:
 
 
 def load_exported(path: str, form: str) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """Read a file that :func:`export` wrote.
+    """Read a file that :func:`export` wrote; it is a program, which runs here.
 
     Args:
         path (str): The file.

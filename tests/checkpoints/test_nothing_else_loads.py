@@ -1,0 +1,30 @@
+"""Files are read in one place; this looks at the source for functions that would run what they read."""
+
+import re
+
+import pytest
+
+# What may run what it reads, and the only files that may have it.
+FUNCTIONS = {
+    r'torch\.load\(': {'mmlt/checkpoints/allowed.py', 'mmlt/checkpoints/restricted_pickle.py'},
+    r'weights_only=False': {'mmlt/checkpoints/allowed.py'},  # with a pickle module that knows tensors alone
+    r'\b_?pickle\.loads?\(|pickle\.Unpickler\(': set(),
+    r'torch\.(jit|export)\.load\(': {'mmlt/deploy/export.py'},  # a file that it has just written, to compare it
+    r'Config\.fromstring\(': set(),
+    r'yaml\.(unsafe_|full_)?load\(': {'mmlt/checkpoints/file_handlers.py'},  # by a safe loader
+    r'np\.load\((?!.*allow_pickle=False)': set(),
+    r'load_url\(|load_state_dict_from_url\(|model_zoo': set(),
+    r'(?<![\w.])(eval|exec)\(': set(),
+}
+
+
+@pytest.mark.parametrize('function', FUNCTIONS)
+def test_files_are_read_in_one_place(repo, function):
+    files = [*repo.glob('mmlt/**/*.py'), *repo.glob('tools/**/*.py')]
+    assert len(files) > 150
+    found = set()
+    for path in files:
+        lines = [line.split('``')[0] for line in path.read_text().splitlines()]
+        if any(re.search(function, line.split('#')[0]) for line in lines):
+            found.add(path.relative_to(repo).as_posix())
+    assert found == FUNCTIONS[function]
