@@ -40,3 +40,9 @@ def test_yaml(tmp_path):
     with pytest.raises(InputError, match=r'bad\.yaml.* was not read'):
         read_config(str(bad))
     assert not (tmp_path / 'ran').exists()
+
+
+def test_predictions_that_a_test_wrote(two_stages, test_tool):
+    test_tool.main(['a.py', '--out', 'p.pkl'])
+    predictions = mmengine.load('p.pkl')
+    assert len(predictions) == 6 and predictions[0]['pred_score'].shape == (3,)

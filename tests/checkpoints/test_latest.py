@@ -1,6 +1,7 @@
 """A training goes on from the newest checkpoint that is whole."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,25 @@ def test_an_interrupted_stage_goes_on_without_being_asked(two_stages, train_tool
     cut('work_dirs/a/epoch_3.pth')
     train_tool.main(['a.py', '--no-test'])
     assert len(said) == 1 and 'goes on from the one before it, ' in said[0] and '"finished": true' in record.read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_same_file(two_stages, train_tool, repo, launcher_env):
+    train_tool.main(['a.py', '--no-test', '--cfg-options', 'train_cfg.max_epochs=2'])
+    command = ['bash', repo / 'tools/dist_train.sh', 'a.py', '2', '--resume', '--no-test', '--cfg-options']
+
+    def go_on():
+        return subprocess.run(
+            [*command, 'train_cfg.max_epochs=2'], capture_output=True, text=True, timeout=300, env=launcher_env
+        )
+
+    cut('work_dirs/a/epoch_2.pth')
+    done = go_on()
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-2000:]
+    assert said.count('The training goes on from the one before it, ') == 1
+    assert read_checkpoint('work_dirs/a/epoch_2.pth')['meta']['epoch'] == 2
+    for path in Path('work_dirs/a').glob('epoch_*.pth'):
+        cut(path)
+    done = go_on()
+    assert done.returncode != 0 and done.stderr.count('There is no other one in') == 2  # each process says it
