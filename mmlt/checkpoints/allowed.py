@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import threading
+import warnings
 from collections import Counter
 from contextlib import contextmanager
 from functools import lru_cache
@@ -122,9 +123,11 @@ def strict_load(file: str | BinaryIO, map_location=None, mmap: bool = False) -> 
         Exception: Of many kinds, for what cannot be read; see
             :func:`mmlt.checkpoints.unreadable.damage`.
     """
-    more = dict(mmap=True) if mmap else {}
-    if not TORCH_TAKES_NAMES:
-        # The pickle module is the strict one, so that weights_only, which would know too little, is not needed.
-        return torch.load(file, map_location=map_location, pickle_module=STRICT_PICKLE, weights_only=False, **more)
-    with allowed():
-        return torch.load(file, map_location=map_location, weights_only=True, **more)
+    more = dict(map_location=map_location, **(dict(mmap=True) if mmap else {}))
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='Detected pickle protocol')  # such a file is read, or refused
+        if not TORCH_TAKES_NAMES:
+            # The pickle module is the strict one, so that weights_only, which would know too little, is not needed.
+            return torch.load(file, pickle_module=STRICT_PICKLE, weights_only=False, **more)
+        with allowed():
+            return torch.load(file, weights_only=True, **more)

@@ -21,8 +21,9 @@ from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed,
 from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor, nn
 
-from mmlt.checkpoints import damage, is_torchscript, read_weights, why_unreadable
+from mmlt.checkpoints import damage, is_torchscript, why_unreadable
 from mmlt.errors import InputError
+from mmlt.models.open_clip_weights import open_clip_reads, read_state
 
 open_clip.add_model_config(Path(__file__).parent / 'open_clip_configs')
 
@@ -244,7 +245,7 @@ class OpenCLIPTowers:
         if self.pretrained is None:
             size = None if _attention_pool(self.clip.visual) else self.image_size
             try:
-                with self._reads():
+                with open_clip_reads(self.model):
                     source = open_clip.create_model(
                         self.model, pretrained_text=False, force_image_size=size, require_pretrained=True
                     )
@@ -262,7 +263,7 @@ class OpenCLIPTowers:
             print_log(self.assumption, logger='current', level=logging.WARNING)
         try:
             if is_torchscript(path):
-                state = {k: v.float() if v.is_floating_point() else v for k, v in self._read(path).items()}
+                state = {k: v.float() if v.is_floating_point() else v for k, v in read_state(path, self.model).items()}
                 for key in ('input_resolution', 'context_length', 'vocab_size'):
                     state.pop(key, None)
                 if not hasattr(self.clip, 'positional_embedding'):
@@ -271,31 +272,12 @@ class OpenCLIPTowers:
                 resize_text_pos_embed(state, self.clip)
                 self.clip.load_state_dict(state)
             else:
-                with self._reads():
+                with open_clip_reads(self.model):
                     open_clip_load_checkpoint(self.clip, path)
         except InputError:
             raise
         except Exception as e:
             raise InputError(_why_not(self.model, path, e)) from None
-
-    @contextmanager
-    def _reads(self):
-        """open_clip takes files, not state dicts; in this block it reads them by our reader, which runs nothing."""
-        theirs = open_clip.factory.load_state_dict
-        open_clip.factory.load_state_dict = self._read
-        try:
-            yield
-        finally:
-            open_clip.factory.load_state_dict = theirs
-
-    def _read(self, path: str, *args, **kwargs) -> dict[str, Tensor]:
-        """In the place of open_clip's function of a weight file; its settings of a device and of safety are ours."""
-        what = f"weight file '{path}' of open_clip model '{self.model}'"
-        content = read_weights(path, what)
-        state = content.get('state_dict', content) if isinstance(content, dict) else None
-        if not isinstance(state, dict) or not state:
-            raise InputError(f'The {what} holds no weights by their names: give another one.')
-        return {key.removeprefix('module.'): value for key, value in state.items()}
 
 
 def _attention_pool(visual: nn.Module) -> AttentionPool2d | None:

@@ -195,7 +195,7 @@ def test_a_class_is_not_changed(tmp_path, monkeypatch):
     assert HistoryBuffer.mean is before
 
 
-@pytest.mark.filterwarnings('ignore:Detected pickle protocol')
+@pytest.mark.filterwarnings('error:Detected pickle protocol')
 @pytest.mark.parametrize('function', [os.system, eval, exec, __import__], ids=lambda f: f.__name__)
 @pytest.mark.parametrize('form', ['zip', 'zip 4', 'legacy', 'pickle 0', 'pickle 2', 'pickle 4', 'safetensors'])
 def test_calls_are_refused_and_not_made(tmp_path, function, form, load):
