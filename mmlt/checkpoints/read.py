@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import os.path as osp
-import zipfile
 from io import BytesIO
 from typing import Any
 
@@ -13,8 +12,8 @@ from safetensors.torch import load_file
 
 from mmlt.checkpoints.allowed import strict_load
 from mmlt.checkpoints.config_text import check_config_text
-from mmlt.checkpoints.torchscript import is_torchscript, torchscript_state
-from mmlt.checkpoints.unreadable import damage, why_unreadable
+from mmlt.checkpoints.torchscript import archive_members, is_torchscript, torchscript_state
+from mmlt.checkpoints.unreadable import DAMAGED, damage, why_unreadable
 from mmlt.errors import InputError
 
 
@@ -55,7 +54,7 @@ def read_checkpoint(path: str | os.PathLike, map_location=None, mmap: bool = Fal
         if path.endswith('.safetensors'):
             content = load_file(path, 'cpu')
         else:
-            content = strict_load(path, map_location, mmap=mmap and zipfile.is_zipfile(path))
+            content = strict_load(path, map_location, mmap=mmap and bool(archive_members(path)))
     except Exception as e:
         raise _refusal(e, what, path) from None
     _keep_data(content)
@@ -108,8 +107,11 @@ def local_path(path: str | os.PathLike) -> str:
 def _refusal(error: Exception, what: str, path: str | None = None) -> InputError:
     if isinstance(error, InputError):
         return error
-    reason = why_unreadable(error, path)
-    broken = (damage(error, path) or '').startswith(('it is damaged', 'it is empty', 'it is no'))
+    reason = damage(error, path)
+    if reason is None and not isinstance(error, (OSError, MemoryError)) and 'device' not in str(error):
+        reason = DAMAGED  # what is left of a file makes an unpickler raise almost anything
+    broken = (reason or '').startswith(('it is damaged', 'it is empty', 'it is no'))
+    reason = reason or why_unreadable(error, path)
     return (DamagedError if broken else InputError)(f'The {what} could not be read: {reason}.')
 
 

@@ -25,12 +25,21 @@ _CLASS = re.compile(r'^class (\w+)\(Module\):\n((?:[ \t]+.*\n?|\n)*)', re.MULTIL
 _NAMES = re.compile(r'^\s+__(?:parameters|buffers)__ = (\[.*?\])', re.MULTILINE | re.DOTALL)
 
 
+def archive_members(path: str) -> list[str]:
+    """Names of the files in one of torch's archives; none where it is no archive, or a damaged one."""
+    with open(path, 'rb') as f:
+        if f.read(2) != b'PK':
+            return []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except Exception:  # a damaged archive raises almost anything
+        return []
+
+
 def is_torchscript(path: str) -> bool:
     """Whether a file is a TorchScript archive, which holds a ``code/`` folder."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any('/code/' in name or name.endswith('/constants.pkl') for name in archive.namelist())
+    return any('/code/' in name or name.endswith('/constants.pkl') for name in archive_members(path))
 
 
 class _Module:

@@ -8,6 +8,7 @@ import pickletools
 import re
 import zipfile
 from collections.abc import Iterator
+from io import BytesIO
 from typing import BinaryIO
 
 import torch
@@ -15,12 +16,14 @@ from safetensors import SafetensorError
 
 from mmlt.checkpoints.allowed import PLAIN, allowed_globals
 from mmlt.checkpoints.restricted_pickle import Forbidden, python_3_name
+from mmlt.checkpoints.torchscript import archive_members
 
-_DAMAGED = ('PytorchStreamReader', 'unexpected EOF', 'corrupt')  # words of torch's RuntimeErrors
+DAMAGED = 'it is damaged, perhaps cut off: fetch it again, or take an earlier one'
+_WORDS = ('PytorchStreamReader', 'unexpected EOF', 'corrupt')  # words of torch's RuntimeErrors
 # Words of torch's UnpicklingErrors before the name of what a checkpoint asks for.
 _NAMED = re.compile(r'(?:unsupported GLOBAL|Unsupported global: GLOBAL|unrecognized (?:function|class)) (\S+)')
 # What a file that was cut off, or overwritten in part, makes an unpickler raise.
-_CUT = (EOFError, IndexError, KeyError, UnicodeDecodeError, SafetensorError)
+_CUT = (EOFError, IndexError, UnicodeDecodeError, SafetensorError, zipfile.BadZipFile)
 
 
 def damage(error: Exception, path: str | None = None) -> str | None:
@@ -43,25 +46,21 @@ def damage(error: Exception, path: str | None = None) -> str | None:
         return 'it is empty'
     if isinstance(error, Forbidden):
         return _refused(str(error))
-    if begins == b'PK' and not zipfile.is_zipfile(path):
-        return 'it is damaged, perhaps cut off: fetch it again, or take an earlier one'
+    if begins == b'PK' and not archive_members(path):
+        return DAMAGED
     if isinstance(error, (pickle.UnpicklingError, SafetensorError)):
-        name = next(forbidden_globals(path), None) if known else None
-        name = name or ((found := _NAMED.search(str(error))) and found[1])
+        # torch names also the rest of a name at which a file was cut off.
+        name = next(forbidden_globals(path), None) if known else (found := _NAMED.search(str(error))) and found[1]
         if name is not None:
             return _refused(name)
     if isinstance(error, pickle.UnpicklingError):
         if begins is not None and not begins.startswith((b'\x80', b'PK')):  # no pickle, none of torch's archives
             return 'it is no file of weights'
-        if 'Unsupported operand' in str(error):
-            return 'it is damaged, or no checkpoint that torch.save has written: fetch it again'
-        if 'truncated' not in str(error):
-            return _refused('other objects than tensors')
-        return 'it is damaged, perhaps cut off: fetch it again, or take an earlier one'
+        return DAMAGED if known else _refused('other objects than tensors')
     if 'allow_pickle' in str(error):  # numpy's, with an advice to read it unsafely
         return 'it holds other things than numbers, which could run code, so nothing of it was loaded'
-    if isinstance(error, _CUT) or any(word in str(error) for word in _DAMAGED):
-        return 'it is damaged, perhaps cut off: fetch it again, or take an earlier one'
+    if isinstance(error, _CUT) or any(word in str(error) for word in _WORDS):
+        return DAMAGED
     return None
 
 
@@ -106,16 +105,20 @@ def forbidden_globals(path: str) -> Iterator[str]:
 
 
 def _globals_of(path: str) -> Iterator[str]:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                if member.endswith('.pkl'):
-                    with archive.open(member) as f:
-                        yield from pickled_globals(f)
-        return
+    for member in archive_members(path):
+        if member.endswith('.pkl'):
+            yield from pickled_globals(BytesIO(_content(path, member)))
     if _begins(path)[:1] == b'\x80' or _is_old_pickle(path):
         with open(path, 'rb') as f:
             yield from pickled_globals(f)
+
+
+def _content(path: str, member: str) -> bytes:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(member)
+    except Exception:  # a damaged archive raises almost anything
+        return b''
 
 
 def _is_old_pickle(path: str) -> bool:

@@ -10,7 +10,7 @@ import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 
 from mmlt import InputError
-from mmlt.checkpoints import DamagedError, allowed, read_checkpoint
+from mmlt.checkpoints import DamagedError, allowed, read_checkpoint, read_weights
 
 TAKES_NAMES = allowed.TORCH_TAKES_NAMES
 
@@ -249,3 +249,28 @@ def test_the_config_of_an_old_checkpoint_is_not_run(tmp_path, load):
         torch.save(dict(meta=dict(config=text, iter=3), state_dict={}), tmp_path / 'a.pth')
         assert ('config' in load(tmp_path / 'a.pth')['meta']) is kept
     assert not (tmp_path / 'marker').exists()
+
+
+@pytest.mark.parametrize('form', ['zip', 'legacy', 'torchscript'])
+def test_any_damage_is_told_by_a_sentence(tmp_path, form, as_mmengine_writes_it):
+    path = tmp_path / 'a.pth'
+    if form == 'torchscript':
+        torch.jit.script(torch.nn.Linear(3, 2)).save(str(path))
+    else:
+        torch.save(read_checkpoint(as_mmengine_writes_it), path, _use_new_zipfile_serialization=form == 'zip')
+    whole, rng, told = path.read_bytes(), np.random.default_rng(0), 0
+    for i in range(150):
+        content = bytearray(whole)
+        if i % 2:
+            content = content[: rng.integers(len(whole))]
+        else:
+            for place in rng.integers(len(whole), size=3):
+                content[place] = rng.integers(256)
+        path.write_bytes(content)
+        try:
+            read_weights(path)
+        except InputError as e:
+            told += 1
+            assert '\n' not in str(e) and 'weights_only' not in str(e)
+            assert i % 2 == 0 or isinstance(e, DamagedError)  # what was only cut off asks for nothing else
+    assert told >= 75
