@@ -8,6 +8,7 @@ other weights, or without any training:
 """
 
 import csv
+import io
 import os
 import os.path as osp
 import sys
@@ -20,6 +21,7 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.abspath(__file__))))
 import torch
 from mmengine.logging import MMLogger
 
+from mmlt.checkpoints import write_atomic
 from mmlt.engine.anchor_selection import select_anchors
 from mmlt.engine.configs import read_config
 from mmlt.engine.hooks.anchor_selection import write_anchors
@@ -48,12 +50,13 @@ def parse_args(argv=None):
 
 def write_csv(path: str, classes, sentences, scores) -> None:
     """All sentences, best first in their class."""
-    with open(path, 'w', newline='', encoding='utf-8') as f:
-        writer = csv.writer(f)
-        writer.writerow(['class', 'rank', 'score', 'sentence'])
-        for name, own, values in zip(classes, sentences, scores.split([len(s) for s in sentences])):
-            for rank, (score, sentence) in enumerate(sorted(zip(values.tolist(), own)), 1):
-                writer.writerow([name, rank, f'{score:.4f}', sentence])
+    table = io.StringIO(newline='')
+    writer = csv.writer(table)
+    writer.writerow(['class', 'rank', 'score', 'sentence'])
+    for name, own, values in zip(classes, sentences, scores.split([len(s) for s in sentences])):
+        for rank, (score, sentence) in enumerate(sorted(zip(values.tolist(), own)), 1):
+            writer.writerow([name, rank, f'{score:.4f}', sentence])
+    write_atomic(path, table.getvalue())
 
 
 def run(args) -> None:

@@ -12,12 +12,26 @@ from .restricted_pickle import load_restricted_pickle
 from .schemes import register_loaders
 from .torchscript import is_torchscript
 from .unreadable import damage, why_unreadable
+from .write import (
+    WriteError,
+    check_folder,
+    register_writer,
+    remove_parts,
+    save_figure,
+    save_json,
+    save_tensors,
+    save_torch,
+    write_atomic,
+)
 
 register_loaders()
 register_handlers()
+register_writer()
 
 __all__ = [
     'DamagedError',
+    'WriteError',
+    'check_folder',
     'config_of_text',
     'damage',
     'is_torchscript',
@@ -28,5 +42,12 @@ __all__ = [
     'read_weights',
     'register_handlers',
     'register_loaders',
+    'register_writer',
+    'remove_parts',
+    'save_figure',
+    'save_json',
+    'save_tensors',
+    'save_torch',
     'why_unreadable',
+    'write_atomic',
 ]

@@ -15,6 +15,7 @@ import numpy as np
 import open_clip
 from tqdm import tqdm
 
+from mmlt.checkpoints import write_atomic
 from mmlt.datasets.cifar_lt import CIFAR10LT, CIFAR100LT
 from mmlt.datasets.inaturalist import INaturalist2018
 from mmlt.datasets.long_tail import exponential_profile
@@ -348,7 +349,7 @@ def write_annotation(contents: Contents, out: str) -> list[str]:
     for split, (files, labels) in contents.splits.items():
         texts[f'{split}.txt'] = [' '.join([f, *map(str, np.atleast_1d(y))]) for f, y in zip(files, labels)]
     for name, lines in texts.items():
-        (folder / name).write_text(''.join(f'{line}\n' for line in lines), encoding='utf-8')
+        write_atomic(folder / name, ''.join(f'{line}\n' for line in lines))
     return [str(folder / name) for name in texts]
 
 

@@ -11,11 +11,13 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
+from functools import partial
 from io import StringIO
 
 import torch
 from torch import Tensor, nn
 
+from mmlt.checkpoints import write_atomic
 from mmlt.errors import InputError
 
 FORMATS = {'torchscript': '.pt', 'torch-export': '.pt2', 'onnx': '.onnx'}
@@ -47,22 +49,26 @@ def export(model: nn.Module, path: str, form: str, image_size: tuple[int, int], 
             warnings.simplefilter('ignore')
             logging.getLogger('onnxscript').setLevel(logging.ERROR)
             if form == 'torchscript':
-                torch.jit.save(torch.jit.trace(model, example, check_trace=False), path)
+                traced = torch.jit.trace(model, example, check_trace=False)
+                write_atomic(path, lambda part: torch.jit.save(traced, part))
             elif form == 'torch-export':
-                torch.export.save(torch.export.export(model, (example,), dynamic_shapes=shapes), path)
+                exported = torch.export.export(model, (example,), dynamic_shapes=shapes)
+                write_atomic(path, lambda part: torch.export.save(exported, part))
             else:
                 size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-                torch.onnx.export(
+                several = size > _SINGLE_FILE  # the weights' file has the name of the other one, so neither is renamed
+                export = partial(
+                    torch.onnx.export,
                     model,
                     (example,),
-                    path,
                     dynamo=True,
                     input_names=['images'],
                     output_names=list(OUTPUTS),
                     dynamic_shapes=shapes,
-                    external_data=size > _SINGLE_FILE,
+                    external_data=several,
                     verbose=False,
                 )
+                export(path) if several else write_atomic(path, export)
     except InputError:
         raise
     except Exception as e:

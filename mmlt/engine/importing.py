@@ -6,11 +6,11 @@ import os
 import os.path as osp
 from collections.abc import Sequence
 
-import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import nn
 
+from mmlt.checkpoints import save_torch
 from mmlt.datasets.class_names import class_list, config_classes
 from mmlt.engine.configs import build_model, read_config
 from mmlt.errors import InputError
@@ -106,14 +106,7 @@ def write_imported(path: str, cfg: Config, model: nn.Module, classes: Sequence[s
     meta = dict(mmlt_version=__version__, cfg=cfg.pretty_text, imported_from=osp.basename(source))
     if classes is not None:
         meta['dataset_meta'] = dict(classes=list(classes))
-    os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
-    part = f'{path}.part'
-    try:
-        torch.save(dict(meta=meta, state_dict=model.state_dict()), part)
-        os.replace(part, path)
-    finally:
-        if osp.exists(part):  # the disk is full, or the user stopped it
-            os.remove(part)
+    save_torch(dict(meta=meta, state_dict=model.state_dict()), path)
 
 
 def _dicts(value):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os.path as osp
 import platform
 import subprocess
@@ -21,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 import mmlt.datasets.multi_label_benchmarks  # noqa: F401  adds VOC-LT and COCO-LT
+from mmlt.checkpoints import save_json
 from mmlt.datasets.benchmarks import BENCHMARKS, Benchmark
 from mmlt.errors import InputError
 from mmlt.evaluation.meanings import overall_meaning
@@ -216,7 +216,7 @@ def write_record(path: str, row: Row, table: dict, report: dict, arguments: dict
         versions=versions(),
         commit=_commit(),
     )
-    Path(path).write_text(json.dumps(record, indent=1), encoding='utf-8')
+    save_json(record, path)
 
 
 def versions() -> dict[str, str]:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import os.path as osp
 import re
 import uuid
@@ -29,7 +28,7 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
-from mmlt.checkpoints import newest_checkpoint
+from mmlt.checkpoints import newest_checkpoint, save_json
 from mmlt.engine.configs import change_config, read_config
 from mmlt.engine.identity import VERSION, config_difference, config_files
 from mmlt.engine.identity import decisive as decisive  # what a record holds
@@ -75,11 +74,24 @@ class RunRecord:
         self.path = osp.join(work_dir, 'run.json')
 
     def read(self) -> dict | None:
-        """The record, or None where nothing was trained yet."""
+        """The record, or None where nothing was trained yet.
+
+        Raises:
+            InputError: It is damaged.
+        """
         if not osp.isfile(self.path):
             return None
-        with open(self.path, encoding='utf-8') as f:
-            return json.load(f)
+        try:
+            with open(self.path, encoding='utf-8') as f:
+                record = json.load(f)
+            if not isinstance(record, dict) or not {'id', 'finished', 'config', 'stages'} <= record.keys():
+                raise ValueError
+        except (ValueError, RecursionError):
+            raise InputError(
+                f"'{self.path}', which tells what was trained in this folder, is damaged: remove it, and --resume goes "
+                'on from the last checkpoint; without, the training begins anew.'
+            ) from None
+        return record
 
     @property
     def finished(self) -> bool:
@@ -156,10 +168,7 @@ class RunRecord:
         return None
 
     def _write(self, record: dict) -> None:
-        os.makedirs(self.work_dir, exist_ok=True)
-        with open(f'{self.path}.part', 'w', encoding='utf-8') as f:
-            json.dump(record, f, indent=1)
-        os.replace(f'{self.path}.part', self.path)
+        save_json(record, self.path)
 
 
 def stage_ids(cfg: Config) -> dict[str, str | None]:

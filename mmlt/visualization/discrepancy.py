@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
+from mmlt.checkpoints import save_figure
 from mmlt.visualization.report import SHOT_COLOURS
 
 
@@ -34,7 +35,7 @@ def plot_discrepancy(history: dict, path: str | Path, title: str = '') -> None:
         bottom.legend(loc='best', framealpha=0.9)
         if title:
             top.set_title(title, loc='left', parse_math=False)
-        figure.savefig(path, dpi=130)
+        save_figure(figure, path, dpi=130)
 
 
 def _smallest(history: dict) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
+from mmlt.checkpoints import save_figure
 from mmlt.errors import InputError
 
 STYLE = {'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False}
@@ -33,4 +34,4 @@ def save_png(figure: Figure, path: str | Path) -> None:
         path (str | Path): See :func:`png_path`.
     """
     with matplotlib.rc_context(STYLE):
-        figure.savefig(png_path(path), dpi=130)
+        save_figure(figure, png_path(path), dpi=130)

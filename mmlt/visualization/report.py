@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import matplotlib
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mmlt.checkpoints import save_figure, save_json
 from mmlt.evaluation.meanings import CLASS_MEAN, SAMPLE_MEAN, overall_key, overall_meaning
 
 # What a report measures of a class: in the table's caption, and at the picture's axis.
@@ -118,7 +118,7 @@ def plot_class_accuracy(report: dict, path: str | Path, title: str = '') -> None
         figures = overall_figures(report)
         told = ', '.join(f'{name} {figures[key]:.1f}' for key, name in OVERALL.items() if key in figures)
         top.set_title(f'{MEASURES[measure][0]}: {told}', loc='right', fontsize=8)
-        figure.savefig(path, dpi=130)
+        save_figure(figure, path, dpi=130)
 
 
 def write_json(report: dict, path: str | Path) -> None:
@@ -128,4 +128,4 @@ def write_json(report: dict, path: str | Path) -> None:
         report (dict): :attr:`ShotAccuracy.report` or :attr:`ShotMAP.report`.
         path (str | Path): File to write.
     """
-    Path(path).write_text(json.dumps(report, indent=1), encoding='utf-8')
+    save_json(report, path)

@@ -22,6 +22,7 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
 import numpy as np
 
+from mmlt.checkpoints import write_atomic
 from mmlt.datasets.class_texts import ClassTexts
 from mmlt.datasets.own_pictures import (
     artificial_tail,
@@ -199,7 +200,7 @@ def run(args, command: str) -> None:
     for path in (out / 'val.txt', *earlier_configs(out, name)):  # of an earlier result; there may be fewer now
         path.unlink(missing_ok=True)
     for file, text in {**lists, **configs}.items():
-        (out / file).write_text(text, encoding='utf-8')
+        write_atomic(out / file, text)
     report = class_size_report(counts['train'], names)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')

@@ -10,7 +10,6 @@ pictures are read (EXIF's orientation is applied), and the test's transforms.
 The logits are compared with those of the trained model, then both are timed in turns.
 """
 
-import json
 import os
 import os.path as osp
 import sys
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmlt.apis import get_model
+from mmlt.checkpoints import save_json
 from mmlt.datasets.class_names import class_list
 from mmlt.datasets.long_tailed_dataset import read_pipeline
 from mmlt.datasets.pictures import READING
@@ -148,8 +148,7 @@ def run(args) -> dict:
         raise InputError(
             f"The logits of '{args.out}' differ by {difference:.1e} from those of the trained model: it was removed."
         )
-    with open(f'{args.out}.json', 'w', encoding='utf-8') as f:
-        json.dump(describe(args, model, size), f, indent=1, ensure_ascii=False)
+    save_json(describe(args, model, size), f'{args.out}.json', ensure_ascii=False)
     after = sum(osp.getsize(p) for p in (args.out, f'{args.out}.data') if osp.isfile(p))
     times = {
         n: median_times({'trained model': reference, args.format: exported}, images) for n, images in pictures.items()

@@ -16,7 +16,7 @@ import torch
 from mmpretrain.registry import MODELS
 
 import mmlt  # noqa: F401  registers everything
-from mmlt.checkpoints import config_of_text
+from mmlt.checkpoints import config_of_text, save_torch
 from mmlt.engine.configs import read_config
 from mmlt.engine.options import ToolParser, at_least
 from mmlt.engine.publish import check_merged, is_split, plain_config, publish_checkpoint
@@ -85,7 +85,7 @@ def run(args) -> None:
     published = publish_checkpoint(checkpoint)
     if is_split(checkpoint):
         print(check(checkpoint, published, args.config, args.size))
-    torch.save(published, args.out_file)
+    save_torch(published, args.out_file)
     before, after = (osp.getsize(path) / 2**20 for path in (args.in_file, args.out_file))
     print(f'{args.out_file}: {after:.1f} MB of {before:.1f} MB')
 

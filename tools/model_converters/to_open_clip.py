@@ -11,9 +11,9 @@ import sys
 
 sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
-from safetensors.torch import save_file
 
 import mmlt  # noqa: F401  registers everything
+from mmlt.checkpoints import save_tensors
 from mmlt.engine.importing import check_out
 from mmlt.engine.options import ToolParser
 from mmlt.errors import InputError
@@ -35,7 +35,7 @@ def run(args) -> None:
     state = {k.removeprefix('module.'): v for k, v in checkpoint['state_dict'].items()}
     renamed = to_open_clip(state, args.checkpoint, args.drop)
     os.makedirs(osp.dirname(osp.abspath(args.out)), exist_ok=True)
-    save_file({k: v.contiguous() for k, v in renamed.state.items()}, args.out)
+    save_tensors(renamed.state, args.out)
     print(f'{renamed}\nWritten to {args.out}.')
     if bool(state.get('backbone.activation.quick_gelu', False)):
         print(

@@ -10,6 +10,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook, Hook
 from torch import Tensor
 
+from mmlt.checkpoints import write_atomic
 from mmlt.engine.anchor_selection import check_selection, listing, select_anchors
 from mmlt.errors import InputError
 from mmlt.models import CVLP
@@ -93,7 +94,7 @@ def write_anchors(
     """Write the anchor file and its listing, and say what was selected."""
     anchors.save(path)
     text = Path(path).with_suffix('.txt')
-    text.write_text(listing(anchors.facts['classes'], sentences, scores), encoding='utf-8')
+    write_atomic(text, listing(anchors.facts['classes'], sentences, scores))
     number = anchors.features.shape[1]
     fewer = int((anchors.counts < number).sum())
     say(

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-import json
 import os.path as osp
 
 import numpy as np
 import open_clip
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mmlt.checkpoints import save_json, save_tensors
 from mmlt.engine.weights import not_finite
 from mmlt.errors import InputError
 from mmlt.models import OpenCLIPText, OpenCLIPVision
@@ -102,7 +101,6 @@ class ExportOpenCLIPHook(Hook):
         """Write the file."""
         model = unwrap(runner.model)
         path = osp.join(runner.work_dir, self.filename)
-        save_file(open_clip_state_dict(model), path)
-        with open(osp.join(runner.work_dir, 'open_clip_config.json'), 'w') as file:
-            json.dump(open_clip_config(model), file, indent=2)
+        save_tensors(open_clip_state_dict(model), path)
+        save_json(open_clip_config(model), osp.join(runner.work_dir, 'open_clip_config.json'), indent=2)
         runner.logger.info(f'The open_clip weights are in {path}')

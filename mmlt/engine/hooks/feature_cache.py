@@ -18,9 +18,9 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmpretrain.structures import DataSample
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from mmlt.checkpoints import save_tensors
 from mmlt.datasets.long_tail import dataset_labels
 from mmlt.datasets.transforms import compose_like
 from mmlt.engine.features import compute_features
@@ -269,8 +269,7 @@ def _check_widths(model) -> None:
 
 
 def _write(features: Tensor, path: str) -> None:
-    save_file({'features': features.contiguous()}, f'{path}.part')
-    os.replace(f'{path}.part', path)
+    save_tensors({'features': features}, path)
 
 
 def _read(path: str, shape: tuple[int, int] | None) -> Tensor | None:

@@ -11,6 +11,7 @@ import torch
 from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import Hook
 
+from mmlt.checkpoints import save_torch
 from mmlt.datasets.long_tail import read_labels, training_counts
 from mmlt.engine.deferred import saves
 from mmlt.engine.hooks.checkpoint_guard import is_testing, source_of
@@ -210,7 +211,7 @@ class MOREHook(Hook):
                 return found
             runner.logger.info(found)
         path = osp.join(runner.work_dir, self.filename)
-        torch.save(published, path)
+        save_torch(published, path)
         sizes = [sum(v.numel() for v in d['state_dict'].values()) / 1e6 for d in (checkpoint, published)]
         runner.logger.info(f'Merged weights: {path}, {sizes[1]:.2f} of {sizes[0]:.2f} million numbers')
         return None

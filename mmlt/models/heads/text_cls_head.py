@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from mmpretrain.models.heads import ClsHead
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mmlt.checkpoints import save_tensors
 from mmlt.errors import InputError
 from mmlt.models.text.functional import TextPlan
 from mmlt.models.text.open_clip_text import bounded_scale
@@ -208,7 +209,7 @@ class TextClsHead(ClsHead):
     @torch.no_grad()
     def save_class_embeddings(self, path: str) -> None:
         """Write the class embeddings to a ``.safetensors`` file for a head without text tower."""
-        save_file({'class_embeddings': self.class_embeddings().cpu().contiguous()}, path)
+        save_tensors({'class_embeddings': self.class_embeddings().cpu()}, path)
 
     def train(self, mode: bool = True):
         """Set the mode; features of a text tower in training are forgotten with every change."""

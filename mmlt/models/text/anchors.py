@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from mmlt.checkpoints import save_tensors
 from mmlt.errors import InputError
 
 METHODS = ('anss', 'cutoff', 'random')
@@ -203,8 +204,7 @@ class Anchors:
             logit_scale=torch.tensor(self.logit_scale),
             texts=text_to_tensor(texts),
         )
-        save_file(tensors, f'{path}.part')
-        os.replace(f'{path}.part', path)
+        save_tensors(tensors, path)
 
     @classmethod
     def load(cls, path: str) -> Anchors:

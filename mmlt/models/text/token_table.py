@@ -13,10 +13,11 @@ import torch
 from mmengine.dist import barrier, get_dist_info, is_main_process
 from mmengine.logging import print_log
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
+from mmlt.checkpoints import WriteError, save_tensors
 from mmlt.utils import gather
 
 _CHUNK = 4096  # sentences
@@ -82,11 +83,8 @@ def tokenize_corpus(sentences: Sequence[Sequence[str]], tokenizer, name: str) ->
         if tokens is None:
             tokens = _tokenize(flat, tokenizer)
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                part = path.with_suffix(f'.{os.getpid()}')
-                save_file({'tokens': tokens}, part)
-                os.replace(part, path)
-            except OSError as e:
+                save_tensors({'tokens': tokens}, path)
+            except (WriteError, OSError) as e:
                 print_log(f"The tokens cannot be kept in '{path.parent}' ({e}).", logger='current', level=30)
     barrier()  # the others read what the first has written
     if tokens is None and (tokens := _read(path)) is None:
