@@ -2,8 +2,8 @@
 
 import os
 import signal
-import threading
 import tempfile
+import threading
 import time
 from pathlib import Path
 
