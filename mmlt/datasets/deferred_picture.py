@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch.nn.functional import interpolate
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from mmlt.datasets.pictures import decode_picture, why_unreadable
+from mmlt.datasets.pictures import decode_picture, open_picture, why_unreadable
 from mmlt.errors import InputError
 
 # Interpolations of which torch's for 8 bits is Pillow's, up to a rounding of 1.
@@ -123,7 +123,7 @@ def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
     if not data.startswith(b'\xff\xd8\xff'):
         return None
     try:
-        with Image.open(io.BytesIO(data), formats=('JPEG',)) as image:  # without it, others look at the file first
+        with open_picture(data, ('JPEG',)) as image:  # without it, others look at the file first
             if image.format != 'JPEG' or image.mode not in ('RGB', 'L'):
                 return None
             turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED

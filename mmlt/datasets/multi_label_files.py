@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,8 +12,9 @@ from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 from mmlt.datasets.long_tailed_dataset import (
     checked_label,
 )
+from mmlt.datasets.picture_files import check_below
 from mmlt.datasets.restricted_pickle import load_restricted_pickle
-from mmlt.datasets.text_files import is_file, read_json, read_lines, read_table
+from mmlt.datasets.text_files import is_file, read_json, read_lines, read_table, read_xml
 from mmlt.errors import InputError
 
 # The groups of class_split.pkl, from the bounds of the protocol 'db'.
@@ -207,20 +207,18 @@ def parse_voc(
             of no class of VOC.
     """
     _must_exist(folder, 'annotation folder')
+    check_below(ids, folder)
     names = tuple(VOC2007_CATEGORIES if classes is None else classes)
     number = {name: i for i, name in enumerate(names)}
     labels = []
     for image_id in ids:
         path = os.path.join(folder, f'{image_id}.xml')
         _must_exist(path, 'annotation file')
-        try:
-            found = {
-                obj.findtext('name')
-                for obj in ET.parse(path).getroot().iter('object')
-                if difficult is None or difficult == ((obj.findtext('difficult') or '0').strip() == '1')
-            }
-        except ET.ParseError as e:
-            raise InputError(f"'{path}' cannot be read as XML ({e}): download it again.") from e
+        found = {
+            obj.findtext('name')
+            for obj in read_xml(path).iter('object')
+            if difficult is None or difficult == ((obj.findtext('difficult') or '0').strip() == '1')
+        }
         if classes is None and (other := sorted(str(n) for n in found if n not in number)):
             raise InputError(f"'{path}' has an object '{other[0]}', which is no class of VOC: give classes=[...].")
         labels.append(np.array(sorted(number[n] for n in found if n in number), dtype=np.int64))

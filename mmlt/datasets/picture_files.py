@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
@@ -66,6 +67,29 @@ def existing(name: str, exists: Callable[[str], bool]) -> str | None:
     return slashed if slashed != name and exists(slashed) else None
 
 
+def check_below(files: Sequence[str], source: str, lines: Sequence[int] | None = None) -> None:
+    """Refuse listed names with ``..``, by which a list could reach any file beside its folder.
+
+    Who wants a file of elsewhere lists its full path, or links to it from inside the folder.
+
+    Args:
+        files (Sequence[str]): Paths, keys or addresses.
+        source (str): What names them, for the error.
+        lines (Sequence[int], optional): Where they stand in it.
+            Defaults to None.
+
+    Raises:
+        InputError: There is one; names it.
+    """
+    for i, file in enumerate(files):
+        if '..' in file and '..' in re.split(r'[/\\]', file):
+            where = f"'{source}'" if lines is None else f"'{source}', line {lines[i]}"
+            raise InputError(
+                f"{where}: '{file[:200]}' leads out of its folder by '..': give the full path, or one that begins at the "
+                'folder of the pictures.'
+            )
+
+
 def image_paths(
     prefix: str,
     files: Sequence[str],
@@ -92,8 +116,10 @@ def image_paths(
         list[str]: As many as ``files``.
 
     Raises:
-        InputError: The folder or an image is missing; the backend fails.
+        InputError: The folder or an image is missing; a name leads out of
+            the folder, see :func:`check_below`; the backend fails.
     """
+    check_below(files, ann_file, lines)
     if isinstance(backend, LocalBackend):
         backend = None
     if backend is None and prefix and '://' not in prefix and not os.path.isdir(prefix):

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from mmlt.datasets.given_splits import check_doubled, compare_classes, sibling_splits, split_folders
 from mmlt.datasets.long_tailed_dataset import parse_annotation
-from mmlt.datasets.picture_files import existing
+from mmlt.datasets.picture_files import check_below, existing
 from mmlt.datasets.pictures import HEIC_SUFFIXES, is_picture, listing, no_pictures
 from mmlt.datasets.text_files import read_json, read_table
 from mmlt.errors import InputError
@@ -240,13 +240,26 @@ def read_splits(folder: str, splits: dict[str, str], others: Sequence[str] = ())
 
 
 def _walk(folder: str, name: str) -> tuple[list[str], list[str]]:
-    """Files of a class relative to the folder, sorted: those to be seen, and those in hidden folders."""
+    """Files of a class relative to the folder, sorted: those to be seen, and those in hidden folders.
+
+    Links to folders are followed, unless they lead back to where they are.
+    """
     seen, hidden = [], []
-    for place, _, names in os.walk(osp.join(folder, name)):
+    for place, folders, names in os.walk(osp.join(folder, name), onerror=_unlistable, followlinks=True):
+        here = osp.realpath(place)
+        folders[:] = [f for f in folders if not _leads_back(osp.join(place, f), here)]
         below = osp.relpath(place, folder)
         to = hidden if any(map(is_hidden, below.split(os.sep))) else seen
         to += [osp.join(below, file) for file in names if not is_hidden(file)]
     return sorted(seen), sorted(hidden)
+
+
+def _leads_back(path: str, here: str) -> bool:
+    return osp.islink(path) and osp.join(here, '').startswith(osp.join(osp.realpath(path), ''))
+
+
+def _unlistable(error: OSError) -> None:
+    raise InputError(f"The folder '{error.filename}' cannot be listed ({type(error).__name__}: {error.strerror}).") from error
 
 
 def read_label_table(path: str, root: str) -> Pictures:
@@ -368,6 +381,7 @@ def read_list(path: str, root: str) -> Pictures:
 
 def _check_listed(path: str, root: str, files: Sequence[str]) -> list[str]:
     """The listed files, which are there, with the separators of this system."""
+    check_below(files, path)
     found = [existing(f, lambda name: osp.isfile(osp.join(root, name))) for f in files]
     if missing := [f for f, there in zip(files, found) if there is None]:
         raise InputError(

@@ -10,6 +10,7 @@ from mmengine.fileio import BaseStorageBackend, get
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from mmlt.errors import InputError
+from mmlt.utils.bounds import bound
 
 # Still pictures only: Pillow knows videos, grids and documents, too. Which it can open depends on how it was built.
 PICTURE_SUFFIXES = tuple(
@@ -20,6 +21,9 @@ PICTURE_SUFFIXES = tuple(
     )
     if Image.registered_extensions().get(suffix) in Image.OPEN
 )
+
+# EPS is a program, which Pillow hands to Ghostscript, whatever the file is called.
+_FORMATS = tuple(form for form in Image.ID if form != 'EPS')
 
 # What telephones write, and Pillow cannot open.
 HEIC_SUFFIXES = ('.heic', '.heif')
@@ -81,8 +85,10 @@ def to_rgb(image: Image.Image) -> np.ndarray:
 
     Raises:
         InputError: Its form does not tell what is black and white: 32-bit
-            whole numbers, or floating point outside [0, 1].
+            whole numbers, or floating point outside [0, 1]; it is too large,
+            see :func:`check_size`.
     """
+    check_size(image.size)
     form, tags = image.format, getattr(image, 'tag_v2', {})
     image = ImageOps.exif_transpose(image)
     if image.mode == 'F' or image.mode.startswith('I'):
@@ -94,6 +100,61 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     elif image.has_transparency_data:
         image = _on_white(image)
     return np.array(image.convert('RGB'))
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Refuse a picture that would fill the memory, before it is decoded.
+
+    Args:
+        size (tuple[int, int]): Width and height in pixels.
+
+    Raises:
+        InputError: It has more pixels than the environment variable
+            ``MMLT_MAX_PICTURE_PIXELS`` says, 179 million without it, or its
+            longer side is more than ``MMLT_MAX_PICTURE_RATIO`` times the
+            shorter, 1,000 without it: resized by the shorter side, it would
+            be huge.
+    """
+    (width, height), most = size, bound('MMLT_MAX_PICTURE_PIXELS')
+    if width * height > most:
+        raise InputError(
+            f'it has {width:,} x {height:,} pixels, and at most {most:,} in all are read: make it smaller, or set the '
+            'environment variable MMLT_MAX_PICTURE_PIXELS'
+        )
+    if max(size) > bound('MMLT_MAX_PICTURE_RATIO') * max(min(size), 1):
+        raise InputError(
+            f'it has {width:,} x {height:,} pixels, so narrow a strip that resizing would fill the memory: cut it, or '
+            'set the environment variable MMLT_MAX_PICTURE_RATIO'
+        )
+
+
+def open_picture(data: bytes, formats: Sequence[str] = _FORMATS) -> Image.Image:
+    """A picture file's content, not decoded yet; see :func:`check_size`.
+
+    Args:
+        data (bytes): The file's content.
+        formats (Sequence[str]): Names of Pillow's formats that it may have.
+            Defaults to all that Pillow reads by itself, so not EPS, which
+            another program would run.
+
+    Returns:
+        Image.Image: To be closed.
+
+    Raises:
+        InputError: It is too large.
+        Exception: It is no picture, as Pillow says it.
+    """
+    most = bound('MMLT_MAX_PICTURE_PIXELS')
+    if Image.MAX_IMAGE_PIXELS is not None and 2 * Image.MAX_IMAGE_PIXELS < most:
+        Image.MAX_IMAGE_PIXELS = -(-most // 2)  # Pillow raises at twice as many
+    try:
+        image = Image.open(io.BytesIO(data), formats=formats)
+    except Image.DecompressionBombError as e:
+        raise InputError(
+            f'{str(e).split(", could")[0]}: make it smaller, or set the environment variable MMLT_MAX_PICTURE_PIXELS'
+        ) from e
+    check_size(image.size)
+    return image
 
 
 def _grey(image: Image.Image, form: str | None, tags: dict) -> np.ndarray:
@@ -177,7 +238,7 @@ def decode_picture(data: bytes) -> np.ndarray:
         InputError: See :func:`to_rgb`.
         Exception: It is damaged, as Pillow says it.
     """
-    with Image.open(io.BytesIO(data)) as image:
+    with open_picture(data) as image:
         if image.format == 'JPEG2000' and image.mode != 'I;16' and _jpeg2000_bits(data) > 8:
             # Pillow's rounding turns white into black there.
             raise InputError('it is a JPEG 2000 in colour with more than 8 bits a channel: save it with 8, or as PNG')

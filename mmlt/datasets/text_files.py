@@ -7,12 +7,14 @@ import csv
 import io
 import json
 import re
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mmengine.fileio import get, get_file_backend
 
 from mmlt.errors import InputError
+from mmlt.utils.bounds import bound
 
 # One Chinese character beside a small Latin letter: so an accented letter looks if Latin-1 is read as GBK ('Gr鲞e').
 _MISREAD = re.compile(r'(?<=[a-z])[\u4e00-\u9fff](?![\u4e00-\u9fff])|(?<![\u4e00-\u9fff])[\u4e00-\u9fff](?=[a-z])')
@@ -76,11 +78,14 @@ def read_text(path: str, strict: bool = True) -> str:
     Raises:
         InputError: It cannot be read, or is no text.
     """
+    return decode(_read(path), path, strict)
+
+
+def _read(path: str) -> bytes:
     try:
-        data = get(path)
-    except OSError as e:
+        return get(path)
+    except (OSError, ValueError) as e:  # ValueError: no file can have such a name
         raise InputError(f"'{path}' cannot be read ({type(e).__name__}: {e}).") from e
-    return decode(data, path, strict)
 
 
 def read_lines(path: str) -> list[str]:
@@ -88,19 +93,70 @@ def read_lines(path: str) -> list[str]:
     return re.split(r'\r\n|\n|\r', read_text(path))
 
 
-def read_json(path: str):
+def read_json(path: str, constants: bool = False):
     """Content of a JSON file.
+
+    Args:
+        path (str): The file.
+        constants (bool): Take NaN and Infinity, which JSON does not have but
+            Python writes, as in reports of our own. Defaults to False.
+
+    Returns:
+        Any: Dicts, lists and plain values.
+
+    Raises:
+        InputError: It is not valid JSON, is nested too deep, names a key
+            twice in one object or, without ``constants``, has a number that is
+            not finite.
+    """
+    hooks = dict(object_pairs_hook=_unique) if constants else dict(object_pairs_hook=_unique, parse_constant=_finite)
+    try:
+        return json.loads(read_text(path), **hooks)
+    except InputError:
+        raise
+    except RecursionError:
+        raise InputError(f"'{path}' nests lists or objects deeper than can be read: it is not what it should be.") from None
+    except _NotPlainJSON as e:
+        raise InputError(f"'{path}' {e}.") from None
+    except ValueError as e:
+        raise InputError(f"'{path}' is not valid JSON ({e}): the download may be incomplete.") from e
+
+
+class _NotPlainJSON(Exception):
+    """What a JSON file does, which Python would take."""
+
+
+def _unique(pairs: list[tuple]) -> dict:
+    """An object of JSON; Python alone would drop all but the last value of a key."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _NotPlainJSON(f"has the key '{twice[:80]}' twice in one object: remove one, or give it another name")
+    return found
+
+
+def _finite(name: str):
+    raise _NotPlainJSON(f'has {name}, which is no number of JSON: give a finite one, or null')
+
+
+def read_xml(path: str) -> ET.Element:
+    """Root of an XML file.
 
     Args:
         path (str): The file.
 
     Raises:
-        InputError: It is not valid JSON; names the line.
+        InputError: It is no XML, or declares entities, by which a short file
+            can ask for gigabytes, or for other files.
     """
+    data = _read(path)
+    if b'<!ENTITY' in data.replace(b'\0', b''):  # also of UTF-16
+        raise InputError(f"'{path}' declares entities of its own, which are not read: remove its <!DOCTYPE ...>.")
     try:
-        return json.loads(read_text(path))
-    except ValueError as e:
-        raise InputError(f"'{path}' is not valid JSON ({e}): the download may be incomplete.") from e
+        return ET.fromstring(data)
+    except (ET.ParseError, LookupError, ValueError) as e:  # LookupError: of an encoding that nobody knows
+        raise InputError(f"'{path}' cannot be read as XML ({e}): download it again.") from e
 
 
 def read_numbers(path: str) -> list[int]:
@@ -177,12 +233,14 @@ def read_table(path: str, needed: Sequence[str]) -> Table:
 
     Raises:
         InputError: It cannot be read; a needed column is missing, or there
-            twice; there are no rows; a row has more fields than the header;
-            names the line.
+            twice; there are no rows; a row has more fields than the header, or
+            a line more than the environment variable ``MMLT_MAX_COLUMNS``
+            says, 100,000 without it; names the line.
     """
     text = read_text(path)
     start = len(text) - len(text.lstrip('\r\n '))
     first = re.match(r'[^\r\n]*', text[start:])[0]
+    _check_width(first, path)
     if told := re.fullmatch(rf'"?sep=([{"".join(_DELIMITERS)}])"?,*', first.rstrip(' ')):
         start, delimiter = start + len(first), told[1]
     else:
@@ -201,6 +259,16 @@ def read_table(path: str, needed: Sequence[str]) -> Table:
         ) from e
     _check_columns(table, needed)
     return table
+
+
+def _check_width(first: str, path: str) -> None:
+    """Before anything is divided."""
+    most, number = bound('MMLT_MAX_COLUMNS'), max(map(first.count, _DELIMITERS)) + 1
+    if number > most:
+        raise InputError(
+            f"'{path}' has {number:,} columns in its first line, and at most {most:,} are read: give another file, or "
+            'set the environment variable MMLT_MAX_COLUMNS.'
+        )
 
 
 def _delimiter(first: str, needed: Sequence[str], path: str) -> str:

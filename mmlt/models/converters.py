@@ -100,13 +100,14 @@ def read_array(path: str, ndim: int) -> Tensor:
             dimensions, or a number that is not finite.
     """
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as e:
+        # Mapped: a header that claims more than the file has is found before memory is asked for.
+        array = np.load(path, mmap_mode='r', allow_pickle=False)
+    except Exception as e:  # a damaged header raises almost anything
         raise InputError(f"The array '{path}' could not be read ({type(e).__name__}: {e}).") from e
     if not isinstance(array, np.ndarray) or array.ndim != ndim or array.dtype.kind != 'f':
         what = f'{array.dtype} of shape {array.shape}' if isinstance(array, np.ndarray) else 'several arrays'
         raise InputError(f"'{path}' holds {what}, not floating-point numbers in {ndim} dimensions.")
-    tensor = torch.from_numpy(array).float()
+    tensor = torch.from_numpy(np.array(array, np.float32))
     if wrong := int((~tensor.isfinite()).sum()):
         raise InputError(
             f"'{path}' holds {wrong} numbers that are not finite (NaN or infinite): no sentence can be chosen by them, "
