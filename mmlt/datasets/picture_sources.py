@@ -259,7 +259,9 @@ def _leads_back(path: str, here: str) -> bool:
 
 
 def _unlistable(error: OSError) -> None:
-    raise InputError(f"The folder '{error.filename}' cannot be listed ({type(error).__name__}: {error.strerror}).") from error
+    raise InputError(
+        f"The folder '{error.filename}' cannot be listed ({type(error).__name__}: {error.strerror})."
+    ) from error
 
 
 def read_label_table(path: str, root: str) -> Pictures:

@@ -23,7 +23,7 @@ PICTURE_SUFFIXES = tuple(
 )
 
 # EPS is a program, which Pillow hands to Ghostscript, whatever the file is called.
-_FORMATS = tuple(form for form in Image.ID if form != 'EPS')
+_FORMATS = ('JPEG', 'PNG', *(form for form in Image.ID if form not in ('EPS', 'JPEG', 'PNG')))
 
 # What telephones write, and Pillow cannot open.
 HEIC_SUFFIXES = ('.heic', '.heif')

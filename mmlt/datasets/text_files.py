@@ -115,7 +115,9 @@ def read_json(path: str, constants: bool = False):
     except InputError:
         raise
     except RecursionError:
-        raise InputError(f"'{path}' nests lists or objects deeper than can be read: it is not what it should be.") from None
+        raise InputError(
+            f"'{path}' nests lists or objects deeper than can be read: it is not what it should be."
+        ) from None
     except _NotPlainJSON as e:
         raise InputError(f"'{path}' {e}.") from None
     except ValueError as e:
