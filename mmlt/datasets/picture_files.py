@@ -85,8 +85,8 @@ def check_below(files: Sequence[str], source: str, lines: Sequence[int] | None =
         if '..' in file and '..' in re.split(r'[/\\]', file):
             where = f"'{source}'" if lines is None else f"'{source}', line {lines[i]}"
             raise InputError(
-                f"{where}: '{file[:200]}' leads out of its folder by '..': give the full path, or one that begins at the "
-                'folder of the pictures.'
+                f"{where}: '{file[:200]}' leads out of its folder by '..': give the full path, or one that begins at "
+                'the folder of the pictures.'
             )
 
 

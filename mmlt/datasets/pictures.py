@@ -145,7 +145,7 @@ def open_picture(data: bytes, formats: Sequence[str] = _FORMATS) -> Image.Image:
         Exception: It is no picture, as Pillow says it.
     """
     most = bound('MMLT_MAX_PICTURE_PIXELS')
-    if Image.MAX_IMAGE_PIXELS is not None and 2 * Image.MAX_IMAGE_PIXELS < most:
+    if Image.MAX_IMAGE_PIXELS is not None and most > 2 * Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = -(-most // 2)  # Pillow raises at twice as many
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
