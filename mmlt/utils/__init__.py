@@ -1,4 +1,4 @@
-from .dist import check_sizes, gather, gather_with_grad, leave_together, local_part
+from .dist import check_sizes, gather, leave_together, local_part
 from .fingerprint import object_fingerprint, tensors_fingerprint, texts_fingerprint
 from .garbage import quick_collections
 from .model import HostCount, to_device, unwrap
@@ -9,7 +9,6 @@ __all__ = [
     'check_sizes',
     'damage',
     'gather',
-    'gather_with_grad',
     'leave_together',
     'local_part',
     'object_fingerprint',

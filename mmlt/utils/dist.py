@@ -1,4 +1,4 @@
-"""Collectives with gradients, and the end of a distributed run."""
+"""What processes tell each other, and the end of a distributed run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as torch_dist
-import torch.distributed.nn.functional as dist_nn
 from mmengine.dist import all_gather as all_gather_plain
 from mmengine.dist import barrier, get_world_size, is_distributed
 from torch import Tensor
@@ -37,30 +36,6 @@ def gather(x: Tensor, check: bool = True) -> Tensor:
     if check:
         check_sizes(x)
     return torch.cat(all_gather_plain(x.contiguous()))
-
-
-def gather_with_grad(x: Tensor, check: bool = True) -> Tensor:
-    """Concatenate a tensor over all processes; gradients flow back, summed.
-
-    Every process computes its own part of a loss over the global batch. With
-    the local mean as loss, DDP's averaging then gives exactly the gradient of
-    one process on the global batch.
-
-    Args:
-        x (Tensor): See :func:`gather`.
-        check (bool): See :func:`gather`.
-
-    Returns:
-        Tensor: See :func:`gather`.
-
-    Raises:
-        InputError: The processes hold batches of different sizes.
-    """
-    if not is_distributed() or get_world_size() == 1:
-        return x
-    if check:
-        check_sizes(x)
-    return torch.cat(dist_nn.all_gather(x.contiguous()))
 
 
 def check_sizes(*tensors: Tensor) -> None:
