@@ -19,7 +19,7 @@ python_of() { case $1 in oldest) echo 3.10 ;; py313) echo 3.13 ;; *) echo 3.11 ;
 words_of() {
     case $1 in
         newest) echo "requirements.txt, all extras, newest versions" ;;
-        oldest) echo "torch 2.6, torchvision 0.21, numpy 1.26, open_clip 2.32" ;;
+        oldest) echo "torch 2.6, torchvision 0.21, numpy 1.26, open_clip 3.1" ;;
         py313) echo "requirements.txt, all extras, on Python 3.13" ;;
         onedl) echo "requirements-onedl.txt, all extras" ;;
         bare) echo "requirements.txt alone: no onnx, no packages of the embedded data, no scipy" ;;
@@ -31,7 +31,7 @@ install() { # row, pip
     case $1 in
         newest | py313) "${pip[@]}" -r requirements.txt "${test_packages[@]}" "${demo[@]}" "${deploy[@]}" "${science[@]}" ;;
         oldest)
-            "${pip[@]}" -r requirements.txt torch==2.6.0 torchvision==0.21.0 numpy==1.26.4 open_clip_torch==2.32.0 \
+            "${pip[@]}" -r requirements.txt torch==2.6.0 torchvision==0.21.0 numpy==1.26.4 open_clip_torch==3.1.0 \
                 "${test_packages[@]}" "${demo[@]}" "${deploy[@]}" "${science[@]}"
             ;;
         onedl) "${pip[@]}" -r requirements-onedl.txt "${test_packages[@]}" "${demo[@]}" "${deploy[@]}" "${science[@]}" ;;

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from mmlt.datasets.long_tailed_dataset import read_pipeline
+from mmlt.datasets.picture_files import files_below
 from mmlt.datasets.picture_sources import is_hidden
 from mmlt.datasets.pictures import (
     PICTURE_SUFFIXES,
@@ -48,9 +49,10 @@ def find_pictures(paths: Sequence[str]) -> list[str]:
     found = []
     for path in map(Path, paths):
         if path.is_dir():
-            files = sorted(str(p) for p in path.rglob('*') if p.is_file())
+            files, special = ([str(path / f) for f in part] for part in files_below(str(path)))
+            files = [f for f in files if not is_hidden(os.path.basename(f))]
             inside = [f for f in files if is_picture(f)]
-            others = [f for f in files if not is_picture(f) and not is_hidden(os.path.basename(f))]
+            others = [f for f in files if not is_picture(f)] + special
             if not inside:
                 reason = f': {no_pictures(others)}' if others else '.'
                 raise InputError(f"The folder '{path}' has no pictures ({', '.join(PICTURE_SUFFIXES)}){reason}")

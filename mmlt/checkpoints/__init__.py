@@ -1,6 +1,7 @@
 """Reading of checkpoints and weights, none of which can run code."""
 
 from .config_text import read_config_text
+from .downloads import check_download
 from .file_handlers import register_handlers
 from .read import guard_mmengine, is_whole, latest_checkpoint, newest_whole, read_checkpoint, weights_only
 from .restricted_pickle import load_restricted_pickle
@@ -8,6 +9,7 @@ from .torchscript import is_torchscript, read_torchscript
 from .write import guard_writing, whole_file, write_bytes, write_text
 
 __all__ = [
+    'check_download',
     'guard_mmengine',
     'guard_writing',
     'is_torchscript',

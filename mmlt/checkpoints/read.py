@@ -42,10 +42,13 @@ def _allowed() -> list:
     MMEngine stores its log buffers: HistoryBuffer, numpy arrays, and ``builtins.getattr`` for the buffer's methods,
     here only through a stand-in that serves HistoryBuffer. VL-LTR keeps its arguments in an ``argparse.Namespace``.
     """
-    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+    array, scalar = (
+        np.zeros(1).__reduce__()[0],
+        np.float64().__reduce__()[0],
+    )  # their module's name changed with numpy 2
     allowed = [HistoryBuffer, argparse.Namespace, np.ndarray, np.dtype, (_history_getattr, 'builtins.getattr')]
     for prefix in ('numpy._core.multiarray', 'numpy.core.multiarray'):
-        allowed += [(multiarray._reconstruct, f'{prefix}._reconstruct'), (multiarray.scalar, f'{prefix}.scalar')]
+        allowed += [(array, f'{prefix}._reconstruct'), (scalar, f'{prefix}.scalar')]
     return allowed + list({type(np.dtype(t)) for t in ('f8', 'f4', 'i8', 'i4', '?')})
 
 

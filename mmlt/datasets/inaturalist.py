@@ -9,7 +9,7 @@ import numpy as np
 from mmengine.fileio import join_path
 
 from mmlt.datasets.long_tailed_dataset import LongTailedDataset
-from mmlt.datasets.text_files import is_file, read_json
+from mmlt.datasets.text_files import is_file, json_entries, read_json
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
 
@@ -18,33 +18,6 @@ def _read(path: str):
     if not is_file(path):
         raise InputError(f"The file '{path}' does not exist: docs/datasets.md says where it is from.")
     return read_json(path)
-
-
-def entries(path: str, table, key: str, fields: Sequence[str]) -> list[dict]:
-    """A list of a competition file, checked.
-
-    Args:
-        path (str): The file's name, for errors.
-        table (dict): Its content.
-        key (str): Which list.
-        fields (Sequence[str]): What every entry must have.
-
-    Returns:
-        list[dict]: The entries.
-
-    Raises:
-        InputError: There is no such list, or an entry lacks a field; names it.
-    """
-    found = table.get(key) if isinstance(table, dict) else None
-    if not isinstance(found, list):
-        raise InputError(
-            f"'{path}' has no list '{key}': it needs images, annotations and categories, as train2018.json and "
-            'val2018.json have them (the test split has no labels).'
-        )
-    for i, entry in enumerate(found, 1):
-        if missing := [f for f in fields if not isinstance(entry, dict) or f not in entry]:
-            raise InputError(f"'{path}', {key}, entry {i} has no '{missing[0]}'.")
-    return found
 
 
 def read_categories(path: str) -> dict[int, str]:
@@ -65,7 +38,7 @@ def read_categories(path: str) -> dict[int, str]:
 
 
 def _names(path: str, table) -> dict[int, str]:
-    found = entries(path, table, 'categories', ('id', 'name'))
+    found = json_entries(path, table, 'categories', ('id', 'name'))
     for i, category in enumerate(found, 1):  # sorted below
         if type(category['id']) is not int:
             raise InputError(f"'{path}', categories, entry {i}: the id {category['id']!r} is no number.")
@@ -126,9 +99,9 @@ class INaturalist2018(LongTailedDataset):
             )
         if self.CLASSES is None:
             self._metainfo['classes'] = tuple(names.values())
-        files = {i['id']: i['file_name'] for i in entries(path, table, 'images', ('id', 'file_name'))}
+        files = {i['id']: i['file_name'] for i in json_entries(path, table, 'images', ('id', 'file_name'))}
         labels = {category: label for label, category in enumerate(names)}
-        found = entries(path, table, 'annotations', ('image_id', 'category_id'))
+        found = json_entries(path, table, 'annotations', ('image_id', 'category_id'))
         for i, annotation in enumerate(found, 1):
             for field, known in (('image_id', files), ('category_id', labels)):
                 if annotation[field] not in known:

@@ -14,7 +14,7 @@ from mmlt.checkpoints import load_restricted_pickle
 from mmlt.datasets.long_tailed_dataset import (
     checked_label,
 )
-from mmlt.datasets.text_files import is_file, read_json, read_lines, read_table
+from mmlt.datasets.text_files import is_file, json_entries, read_json, read_lines, read_table
 from mmlt.errors import InputError
 
 # The groups of class_split.pkl, from the bounds of the protocol 'db'.
@@ -253,16 +253,21 @@ def parse_coco(
     """
     _must_exist(path, 'annotation file')
     content = read_json(path)
+    images = json_entries(path, content, 'images', ('id', 'file_name'))
+    files = {str(image['id']): image['file_name'] for image in images}
+    listed = json_entries(path, content, 'categories', ('id', 'name'))
+    found = json_entries(path, content, 'annotations', ('image_id', 'category_id', 'area', 'bbox'))
     try:
-        files = {str(image['id']): image['file_name'] for image in content['images']}
-        categories = {c['name']: c['id'] for c in sorted(content['categories'], key=lambda c: c['id'])}
+        categories = {c['name']: c['id'] for c in sorted(listed, key=lambda c: c['id'])}
         objects = [
             (str(a['image_id']), a['category_id'])
-            for a in content['annotations']
+            for a in found
             if bool(a.get('ignore')) == ignored and a['area'] > 0 and min(a['bbox'][2:]) >= 1
         ]
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, TypeError) as e:
         raise InputError(f"'{path}' is not an annotation file of COCO ({type(e).__name__}: {e}).") from e
+    if len(categories) < len(listed):
+        raise InputError(f"'{path}' has several categories of one name: give each its own.")
     names = tuple(categories if classes is None else classes)
     if lost := [name for name in names if name not in categories]:
         raise InputError(f"'{path}' has no category '{lost[0]}', which the class list names.")

@@ -160,7 +160,7 @@ def _replace(paths: list[str], others: set[int]) -> list[int]:
     for i in own:
         if paths[i] in there:
             continue
-        found = existing(paths[i], os.path.exists)
+        found = existing(paths[i], os.path.isfile)
         if found is None:
             missing.append(i)
         else:
@@ -185,7 +185,7 @@ def _listed(paths: Sequence[str]) -> set[str]:
         try:
             with os.scandir(folder or '.') as entries:
                 for entry in islice(entries, MOST_UNWANTED * len(names)):
-                    if entry.name in names and not entry.is_symlink():
+                    if entry.name in names and entry.is_file(follow_symlinks=False):
                         there.add(os.path.join(folder, entry.name))
         except OSError:
             continue  # each is asked for, and named
@@ -233,3 +233,41 @@ def _ask(backend: BaseStorageBackend, paths: list[str], stored: list[int], ann_f
     if data is None:
         raise failed(stored[0], 'there is nothing of this name')
     return []
+
+
+def files_below(folder: str, name: str = '') -> tuple[list[str], list[str]]:
+    """All files of a folder and its sub-folders.
+
+    Links to folders are followed, unless they lead back to where they are.
+
+    Args:
+        folder (str): What the paths are relative to.
+        name (str): Below it, where to look. Defaults to '', all of it.
+
+    Returns:
+        tuple[list[str], list[str]]: Sorted paths of files, links to nothing
+        among them, and of what must not be read as one: pipes, devices.
+
+    Raises:
+        InputError: A folder cannot be listed.
+    """
+    files, special, to_do = [], [], [name]
+    while to_do:
+        below = to_do.pop()
+        place = os.path.join(folder, below)
+        try:
+            entries = list(os.scandir(place))
+        except OSError as e:
+            raise InputError(f"The folder '{place}' cannot be listed ({type(e).__name__}: {e.strerror}).") from e
+        for entry in entries:
+            own = os.path.join(below, entry.name)
+            if entry.is_dir():
+                if not (entry.is_symlink() and _leads_back(entry.path, place)):
+                    to_do.append(own)
+            else:
+                (files if entry.is_file() or not os.path.exists(entry.path) else special).append(own)
+    return sorted(files), sorted(special)
+
+
+def _leads_back(link: str, place: str) -> bool:
+    return os.path.join(os.path.realpath(place), '').startswith(os.path.join(os.path.realpath(link), ''))

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from mmlt.datasets.given_splits import check_doubled, compare_classes, sibling_splits, split_folders
 from mmlt.datasets.long_tailed_dataset import parse_annotation
-from mmlt.datasets.picture_files import existing, stay_below
+from mmlt.datasets.picture_files import existing, files_below, stay_below
 from mmlt.datasets.pictures import HEIC_SUFFIXES, is_picture, listing, no_pictures
 from mmlt.datasets.text_files import read_json, read_table
 from mmlt.errors import InputError
@@ -179,10 +179,11 @@ def _look_into(folder: str) -> tuple[str, list[str], list[str]]:
 def _read_classes(folder: str, classes: Sequence[str], beside: Sequence[str]) -> Pictures:
     files, keys, others, hidden = [], [], [*beside], []
     for name in tqdm(classes, desc='Class folders', mininterval=2, disable=None):
-        inside, unseen = _walk(folder, name)
-        check_encoding(inside)
+        files_there, special = files_below(folder, name)
+        inside, unseen = _without_hidden(files_there)
+        check_encoding([*inside, *special])
         own = [f for f in inside if is_picture(f)]
-        more = [f for f in inside if not is_picture(f)]
+        more = [f for f in inside if not is_picture(f)] + special
         check_partial(more, osp.join(folder, name))
         if not own:
             found = f' ({no_pictures(more)[:-1]})' if more else ''
@@ -201,6 +202,13 @@ def _read_classes(folder: str, classes: Sequence[str], beside: Sequence[str]) ->
         check_encoding(hidden)
         pictures.notes.append(f'{len(hidden):,} pictures in hidden folders are left out: {listing(hidden)}.')
     return pictures
+
+
+def _without_hidden(files: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Files to be seen, and those in hidden folders; hidden files are neither."""
+    files = [f for f in files if not is_hidden(osp.basename(f))]
+    hidden = [f for f in files if any(map(is_hidden, f.split(os.sep)))]
+    return sorted(set(files).difference(hidden)), hidden
 
 
 def read_splits(folder: str, splits: dict[str, str], others: Sequence[str] = ()) -> Pictures:
@@ -237,16 +245,6 @@ def read_splits(folder: str, splits: dict[str, str], others: Sequence[str] = ())
     if others:
         pictures.notes.append(f'{len(others)} files or folders beside the splits are left out: {listing(others)}.')
     return pictures
-
-
-def _walk(folder: str, name: str) -> tuple[list[str], list[str]]:
-    """Files of a class relative to the folder, sorted: those to be seen, and those in hidden folders."""
-    seen, hidden = [], []
-    for place, _, names in os.walk(osp.join(folder, name)):
-        below = osp.relpath(place, folder)
-        to = hidden if any(map(is_hidden, below.split(os.sep))) else seen
-        to += [osp.join(below, file) for file in names if not is_hidden(file)]
-    return sorted(seen), sorted(hidden)
 
 
 def read_label_table(path: str, root: str) -> Pictures:

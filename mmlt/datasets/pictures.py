@@ -37,6 +37,10 @@ READING = dict(
 
 MAX_RATIO = 200  # of the sides of a picture
 
+# EPS is a program, which Pillow gives to Ghostscript to run, whatever the file is called.
+_FORMATS = tuple(name for name in Image.ID if name != 'EPS')
+_EPS = (b'%!PS', b'\xc5\xd0\xd3\xc6')
+
 _BITS, _PHOTOMETRIC = 258, 262  # TIFF tags
 _16_BIT_AS_32 = ('PNG', 'PPM')  # of these Pillow gives 16 bits in its mode of 32
 
@@ -215,19 +219,20 @@ def decode_picture(data: bytes) -> np.ndarray:
         return to_rgb(image)
 
 
-def open_picture(data: bytes, **formats) -> Image.Image:
+def open_picture(data: bytes, formats: Sequence[str] = _FORMATS) -> Image.Image:
     """Open a picture of a bearable size, see :func:`check_size`; its pixels are not read.
 
     Args:
         data (bytes): The file's content.
-        **formats: See ``PIL.Image.open``.
+        formats (Sequence[str]): Pillow's names of those that it may have.
+            Defaults to all that Pillow decodes itself, so not EPS.
 
     Returns:
         Image.Image: A context, as Pillow gives it.
     """
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # check_size says more
-        return check_size(Image.open(io.BytesIO(data), **formats))
+        return check_size(Image.open(io.BytesIO(data), formats=formats))
 
 
 def _jpeg2000_bits(data: bytes) -> int:
@@ -261,6 +266,8 @@ def why_unreadable(error: Exception, data: bytes | None = None) -> str:
         return 'it has far too many pixels: make it smaller, or set PIL.Image.MAX_IMAGE_PIXELS'
     if isinstance(error, UnidentifiedImageError):  # its own message names the memory that the bytes lie in
         reason = 'the file is empty' if data == b'' else 'it is damaged, or of a format that Pillow does not know'
+        if (data or b'').startswith(_EPS):
+            reason = 'it is an EPS file, a program that is not run: save it as PNG'
         return f'{type(error).__name__}: {reason}'
     return f'{type(error).__name__}: {error}'
 

@@ -95,14 +95,77 @@ def read_json(path: str):
         path (str): The file.
 
     Raises:
-        InputError: It is not valid JSON; names the line.
+        InputError: It is not valid JSON, names the line; is nested without
+            end; has a number that is none (NaN), or a key twice in one object,
+            of which Python would keep the last.
     """
+
+    def no_number(constant: str):
+        raise InputError(f"'{path}' has {constant}, which is no number of JSON: write a finite one, or null.")
+
+    def unique(pairs: list[tuple]) -> dict:
+        if len(found := dict(pairs)) < len(pairs):
+            twice = next(key for key in found if sum(key == other for other, _ in pairs) > 1)
+            raise InputError(f"'{path}' has the key '{twice[:80]}' twice in one object: remove or rename one.")
+        return found
+
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path), object_pairs_hook=unique, parse_constant=no_number)
     except RecursionError as e:
         raise InputError(f"'{path}' is nested too deep to be data of this kind.") from e
-    except ValueError as e:
+    except json.JSONDecodeError as e:
         raise InputError(f"'{path}' is not valid JSON ({e}): the download may be incomplete.") from e
+
+
+# What an entry of a list in JSON may have in a field, and how to call it.
+_ID = ((int, str), 'an id: a whole number or a text')
+ENTRY_FIELDS = {
+    'id': _ID,
+    'image_id': _ID,
+    'category_id': _ID,
+    'file_name': ((str,), 'a text'),
+    'name': ((int, str), 'a text'),
+    'area': ((int, float), 'a number'),
+    'bbox': ((list,), 'a list of numbers'),
+}
+
+
+def json_entries(path: str, table, key: str, fields: Sequence[str]) -> list[dict]:
+    """A list of objects in a JSON file of images, annotations and categories, checked.
+
+    Args:
+        path (str): The file's name, for errors.
+        table (dict): Its content.
+        key (str): Which list.
+        fields (Sequence[str]): What every entry must have, of
+            ``ENTRY_FIELDS``. An ``id`` may be there once only.
+
+    Returns:
+        list[dict]: The entries.
+
+    Raises:
+        InputError: There is no such list, an entry lacks a field or has
+            another thing in it, or an id comes twice; names it.
+    """
+    found = table.get(key) if isinstance(table, dict) else None
+    if not isinstance(found, list):
+        raise InputError(
+            f"'{path}' has no list '{key}': it needs the lists images, annotations and categories (the published "
+            'test split has no labels).'
+        )
+    first: dict = {}
+    for i, entry in enumerate(found, 1):
+        for field in fields:
+            if not isinstance(entry, dict) or field not in entry:
+                raise InputError(f"'{path}', {key}, entry {i} has no '{field}'.")
+            kinds, what = ENTRY_FIELDS[field]
+            if type(entry[field]) not in kinds:
+                raise InputError(f"'{path}', {key}, entry {i}: '{field}' is {entry[field]!r:.80}, but must be {what}.")
+        if 'id' in fields and first.setdefault(entry['id'], i) != i:
+            raise InputError(
+                f"'{path}', {key}: the entries {first[entry['id']]} and {i} have the same id {entry['id']!r:.80}."
+            )
+    return found
 
 
 def read_numbers(path: str) -> list[int]:

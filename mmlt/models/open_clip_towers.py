@@ -18,7 +18,7 @@ from open_clip.factory import load_checkpoint as open_clip_load_checkpoint
 from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 from torch import nn
 
-from mmlt.checkpoints import is_torchscript, read_torchscript, weights_only
+from mmlt.checkpoints import check_download, is_torchscript, read_torchscript, weights_only
 from mmlt.errors import InputError
 from mmlt.models.pool_positions import attention_pool, pool_positions_are_resized
 from mmlt.models.undrawn import check_filled, undrawn
@@ -133,7 +133,9 @@ def _resolve_file(model: str, pretrained: str) -> str:
             )
         return pretrained
     try:
-        return open_clip.download_pretrained(open_clip.get_pretrained_cfg(model, pretrained))
+        return check_download(open_clip.download_pretrained(open_clip.get_pretrained_cfg(model, pretrained)))
+    except InputError:
+        raise
     except Exception as e:
         setting = ''
         if pretrained in quick_gelu_tags(model):

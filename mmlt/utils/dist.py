@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from weakref import WeakKeyDictionary
 
 import torch
@@ -83,4 +84,6 @@ def leave_together() -> None:
     """
     if is_distributed():
         barrier()
-        torch.distributed.destroy_process_group()
+        # torch 2.6 ends gloo's threads while it holds the interpreter's lock, which they need to free a tensor.
+        time.sleep(0.1)
+        torch_dist.destroy_process_group()

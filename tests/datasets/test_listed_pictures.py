@@ -22,13 +22,13 @@ def folder(tmp_path):
 @pytest.fixture
 def asked(monkeypatch):
     """What the disk is asked for."""
-    names, exists = [], os.path.exists
+    names, exists = [], os.path.isfile
 
     def counting(path):
         names.append(os.path.basename(path))
         return exists(path)
 
-    monkeypatch.setattr(os.path, 'exists', counting)
+    monkeypatch.setattr(os.path, 'isfile', counting)
     return names
 
 

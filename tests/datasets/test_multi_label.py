@@ -411,8 +411,8 @@ def test_bad_coco(coco):
         parse_coco(path, None, ['person', 'dragon'])
     for content, sentence in (
         ('{', 'bad.json. is not valid JSON'),
-        ('[]', 'not an annotation file of COCO'),
-        ('{"images": []}', 'not an annotation file of COCO'),
+        ('[]', "has no list 'images'"),
+        ('{"images": []}', "has no list 'categories'"),
     ):
         (coco / 'bad.json').write_text(content)
         with pytest.raises(InputError, match=sentence):

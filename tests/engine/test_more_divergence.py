@@ -23,6 +23,7 @@ from mmlt.checkpoints import read_checkpoint
 from mmlt.engine.hooks.finite_loss import check_losses, check_weights, stop
 from mmlt.engine.weights import not_finite
 from mmlt.errors import InputError
+from mmlt.utils import leave_together
 
 NAN, INF = float('nan'), float('inf')
 CLASSIFIER = dict(
@@ -248,7 +249,7 @@ def _worker(rank, folder):
         except InputError as error:
             messages.append(str(error))
     Path(folder, f'{rank}.txt').write_text('\n'.join(messages))
-    dist.destroy_process_group()
+    leave_together()
 
 
 def test_all_processes_stop_together(tmp_path, monkeypatch):

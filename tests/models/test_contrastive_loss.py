@@ -16,7 +16,7 @@ from torch import nn
 from mmlt import InputError
 from mmlt.models import CCLLoss, ContrastiveLoss, ImageTextDistillLoss
 from mmlt.models.losses import class_means, contrastive_loss, distillation_loss
-from mmlt.utils import gather
+from mmlt.utils import gather, leave_together
 from mmlt.utils.dist import check_sizes
 
 LABELS = [0, 3, 3, 1, 0, 3, 7, 2]
@@ -282,7 +282,8 @@ def _work(rank, world_size, folder):
             errors.append(str(e))
     results = dict(losses=losses, gradients=gradients, gathered=gathered, errors=errors, host=host)
     torch.save(results, f'{folder}/{rank}.pt')
-    dist.destroy_process_group()
+    del parallel  # it holds the group
+    leave_together()
 
 
 @pytest.fixture(scope='module')
