@@ -263,6 +263,14 @@ def test_hook_of_another_model(vlltr, train_tool):
         train_tool.main(['a.py', '--cfg-options', 'default_hooks.anchors.type=mmlt.AnchorSelectionHook'])
 
 
+def test_a_best_checkpoint_beside_anchors_of_the_last_weights(vlltr, train_tool):
+    with pytest.raises(SystemExit, match='with save_best the next stage would take the best ones: remove save_best'):
+        train_tool.main(
+            ['lgr.py', '--cfg-options', 'stages.cvlp.options.default_hooks.checkpoint.save_best=shot/all']
+        )
+    assert not list(Path('work_dirs').rglob('*.pth'))
+
+
 def test_arguments_of_the_hook():
     with pytest.raises(InputError, match="method 'best' is unknown; choose one of anss, cutoff, random"):
         AnchorSelectionHook(method='best')

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.dist import is_main_process
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from torch import Tensor
 
 from mmlt.checkpoints import write_text
@@ -38,7 +38,8 @@ class AnchorSelectionHook(Hook):
             Defaults to 'anchors.safetensors'.
 
     Raises:
-        InputError: Another method; a model that is no CVLP.
+        InputError: Another method; a model that is no CVLP; a
+            CheckpointHook with ``save_best``.
     """
 
     # After the checkpoint hook: the checkpoint is there even if this fails, and a resume comes straight back here.
@@ -59,6 +60,11 @@ class AnchorSelectionHook(Hook):
         """A model without sentences is an error before the training, not after it."""
         if not isinstance(model := unwrap(runner.model), CVLP):
             raise InputError(f'AnchorSelectionHook selects sentences of mmlt.CVLP, not of {type(model).__name__}.')
+        if any(isinstance(hook, CheckpointHook) and hook.save_best for hook in runner.hooks):
+            raise InputError(
+                'AnchorSelectionHook selects sentences by the last weights, but with save_best the next stage would '
+                'take the best ones: remove save_best from the CheckpointHook of this training.'
+            )
 
     def after_train(self, runner) -> None:
         """Select and write the anchors."""
