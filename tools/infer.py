@@ -18,7 +18,7 @@ from rich.table import Table
 
 from mmlt.apis import get_model, inference
 from mmlt.apis.inference import check_numbers
-from mmlt.datasets.class_names import class_list
+from mmlt.datasets.texts.class_names import class_list
 from mmlt.engine.options import CfgOptions, ToolParser
 from mmlt.errors import InputError
 from mmlt.models import LGRHead

@@ -21,12 +21,12 @@ import torch
 from mmengine.logging import MMLogger
 
 from mmlt.checkpoints import whole_file
+from mmlt.checkpoints.weights import load_weights
 from mmlt.engine.anchor_selection import select_anchors
 from mmlt.engine.configs import read_config
 from mmlt.engine.hooks.anchor_selection import write_anchors
 from mmlt.engine.options import CfgOptions, ToolParser, at_least
 from mmlt.engine.stages import resolve_placeholders
-from mmlt.engine.weights import load_weights
 from mmlt.engine.workers import num_workers
 from mmlt.errors import InputError
 from mmlt.models import CVLP

@@ -19,7 +19,6 @@ from torch import nn
 
 from mmlt.datasets.long_tailed_dataset import read_pipeline
 from mmlt.datasets.picture_files import files_below
-from mmlt.datasets.picture_sources import is_hidden
 from mmlt.datasets.pictures import (
     PICTURE_SUFFIXES,
     array_to_8bit,
@@ -32,6 +31,7 @@ from mmlt.datasets.pictures import (
 from mmlt.datasets.transforms import LoadPicture, is_loader, takes_and_gives_bgr
 from mmlt.errors import InputError
 from mmlt.models import LGRHead
+from mmlt.preparation.picture_sources import is_hidden
 
 
 def find_pictures(paths: Sequence[str]) -> list[str]:

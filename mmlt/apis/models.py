@@ -18,11 +18,12 @@ from mmpretrain.apis import ModelHub
 from modelindex.load_model_index import load as load_model_index
 from torch import nn
 
-from mmlt.datasets.class_names import check_same_classes, config_classes
+from mmlt.checkpoints.weights import load_weights
+from mmlt.datasets.texts.class_names import config_classes
 from mmlt.engine.configs import build_model, change_config, read_config
 from mmlt.engine.stages import resolve_placeholders
-from mmlt.engine.weights import load_weights
 from mmlt.errors import InputError
+from mmlt.utils.classes import check_same_classes
 
 INDEX = Path(__file__).parents[2] / 'model-index.yml'
 

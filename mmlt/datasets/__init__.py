@@ -1,24 +1,20 @@
 from mmlt.checkpoints import load_restricted_pickle
+from mmlt.utils.labels import dataset_labels, dataset_positives
 
 from .cifar_lt import CIFAR10LT, CIFAR100LT
-from .class_texts import ClassTexts
+from .embedded import MNISTLT, MultiLabelDigits, NamedIcons, PrintedCharacters, TwemojiLT
 from .image_text import ImageTextDataset
 from .inaturalist import INaturalist2018
 from .long_tail import (
     count_classes,
     count_positives,
-    dataset_labels,
-    dataset_positives,
     exponential_profile,
     select_long_tail,
 )
 from .long_tailed_dataset import LongTailedDataset
-from .mnist_lt import MNISTLT
 from .multi_label import LongTailedMultiLabel
-from .multi_label_digits import MultiLabelDigits
-from .named_icons import NamedIcons
-from .printed_characters import PrintedCharacters
 from .samplers import ClassAwareSampler, ClassBalancedSampler, MixBalancedSampler, SquareRootSampler
+from .texts import ClassTexts
 from .transforms import (
     ColorJitter,
     FiveCropPart,
@@ -29,7 +25,6 @@ from .transforms import (
     RandomResizedCrop,
     growing_crop_minimum,
 )
-from .twemoji_lt import TwemojiLT
 from .unscored import MarkUnscored
 
 __all__ = [

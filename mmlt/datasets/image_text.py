@@ -6,7 +6,7 @@ from mmpretrain.datasets import BaseDataset
 
 from mmlt.datasets.long_tailed_dataset import NamesUnreadablePictures, checked_label
 from mmlt.datasets.picture_files import image_paths, picture_backend
-from mmlt.datasets.text_files import is_file, read_table
+from mmlt.datasets.texts.files import is_file, read_table
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
 

@@ -9,7 +9,7 @@ import numpy as np
 from mmengine.fileio import join_path
 
 from mmlt.datasets.long_tailed_dataset import LongTailedDataset
-from mmlt.datasets.text_files import is_file, json_entries, read_json
+from mmlt.datasets.texts.files import is_file, json_entries, read_json
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
 

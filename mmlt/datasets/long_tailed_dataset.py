@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-import open_clip
 from mmengine.fileio import join_path
 from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
@@ -15,78 +14,19 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS as MM_DATASETS
 from tqdm import tqdm
 
-from mmlt.datasets.long_tail import check_labels, check_twins, count_classes
+from mmlt.datasets.long_tail import count_classes
 from mmlt.datasets.picture_files import image_paths, picture_backend
 from mmlt.datasets.pictures import read_error
-from mmlt.datasets.text_files import is_file, read_lines
+from mmlt.datasets.texts.class_names import is_published, resolve_classes
+from mmlt.datasets.texts.files import is_file, read_lines
 from mmlt.datasets.transforms import picture_pipeline
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
-
-# A line of Places365's class list: the folder with its letter, the label.
-PLACE = re.compile(r'/(\w)/(\S+) (\d+)')
+from mmlt.utils.classes import check_twins
+from mmlt.utils.labels import check_labels
 
 # No data set has so many classes: a longer number is something else, and counting up to it would fill the memory.
 _MAX_LABEL_DIGITS = 7
-
-NAMED_CLASS_LISTS = {'imagenet': lambda: tuple(open_clip.IMAGENET_CLASSNAMES)}
-
-
-def read_class_names(path: str) -> tuple[str, ...]:
-    """Read a class list: a name a line, or Places365's ``/a/airplane_cabin 1``.
-
-    Args:
-        path (str): Text file.
-
-    Returns:
-        tuple[str, ...]: Class names in the order of labels.
-
-    Raises:
-        InputError: The file is missing or no text; a line begins as one of
-            Places365 and goes on otherwise.
-    """
-    if not is_file(path):
-        raise InputError(f"The class list '{path}' does not exist: give a text file with one class name a line.")
-    names = []
-    for i, line in enumerate(read_lines(path), 1):
-        line = line.strip()
-        if not line:
-            continue
-        if place := PLACE.fullmatch(line):
-            line = place[2].replace('/', ' ').replace('_', ' ')
-        elif re.match(r'/\w/', line):
-            raise InputError(f"'{path}', line {i}: '{line[:80]}' is not of the form '/a/airfield 0'.")
-        names.append(line)
-    return tuple(names)
-
-
-def resolve_classes(classes: str | Sequence[str] | None, data_root: str) -> Sequence[str] | None:
-    """Class names of a dataset's argument ``classes``.
-
-    Args:
-        classes (str | Sequence[str], optional): Names, a named list, or a
-            text file.
-        data_root (str): Where the file is if its path is relative.
-
-    Returns:
-        Sequence[str] | None: Names, or None for None.
-    """
-    if not isinstance(classes, str):
-        return classes
-    if classes in NAMED_CLASS_LISTS:
-        return NAMED_CLASS_LISTS[classes]()
-    return read_class_names(classes if os.path.isabs(classes) else join_path(data_root, classes))
-
-
-def is_published(classes: Sequence[str], dataset=None) -> bool:
-    """Whether a class list is one that a benchmark comes with, not somebody's own.
-
-    Args:
-        classes (Sequence[str]): C class names.
-        dataset (Dataset, optional): Whose they are. Defaults to None.
-    """
-    own = getattr(type(dataset), 'METAINFO', {}).get('classes') or ()
-    return tuple(classes) in {tuple(own), *(tuple(names()) for names in NAMED_CLASS_LISTS.values())}
 
 
 def parse_annotation(path: str) -> tuple[list[str], np.ndarray]:

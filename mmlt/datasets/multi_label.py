@@ -10,11 +10,8 @@ from mmengine.fileio import join_path
 from mmengine.logging import print_log
 from mmpretrain.datasets import MultiLabelDataset
 
-from mmlt.datasets.long_tail import check_label_lists, check_twins, count_positives
-from mmlt.datasets.long_tailed_dataset import (
-    NamesUnreadablePictures,
-    resolve_classes,
-)
+from mmlt.datasets.long_tail import count_positives
+from mmlt.datasets.long_tailed_dataset import NamesUnreadablePictures
 from mmlt.datasets.multi_label_files import (
     PUBLISHED_SPLIT,
     parse_coco,
@@ -26,9 +23,12 @@ from mmlt.datasets.multi_label_files import (
     read_label_scores,
 )
 from mmlt.datasets.picture_files import image_paths, picture_backend
+from mmlt.datasets.texts.class_names import resolve_classes
 from mmlt.datasets.unscored import mark_unscored
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
+from mmlt.utils.classes import check_twins
+from mmlt.utils.labels import check_label_lists
 
 
 @DATASETS.register_module()

@@ -14,7 +14,7 @@ from mmlt.checkpoints import load_restricted_pickle
 from mmlt.datasets.long_tailed_dataset import (
     checked_label,
 )
-from mmlt.datasets.text_files import is_file, json_entries, read_json, read_lines, read_table
+from mmlt.datasets.texts.files import is_file, json_entries, read_json, read_lines, read_table
 from mmlt.errors import InputError
 
 # The groups of class_split.pkl, from the bounds of the protocol 'db'.

@@ -11,14 +11,14 @@ from mmengine.dist import is_main_process
 from torch.utils.data import Subset
 from tqdm import tqdm
 
-from mmlt.datasets.long_tail import dataset_labels
+from mmlt.checkpoints.comparison import plain
 from mmlt.datasets.transforms import compose_like
-from mmlt.engine.checkpoint import plain
 from mmlt.engine.features import compute_features
 from mmlt.errors import InputError
 from mmlt.models.text.anchors import METHODS, Anchors, select_sentences, sentence_scores
 from mmlt.models.text.token_table import encode_table
 from mmlt.utils import tensors_fingerprint, texts_fingerprint
+from mmlt.utils.labels import dataset_labels
 
 
 def few_of_each(labels: np.ndarray, number: int, seed: int) -> np.ndarray:

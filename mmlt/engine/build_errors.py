@@ -9,7 +9,7 @@ from types import FrameType
 
 from mmengine.config import Config
 
-from mmlt.engine.checkpoint import plain
+from mmlt.checkpoints.comparison import plain
 from mmlt.engine.identity import HOW_IT_RUNS, WHAT_IS_TRAINED
 from mmlt.engine.names import (
     accepted_arguments,

@@ -9,10 +9,11 @@ from mmengine.runner.base_loop import BaseLoop
 from mmpretrain.models.heads import ClsHead, MultiTaskHead
 from torch import nn
 
-from mmlt.datasets.class_names import check_same_classes, is_published
-from mmlt.datasets.long_tail import check_twins, find_twins, read_labels, training_counts
+from mmlt.datasets.texts.class_names import is_published
 from mmlt.errors import InputError
 from mmlt.utils import unwrap
+from mmlt.utils.classes import check_same_classes, check_twins, find_twins
+from mmlt.utils.labels import read_labels, training_counts
 
 
 def built_datasets(runner) -> dict:

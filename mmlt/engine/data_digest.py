@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-from mmlt.engine.checkpoint import plain
+from mmlt.checkpoints.comparison import plain
 
 
 def data_digest(dataset) -> str | None:

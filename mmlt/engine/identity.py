@@ -18,7 +18,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 
-from mmlt.engine.checkpoint import first_difference, plain
+from mmlt.checkpoints.comparison import first_difference, plain
 from mmlt.engine.data_digest import data_digest
 from mmlt.errors import InputError
 

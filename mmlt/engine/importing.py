@@ -12,7 +12,7 @@ from mmengine.logging import MMLogger
 from torch import nn
 
 from mmlt.checkpoints import whole_file
-from mmlt.datasets.class_names import class_list, config_classes
+from mmlt.datasets.texts.class_names import class_list, config_classes
 from mmlt.engine.configs import build_model, read_config
 from mmlt.errors import InputError
 from mmlt.version import __version__

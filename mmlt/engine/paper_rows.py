@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-import mmlt.datasets.multi_label_benchmarks  # noqa: F401  adds VOC-LT and COCO-LT
+import mmlt.preparation.multi_label_benchmarks  # noqa: F401  adds VOC-LT and COCO-LT
 from mmlt.checkpoints import write_text
-from mmlt.datasets.benchmarks import BENCHMARKS, Benchmark
 from mmlt.errors import InputError
 from mmlt.evaluation.meanings import overall_meaning
+from mmlt.preparation.benchmarks import BENCHMARKS, Benchmark
 from mmlt.version import __version__
 from mmlt.visualization.report import MEASURES
 

@@ -18,13 +18,13 @@ from types import ModuleType
 import torch
 
 from mmlt.checkpoints import read_checkpoint
+from mmlt.checkpoints.converters import checkpoint_kind
 from mmlt.engine.configs import read_config
 from mmlt.engine.paper_rows import FIGURES, REPO, Row, compare, find_row, print_comparison, shown, write_record
 from mmlt.engine.requirements import data_options, data_problems, missing_weights
 from mmlt.engine.stages import RunRecord, Stage, plan
 from mmlt.engine.training_cost import batch_notes, give_times, measure_step, print_costs, stage_costs
 from mmlt.errors import InputError
-from mmlt.models.converters import checkpoint_kind
 
 # Published checkpoints that can be tested, by the method whose configs take them.
 PUBLISHED = {'ballad': 'BALLAD', 'vlltr': 'VL-LTR stage 2'}
@@ -249,7 +249,7 @@ def checked_kind(row: Row, path: str) -> str:
         path (str): Of one of ours, or a published one.
 
     Returns:
-        str: See :func:`mmlt.models.converters.checkpoint_kind`.
+        str: See :func:`mmlt.checkpoints.converters.checkpoint_kind`.
 
     Raises:
         InputError: It is missing or damaged; it is of another method or stage.

@@ -11,10 +11,10 @@ from huggingface_hub import try_to_load_from_cache
 from mmengine.config import Config
 from mmpretrain.registry import DATASETS
 
-from mmlt.datasets.benchmarks import Benchmark, Contents, check_benchmark, check_files, compare_statistics
 from mmlt.engine.stages import Stage
 from mmlt.errors import InputError
 from mmlt.models.open_clip_towers import carries_weights, is_tag
+from mmlt.preparation.benchmarks import Benchmark, Contents, check_benchmark, check_files, compare_statistics
 
 
 def data_options(stages: Sequence[Stage], root: str) -> list[str]:

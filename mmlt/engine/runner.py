@@ -23,7 +23,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from mmlt.checkpoints import latest_checkpoint, newest_whole
-from mmlt.datasets.long_tail import build_dataset
 from mmlt.datasets.unscored import mark_unscored
 from mmlt.engine.batches import check_evaluated, fit_batches
 from mmlt.engine.console import ConsoleFilter
@@ -45,6 +44,7 @@ from mmlt.evaluation.shot_metric import tell_apart
 from mmlt.models.losses.common import leave_out_unscored
 from mmlt.registry import RUNNERS
 from mmlt.utils import quick_collections, unwrap
+from mmlt.utils.labels import build_dataset
 
 # Hooks that MMEngine registers, unless a config says None.
 _OF_MMENGINE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')

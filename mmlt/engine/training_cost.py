@@ -18,13 +18,13 @@ from mmpretrain.structures import DataSample
 from rich.console import Console
 from rich.table import Table
 
-from mmlt.datasets.benchmarks import Benchmark
-from mmlt.datasets.class_names import config_classes
+from mmlt.datasets.texts.class_names import config_classes
 from mmlt.engine.configs import build_model
 from mmlt.engine.requirements import dicts
 from mmlt.engine.stages import Stage
 from mmlt.errors import InputError
 from mmlt.models.text.anchors import Anchors
+from mmlt.preparation.benchmarks import Benchmark
 
 CPU_BATCH = 16  # images of a measured step where there is no GPU
 

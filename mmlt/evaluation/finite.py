@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from mmlt.datasets.unscored import picture_name
+from mmlt.evaluation.targets import picture_name
 
 
 def first_not_finite(samples: Sequence[Mapping]) -> int | None:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmlt.datasets.unscored import scored_targets
 from mmlt.errors import InputError
 from mmlt.evaluation.finite import first_not_finite, not_finite
 from mmlt.evaluation.functional import shot_average_precision
 from mmlt.evaluation.shot_metric import ShotMetric
+from mmlt.evaluation.targets import scored_targets
 from mmlt.registry import METRICS
 
 

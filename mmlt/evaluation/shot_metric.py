@@ -10,9 +10,6 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MessageHub, print_log
 
 from mmlt.checkpoints import read_config_text
-from mmlt.datasets.class_names import check_same_classes
-from mmlt.datasets.long_tail import build_dataset, training_counts
-from mmlt.datasets.unscored import picture_name
 from mmlt.errors import InputError
 from mmlt.evaluation.finite import first_not_finite, not_finite
 from mmlt.evaluation.functional import (
@@ -24,7 +21,10 @@ from mmlt.evaluation.functional import (
     shot_groups,
 )
 from mmlt.evaluation.meanings import meanings
+from mmlt.evaluation.targets import picture_name
 from mmlt.registry import METRICS
+from mmlt.utils.classes import check_same_classes
+from mmlt.utils.labels import build_dataset, training_counts
 
 
 class ShotMetric(BaseMetric):

@@ -9,7 +9,7 @@ FUNCTIONS = {
     r'torch\.load\(': {'mmlt/checkpoints/restricted_pickle.py'},
     r'weights_only=False': set(),
     r'\b_?pickle\.loads?\(|pickle\.Unpickler\(': set(),
-    r'torch\.(jit|export)\.load\(': {'mmlt/deploy/export.py'},  # a file that it has just written, to compare it
+    r'torch\.(jit|export)\.load\(': {'mmlt/checkpoints/export.py'},  # a file that it has just written, to compare it
     r'Config\.fromstring\(': set(),
     r'yaml\.(unsafe_|full_)?load\(': {'mmlt/checkpoints/file_handlers.py'},  # by a safe loader
     r'np\.load\((?!.*allow_pickle=False)': set(),

@@ -12,13 +12,13 @@ from PIL import EpsImagePlugin, Image
 
 from mmlt import InputError
 from mmlt.apis.inference import find_pictures
+from mmlt.checkpoints.converters import check_npy, read_array
 from mmlt.datasets import LoadPicture, LongTailedDataset
 from mmlt.datasets.multi_label_files import parse_coco
 from mmlt.datasets.picture_files import files_below, stay_below
-from mmlt.datasets.picture_sources import read_folder
 from mmlt.datasets.pictures import MAX_RATIO, decode_picture, picture_error
-from mmlt.datasets.text_files import read_json
-from mmlt.models.converters import check_npy, read_array
+from mmlt.datasets.texts.files import read_json
+from mmlt.preparation.picture_sources import read_folder
 
 
 def png(width, height):

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from mmlt import InputError
 from mmlt.datasets import ClassTexts
-from mmlt.datasets.class_texts import parse_article, split_sentences
-from mmlt.datasets.text_files import decode, read_lines
+from mmlt.datasets.texts.class_texts import parse_article, split_sentences
+from mmlt.datasets.texts.files import decode, read_lines
 from mmlt.models import OpenCLIPText
 from mmlt.models.text import token_table
 from mmlt.models.text.token_table import TokenTable, by_length, cache_directory, encode_table, tokenize_corpus

@@ -9,7 +9,7 @@ import pytest
 
 from mmlt import InputError
 from mmlt.datasets import MNISTLT
-from mmlt.datasets.mnist_lt import DIGITS, mnist_5k
+from mmlt.datasets.embedded.mnist_lt import DIGITS, mnist_5k
 from mmlt.evaluation import SHOT_PROTOCOLS, shot_groups
 from mmlt.registry import DATASETS
 

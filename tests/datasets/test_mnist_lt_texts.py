@@ -8,9 +8,9 @@ import open_clip
 import pytest
 
 import mmlt
-from mmlt.datasets.mnist_lt import DIGITS
+from mmlt.datasets.embedded.mnist_lt import DIGITS
 
-FOLDER = Path(mmlt.__file__).parent / 'datasets' / 'corpora' / 'mnist-lt'
+FOLDER = Path(mmlt.__file__).parent / 'datasets' / 'texts' / 'corpora' / 'mnist-lt'
 DROPPED = ('References', 'External links')
 MAX_TOKENS = 14  # the tiny text tower reads 16, with the start and the end
 BOILERPLATE, MISPLACED = 6, 4

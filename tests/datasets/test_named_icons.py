@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from mmlt import InputError
-from mmlt.datasets import NamedIcons, named_icons
-from mmlt.datasets.named_icons import (
+from mmlt.datasets import NamedIcons
+from mmlt.datasets.embedded import named_icons
+from mmlt.datasets.embedded.named_icons import (
     FONT_STYLES,
     KIND_FILE,
     describe_icon,
@@ -19,7 +20,7 @@ from mmlt.datasets.named_icons import (
     icon_table,
     render_icon,
 )
-from mmlt.datasets.twemoji_lt import CLASS_FILE
+from mmlt.datasets.embedded.twemoji_lt import CLASS_FILE
 from mmlt.registry import DATASETS
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec('qtawesome') is None, reason="pip install 'mmlt[demo]'")

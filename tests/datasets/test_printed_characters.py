@@ -5,7 +5,7 @@ import pytest
 from PIL import ImageFont
 
 from mmlt.datasets import PrintedCharacters
-from mmlt.datasets.printed_characters import CHARACTERS, describe_character, font_files, render_character
+from mmlt.datasets.embedded.printed_characters import CHARACTERS, describe_character, font_files, render_character
 from mmlt.registry import DATASETS
 
 WORDS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from mmlt import InputError
-from mmlt.datasets import TwemojiLT, twemoji_lt
-from mmlt.datasets.twemoji_lt import (
+from mmlt.datasets import TwemojiLT
+from mmlt.datasets.embedded import twemoji_lt
+from mmlt.datasets.embedded.twemoji_lt import (
     CLASS_FILE,
     base_code,
     class_texts,

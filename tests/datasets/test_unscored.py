@@ -15,8 +15,9 @@ from torch.utils.data import Subset
 
 from mmlt import InputError
 from mmlt.datasets import LongTailedMultiLabel
-from mmlt.datasets.unscored import mark_unscored, scored_targets
+from mmlt.datasets.unscored import mark_unscored
 from mmlt.engine import Runner
+from mmlt.evaluation.targets import scored_targets
 from mmlt.models.losses.common import leave_out_unscored
 from mmlt.registry import MODELS
 

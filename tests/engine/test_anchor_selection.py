@@ -265,9 +265,7 @@ def test_hook_of_another_model(vlltr, train_tool):
 
 def test_a_best_checkpoint_beside_anchors_of_the_last_weights(vlltr, train_tool):
     with pytest.raises(SystemExit, match='with save_best the next stage would take the best ones: remove save_best'):
-        train_tool.main(
-            ['lgr.py', '--cfg-options', 'stages.cvlp.options.default_hooks.checkpoint.save_best=shot/all']
-        )
+        train_tool.main(['lgr.py', '--cfg-options', 'stages.cvlp.options.default_hooks.checkpoint.save_best=shot/all'])
     assert not list(Path('work_dirs').rglob('*.pth'))
 
 

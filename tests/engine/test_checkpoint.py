@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 
-from mmlt.engine.checkpoint import first_difference, plain
+from mmlt.checkpoints.comparison import first_difference, plain
 
 
 def test_plain():

@@ -12,10 +12,10 @@ from torch.utils.data import Subset
 from mmlt import InputError
 from mmlt.checkpoints import read_checkpoint
 from mmlt.datasets import LongTailedDataset
-from mmlt.datasets.class_names import check_same_classes
-from mmlt.datasets.long_tail import build_dataset, dataset_positives, find_twins, training_counts
 from mmlt.engine import Runner
 from mmlt.registry import DATASETS
+from mmlt.utils.classes import check_same_classes, find_twins
+from mmlt.utils.labels import build_dataset, dataset_positives, training_counts
 
 NAMES = ('ant', 'bee', 'cat')
 

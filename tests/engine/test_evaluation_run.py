@@ -16,8 +16,8 @@ from mmlt import InputError
 from mmlt.checkpoints import read_checkpoint
 from mmlt.datasets import LongTailedDataset
 from mmlt.engine import CheckpointHook, Runner
+from mmlt.engine.metric_keys import result_keys
 from mmlt.evaluation import ShotAccuracy
-from mmlt.evaluation.keys import result_keys
 
 BEST = 'default_hooks.checkpoint.save_best='
 

@@ -15,10 +15,10 @@ from torch.utils.data import Subset
 
 from mmlt.apis import get_model
 from mmlt.checkpoints import read_checkpoint
-from mmlt.datasets.long_tail import dataset_labels
 from mmlt.engine import compute_features
 from mmlt.models import NCMHead
 from mmlt.utils import leave_together
+from mmlt.utils.labels import dataset_labels
 
 PLAIN = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')]
 RANDOM = [

@@ -14,11 +14,11 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mmlt.checkpoints import read_checkpoint
+from mmlt.checkpoints.publish import publish_checkpoint
+from mmlt.checkpoints.split_state import merge_state_dict
+from mmlt.checkpoints.weights import check_fits, load_weights
 from mmlt.engine import Runner
-from mmlt.engine.publish import publish_checkpoint
-from mmlt.engine.weights import check_fits, load_weights
 from mmlt.errors import InputError
-from mmlt.models.more import merge_state_dict
 from mmlt.registry import DATASETS
 
 PLAIN = dict(

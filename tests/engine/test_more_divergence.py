@@ -20,8 +20,8 @@ from mmpretrain.structures import DataSample
 from torch.utils.data import DataLoader, Dataset
 
 from mmlt.checkpoints import read_checkpoint
+from mmlt.checkpoints.weights import not_finite
 from mmlt.engine.hooks.finite_loss import check_losses, check_weights, stop
-from mmlt.engine.weights import not_finite
 from mmlt.errors import InputError
 from mmlt.utils import leave_together
 

@@ -16,9 +16,9 @@ from mmpretrain.structures import DataSample
 from PIL import Image
 
 from mmlt.checkpoints import read_checkpoint
+from mmlt.checkpoints.split_state import merge_state_dict
 from mmlt.engine import MOREHook
 from mmlt.errors import InputError
-from mmlt.models.more import merge_state_dict
 
 CLASSES = ('apple', 'pear', 'plum')
 

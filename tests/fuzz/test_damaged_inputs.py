@@ -19,14 +19,14 @@ from torch import nn
 
 from mmlt import InputError
 from mmlt.checkpoints import read_checkpoint, read_config_text
+from mmlt.checkpoints.converters import read_array
+from mmlt.checkpoints.weights import load_weights
 from mmlt.datasets import ClassTexts, LoadPicture, LongTailedDataset
 from mmlt.datasets.multi_label_files import parse_label_list, parse_label_table
-from mmlt.datasets.picture_sources import read_source
-from mmlt.datasets.text_files import decode
+from mmlt.datasets.texts.files import decode
 from mmlt.engine.options import CfgOptions, ToolParser
-from mmlt.engine.weights import load_weights
-from mmlt.models.converters import read_array
 from mmlt.models.text.anchors import Anchors
+from mmlt.preparation.picture_sources import read_source
 
 CLASSES = ('apple', 'pear', 'plum')
 NASTY = [

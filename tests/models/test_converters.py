@@ -19,8 +19,7 @@ from safetensors.torch import load_file
 from mmlt import InputError
 from mmlt.apis import get_model
 from mmlt.checkpoints import read_checkpoint
-from mmlt.engine.importing import write_imported
-from mmlt.models.converters import (
+from mmlt.checkpoints.converters import (
     anchor_counts,
     checkpoint_kind,
     from_ballad,
@@ -29,6 +28,7 @@ from mmlt.models.converters import (
     rename,
     to_open_clip,
 )
+from mmlt.engine.importing import write_imported
 from mmlt.models.text.anchors import Anchors
 
 REPO = Path(__file__).parent.parent.parent

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from mmlt.checkpoints.split_state import fit_state_dict, merge_state_dict
 from mmlt.errors import InputError
-from mmlt.models.more import fit_state_dict, low_rank, merge, merge_state_dict, split_weights
+from mmlt.models.more import low_rank, merge, split_weights
 
 CLIP = dict(
     type='ImageClassifier',

@@ -13,10 +13,11 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.func import functional_call
 
+from mmlt.checkpoints.split_state import merge_state_dict
 from mmlt.engine.optim import BFloat16OptimWrapper
 from mmlt.errors import InputError
 from mmlt.models import MORE
-from mmlt.models.more import class_discrepancy, group_sums, merge_state_dict, prior_weighted, sinusoidal_alpha
+from mmlt.models.more import class_discrepancy, group_sums, prior_weighted, sinusoidal_alpha
 
 COUNTS = [60, 30, 9, 1]
 CLASSES = ['apple', 'pear', 'plum', 'fig']

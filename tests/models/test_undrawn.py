@@ -16,7 +16,7 @@ from torch import nn
 
 from mmlt import InputError
 from mmlt.checkpoints import read_checkpoint
-from mmlt.engine.weights import load_weights
+from mmlt.checkpoints.weights import load_weights
 from mmlt.models.open_clip_towers import OpenCLIPTowers
 from mmlt.models.undrawn import check_filled, drawn, undrawn
 

@@ -29,8 +29,8 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from safetensors.torch import load_file
 
-from mmlt.engine.checkpoint import plain
-from mmlt.models.converters import fill, from_vlltr_pretraining, from_vlltr_recognition
+from mmlt.checkpoints.comparison import plain
+from mmlt.checkpoints.converters import fill, from_vlltr_pretraining, from_vlltr_recognition
 from mmlt.models.text.token_table import TokenTable
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'vlltr'

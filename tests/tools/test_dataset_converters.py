@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmlt.datasets import CIFAR10LT, CIFAR100LT, INaturalist2018, LongTailedDataset, benchmarks
-from mmlt.datasets.benchmarks import BENCHMARKS, check_benchmark
+from mmlt.datasets import CIFAR10LT, CIFAR100LT, INaturalist2018, LongTailedDataset
+from mmlt.preparation import benchmarks
+from mmlt.preparation.benchmarks import BENCHMARKS, check_benchmark
 from mmlt.visualization import class_size_report, plot_class_sizes
 
 REPO = Path(__file__).parent.parent.parent

@@ -14,9 +14,11 @@ from torch import nn
 
 from mmlt import InputError
 from mmlt.apis import get_model
+from mmlt.checkpoints import export
+from mmlt.checkpoints.export import FORMATS, load_exported, median_times
 from mmlt.datasets.pictures import READING
-from mmlt.deploy import FORMATS, DeployedClassifier, export, load_exported, median_times, plain_classifier
 from mmlt.models import BalancedLinearAdapter
+from mmlt.models.deployed import DeployedClassifier, plain_classifier
 from mmlt.models.text.anchors import Anchors
 
 REPO = Path(__file__).parent.parent.parent

@@ -17,7 +17,7 @@ from PIL import Image
 from mmlt import InputError
 from mmlt.apis import find_pictures, get_model, inference
 from mmlt.datasets.pictures import PICTURE_SUFFIXES
-from mmlt.models.text.anchors import text_to_tensor
+from mmlt.utils.text_tensor import text_to_tensor
 
 CLASSES = ['apple', 'pear', 'plum']
 

@@ -12,7 +12,7 @@ from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 from PIL import Image
 
 from mmlt.datasets import LongTailedMultiLabel
-from mmlt.datasets.benchmarks import BENCHMARKS, check_benchmark
+from mmlt.preparation.benchmarks import BENCHMARKS, check_benchmark
 
 REPO = Path(__file__).parent.parent.parent
 

@@ -17,10 +17,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from mmlt import InputError
-from mmlt.datasets.own_pictures import artificial_tail, balanced_split, default_test_size, prompt_names
 from mmlt.datasets.pictures import is_picture
 from mmlt.engine.stages import decisive, plan
-from mmlt.engine.starter_configs import CONFIGS, METHODS, Setup, format_value
+from mmlt.preparation.own_pictures import artificial_tail, balanced_split, default_test_size, prompt_names
+from mmlt.preparation.starter_configs import CONFIGS, METHODS, Setup, format_value
 
 REPO = Path(__file__).parent.parent.parent
 TINY = ['--model', 'mmlt-tiny-rn', '--pretrained', 'none']

@@ -9,7 +9,7 @@ import torch
 from mmpretrain.registry import MODELS
 
 from mmlt.checkpoints import read_checkpoint
-from mmlt.models.more import merge_state_dict
+from mmlt.checkpoints.split_state import merge_state_dict
 
 
 @pytest.fixture(scope='module')

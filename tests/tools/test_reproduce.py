@@ -9,11 +9,11 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmlt.datasets.benchmarks import BENCHMARKS, Benchmark, _take_lists
 from mmlt.engine import paper_rows
 from mmlt.engine.paper_rows import FIGURES, read_figures
 from mmlt.engine.requirements import data_options, data_root
 from mmlt.engine.stages import plan
+from mmlt.preparation.benchmarks import BENCHMARKS, Benchmark, _take_lists
 
 REPO = Path(__file__).parent.parent.parent
 PAGES = [REPO / 'README.md', *sorted(REPO.glob('configs/*/README.md'))]

@@ -22,7 +22,9 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
 import mmlt  # noqa: F401
-from mmlt.deploy import FORMATS, DeployedClassifier, export, load_exported
+from mmlt.checkpoints import export
+from mmlt.checkpoints.export import FORMATS, load_exported
+from mmlt.models.deployed import DeployedClassifier
 from mmlt.models.text.anchors import Anchors
 
 ROOT = sys.path[0]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import mmlt.datasets.multi_label_benchmarks  # noqa: F401  adds VOC-LT and COCO-LT
-from mmlt.datasets.benchmarks import BENCHMARKS, check_benchmark, write_annotation
+import mmlt.preparation.multi_label_benchmarks  # noqa: F401  adds VOC-LT and COCO-LT
 from mmlt.engine.options import ToolParser
 from mmlt.errors import InputError
+from mmlt.preparation.benchmarks import BENCHMARKS, check_benchmark, write_annotation
 from mmlt.visualization import class_size_report, plot_class_sizes, print_class_sizes
 
 

@@ -22,8 +22,11 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 import numpy as np
 
 from mmlt.checkpoints import write_text
-from mmlt.datasets.class_texts import ClassTexts
-from mmlt.datasets.own_pictures import (
+from mmlt.datasets.texts.class_texts import ClassTexts
+from mmlt.engine.options import ToolParser, at_least
+from mmlt.errors import InputError
+from mmlt.models.open_clip_towers import carries_weights
+from mmlt.preparation.own_pictures import (
     artificial_tail,
     balanced_split,
     default_test_size,
@@ -32,11 +35,8 @@ from mmlt.datasets.own_pictures import (
     listing,
     prompt_names,
 )
-from mmlt.datasets.picture_sources import read_source
-from mmlt.engine.options import ToolParser, at_least
-from mmlt.engine.starter_configs import Setup, earlier_configs, left_out, split_digest, starter_configs
-from mmlt.errors import InputError
-from mmlt.models.open_clip_towers import carries_weights
+from mmlt.preparation.picture_sources import read_source
+from mmlt.preparation.starter_configs import Setup, earlier_configs, left_out, split_digest, starter_configs
 from mmlt.visualization import class_size_report, plot_class_sizes, print_class_sizes
 
 BASE = osp.join(osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))), 'configs', '_base_')

@@ -22,15 +22,16 @@ from rich.console import Console
 from rich.table import Table
 
 from mmlt.apis import get_model
-from mmlt.checkpoints import write_text
-from mmlt.datasets.class_names import class_list
+from mmlt.checkpoints import export, write_text
+from mmlt.checkpoints.comparison import plain
+from mmlt.checkpoints.export import FORMATS, check_target, compare, load_exported, median_times
 from mmlt.datasets.long_tailed_dataset import read_pipeline
 from mmlt.datasets.pictures import READING
+from mmlt.datasets.texts.class_names import class_list
 from mmlt.datasets.transforms import is_loader, takes_and_gives_bgr
-from mmlt.deploy import FORMATS, DeployedClassifier, check_target, compare, export, load_exported, median_times
-from mmlt.engine.checkpoint import plain
 from mmlt.engine.options import CfgOptions, ToolParser
 from mmlt.errors import InputError
+from mmlt.models.deployed import DeployedClassifier
 
 TOLERANCE = 1e-4  # of logits
 

@@ -15,10 +15,10 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
 import mmlt  # noqa: F401  registers everything
 from mmlt.checkpoints import read_checkpoint
+from mmlt.checkpoints.converters import fill, from_ballad
 from mmlt.engine.importing import build_to_fill, check_out, tell_classes, write_imported
 from mmlt.engine.options import CfgOptions, ToolParser
 from mmlt.errors import InputError
-from mmlt.models.converters import fill, from_ballad
 
 ADAPTER = {'model.neck.relu': False, 'model.neck.bias': False}  # as published
 

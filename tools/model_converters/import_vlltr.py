@@ -23,12 +23,7 @@ sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 
 import mmlt  # noqa: F401  registers everything
 from mmlt.checkpoints import read_checkpoint
-from mmlt.datasets import ClassTexts
-from mmlt.datasets.text_files import read_numbers
-from mmlt.engine.importing import build_to_fill, check_out, tell_classes, write_imported
-from mmlt.engine.options import CfgOptions, ToolParser
-from mmlt.errors import InputError
-from mmlt.models.converters import (
+from mmlt.checkpoints.converters import (
     expect_kind,
     fill,
     from_vlltr_pretraining,
@@ -36,6 +31,11 @@ from mmlt.models.converters import (
     read_array,
     unknown_sentences,
 )
+from mmlt.datasets import ClassTexts
+from mmlt.datasets.texts.files import read_numbers
+from mmlt.engine.importing import build_to_fill, check_out, tell_classes, write_imported
+from mmlt.engine.options import CfgOptions, ToolParser
+from mmlt.errors import InputError
 from mmlt.models.text.anchors import Anchors, select_sentences
 from mmlt.utils import tensors_fingerprint
 

@@ -17,9 +17,9 @@ from mmpretrain.registry import MODELS
 
 import mmlt  # noqa: F401  lets checkpoints of MMEngine load safely
 from mmlt.checkpoints import read_checkpoint, read_config_text, whole_file
+from mmlt.checkpoints.publish import check_merged, is_split, plain_config, publish_checkpoint
 from mmlt.engine.configs import read_config
 from mmlt.engine.options import ToolParser, at_least
-from mmlt.engine.publish import check_merged, is_split, plain_config, publish_checkpoint
 from mmlt.errors import InputError
 
 

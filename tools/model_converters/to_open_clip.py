@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 
 import mmlt  # noqa: F401  lets torch read MMEngine's checkpoints
 from mmlt.checkpoints import read_checkpoint, whole_file
+from mmlt.checkpoints.converters import expect_kind, to_open_clip
 from mmlt.engine.importing import check_out
 from mmlt.engine.options import ToolParser
 from mmlt.errors import InputError
-from mmlt.models.converters import expect_kind, to_open_clip
 
 
 def parse_args(argv=None):

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner.base_loop import BaseLoop
 
+from mmlt.engine.metric_keys import result_keys
 from mmlt.engine.passes import by_epoch
 from mmlt.errors import InputError
 from mmlt.evaluation.functional import SHOTS
-from mmlt.evaluation.keys import result_keys
 from mmlt.registry import HOOKS
 
 # By the last part of a key, which is what the metric calls it.

@@ -10,16 +10,16 @@ from mmpretrain.models.heads import ClsHead
 from torch import nn
 
 from mmlt.checkpoints import latest_checkpoint, read_config_text
-from mmlt.datasets.class_names import check_same_classes
-from mmlt.engine.checkpoint import checkpoint_classes, first_difference
+from mmlt.checkpoints.comparison import checkpoint_classes, first_difference
+from mmlt.checkpoints.split_state import fit_state_dict, misfit
+from mmlt.checkpoints.weights import bare_names, check_fits
 from mmlt.engine.classes import built_datasets, tell_classes
 from mmlt.engine.hooks.class_info import ClassInfoHook
 from mmlt.engine.identity import resumable
-from mmlt.engine.weights import bare_names, check_fits
 from mmlt.errors import InputError
-from mmlt.models.more import fit_state_dict, misfit
 from mmlt.registry import HOOKS
 from mmlt.utils import unwrap
+from mmlt.utils.classes import check_same_classes
 
 
 @HOOKS.register_module()

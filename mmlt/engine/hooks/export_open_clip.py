@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmlt.checkpoints import whole_file, write_text
-from mmlt.engine.weights import not_finite
+from mmlt.checkpoints.weights import not_finite
 from mmlt.errors import InputError
 from mmlt.models import OpenCLIPText, OpenCLIPVision
 from mmlt.registry import HOOKS

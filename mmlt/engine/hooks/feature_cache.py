@@ -22,7 +22,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mmlt.checkpoints import whole_file
-from mmlt.datasets.long_tail import dataset_labels
 from mmlt.datasets.transforms import compose_like
 from mmlt.engine.features import compute_features
 from mmlt.engine.passes import count_epochs
@@ -30,6 +29,7 @@ from mmlt.errors import InputError
 from mmlt.models import OpenCLIPVision
 from mmlt.registry import HOOKS
 from mmlt.utils import object_fingerprint, unwrap
+from mmlt.utils.labels import dataset_labels
 
 # Settings of modules that features, which are made in eval mode and without gradients, do not depend on.
 _NOT_OF_FEATURES = ('batch_augments', 'frozen', 'init_cfg', 'norm_eval', 'num_classes', 'training')

@@ -10,8 +10,8 @@ from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
 from mmengine.optim import AmpOptimWrapper
 
+from mmlt.checkpoints.weights import not_finite
 from mmlt.engine.deferred import DeferredScalars, on_gpu, read_now
-from mmlt.engine.weights import not_finite
 from mmlt.errors import InputError
 from mmlt.models import MORE
 from mmlt.registry import HOOKS

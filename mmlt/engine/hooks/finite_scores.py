@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 
-from mmlt.engine.weights import not_finite as weight_not_finite
+from mmlt.checkpoints.weights import not_finite as weight_not_finite
 from mmlt.errors import InputError
 from mmlt.evaluation.finite import first_not_finite, not_finite
 from mmlt.registry import HOOKS

@@ -6,12 +6,12 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel
 
-from mmlt.datasets.class_names import check_same_classes
-from mmlt.datasets.long_tail import build_dataset, dataset_labels
 from mmlt.engine.features import compute_features
 from mmlt.errors import InputError
 from mmlt.registry import HOOKS
 from mmlt.utils import unwrap
+from mmlt.utils.classes import check_same_classes
+from mmlt.utils.labels import build_dataset, dataset_labels
 
 
 @HOOKS.register_module()

@@ -12,18 +12,18 @@ from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import Hook
 
 from mmlt.checkpoints import whole_file
-from mmlt.datasets.long_tail import read_labels, training_counts
+from mmlt.checkpoints.publish import check_merged, is_split, publish_checkpoint
+from mmlt.checkpoints.weights import check_fits
 from mmlt.engine.deferred import saves
 from mmlt.engine.hooks.checkpoint_guard import is_testing, source_of
 from mmlt.engine.hooks.finite_loss import FiniteLossHook, LossWatch, check_weights, in_any_process, stop
-from mmlt.engine.publish import check_merged, is_split, publish_checkpoint
-from mmlt.engine.weights import check_fits
 from mmlt.errors import InputError
 from mmlt.evaluation.functional import SHOTS, get_protocol, shot_groups
 from mmlt.models import MORE
 from mmlt.models.more import group_sums
 from mmlt.registry import HOOKS
 from mmlt.utils import unwrap
+from mmlt.utils.labels import read_labels, training_counts
 from mmlt.visualization import plot_discrepancy, write_json
 
 _HISTORY = 'more_history'

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from mmlt.errors import InputError
 from mmlt.models.heads.lgr_functional import AnchorTable, fold_query, sentence_attention, text_similarity
-from mmlt.models.text.anchors import Anchors, tensor_to_text, text_to_tensor
+from mmlt.models.text.anchors import Anchors
 from mmlt.registry import MODELS
 from mmlt.utils import tensors_fingerprint
+from mmlt.utils.text_tensor import tensor_to_text, text_to_tensor
 
 
 class AnchorHead(ClsHead):

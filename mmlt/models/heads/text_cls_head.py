@@ -17,10 +17,10 @@ from mmlt.checkpoints import whole_file
 from mmlt.errors import InputError
 from mmlt.models.text.functional import TextPlan
 from mmlt.models.text.open_clip_text import bounded_scale
-from mmlt.models.text.prompts import class_prompts
 from mmlt.registry import MODELS
 from mmlt.utils import HostCount
 from mmlt.utils.precision import exact_product
+from mmlt.utils.prompts import class_prompts
 
 
 @MODELS.register_module()

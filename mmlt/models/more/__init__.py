@@ -2,13 +2,8 @@ from .functional import class_discrepancy, group_sums, prior_weighted, sinusoida
 from .low_rank import (
     LowRank,
     WeightSplit,
-    fit_state_dict,
-    is_split_key,
     low_rank,
     merge,
-    merge_state_dict,
-    merge_weight,
-    misfit,
     split_weights,
 )
 from .more_classifier import MORE
@@ -18,14 +13,9 @@ __all__ = [
     'LowRank',
     'WeightSplit',
     'class_discrepancy',
-    'fit_state_dict',
     'group_sums',
-    'is_split_key',
     'low_rank',
     'merge',
-    'merge_state_dict',
-    'merge_weight',
-    'misfit',
     'prior_weighted',
     'sinusoidal_alpha',
     'split_weights',

@@ -1,3 +1,5 @@
+from mmlt.utils.prompts import BALLAD_TEMPLATES, CLIP_TEMPLATE, class_prompts, get_templates
+
 from .functional import (
     TextPlan,
     can_shorten,
@@ -10,7 +12,6 @@ from .functional import (
     text_lengths,
 )
 from .open_clip_text import OpenCLIPText
-from .prompts import BALLAD_TEMPLATES, CLIP_TEMPLATE, class_prompts, get_templates
 
 __all__ = [
     'BALLAD_TEMPLATES',

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmlt.checkpoints import whole_file
 from mmlt.errors import InputError
+from mmlt.utils.text_tensor import tensor_to_text, text_to_tensor
 
 METHODS = ('anss', 'cutoff', 'random')
 
@@ -235,13 +236,3 @@ class Anchors:
                 f"'{path}' is no anchor file, or a damaged one ({type(e).__name__}: {e}): make it anew with "
                 'tools/select_anchors.py.'
             ) from e
-
-
-def text_to_tensor(text: str) -> Tensor:
-    """A text as a tensor of its UTF-8 bytes."""
-    return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
-
-
-def tensor_to_text(data: Tensor) -> str:
-    """The text of :func:`text_to_tensor`."""
-    return data.cpu().numpy().tobytes().decode()

@@ -6,7 +6,6 @@ import os.path as osp
 
 import numpy as np
 
-from mmlt.datasets.benchmarks import BENCHMARKS, Benchmark, Contents
 from mmlt.datasets.multi_label_files import (
     PUBLISHED_SPLIT,
     parse_coco,
@@ -16,6 +15,7 @@ from mmlt.datasets.multi_label_files import (
     read_image_ids,
 )
 from mmlt.errors import InputError
+from mmlt.preparation.benchmarks import BENCHMARKS, Benchmark, Contents
 
 
 def read_voc_lt(benchmark: Benchmark, root: str, contents: Contents) -> None:

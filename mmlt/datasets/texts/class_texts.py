@@ -10,11 +10,11 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
-from mmlt.datasets.text_files import read_json, read_table, read_text
+from mmlt.datasets.texts.files import read_json, read_table, read_text
 from mmlt.errors import InputError
-from mmlt.models.text.prompts import class_prompts
 from mmlt.registry import DATASETS
 from mmlt.utils import texts_fingerprint
+from mmlt.utils.prompts import class_prompts
 
 # Corpora that come with the package, by name.
 NAMED_CORPORA = {'mnist-lt': Path(__file__).parent / 'corpora' / 'mnist-lt'}

@@ -13,7 +13,7 @@ import numpy as np
 from mmpretrain.datasets import BaseDataset
 from PIL import Image, ImageDraw, ImageFont
 
-from mmlt.datasets.twemoji_lt import package_folder
+from mmlt.datasets.embedded.twemoji_lt import package_folder
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
 

@@ -9,10 +9,9 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from mmlt.checkpoints import read_config_text
-from mmlt.engine.weights import not_finite
+from mmlt.checkpoints.split_state import is_split_key, merge_state_dict
+from mmlt.checkpoints.weights import not_finite
 from mmlt.errors import InputError
-from mmlt.models import MORE
-from mmlt.models.more import is_split_key, merge_state_dict
 
 
 def plain_config(cfg: Config) -> Config:
@@ -92,11 +91,11 @@ def largest_difference(before: nn.Module, after: nn.Module, inputs: Tensor) -> t
     return (a - b).abs().max().item(), a.abs().max().item()
 
 
-def check_merged(model: MORE, split_state: dict, merged_state: dict, inputs: Tensor) -> tuple[bool, str]:
+def check_merged(model: nn.Module, split_state: dict, merged_state: dict, inputs: Tensor) -> tuple[bool, str]:
     """Compare merged weights in the plain model with the split ones.
 
     Args:
-        model (MORE): Of any weights; it is copied.
+        model (nn.Module): A :class:`mmlt.MORE` of any weights; it is copied.
         split_state (dict): State dict with low-rank parts.
         merged_state (dict): The merged one; the plain model must have exactly
             its keys.

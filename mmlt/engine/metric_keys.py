@@ -12,9 +12,9 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmpretrain.structures import DataSample
 
-from mmlt.datasets.long_tail import dataset_positives
 from mmlt.errors import InputError
 from mmlt.evaluation.shot_metric import ShotMetric
+from mmlt.utils.labels import dataset_positives
 
 
 def result_keys(metrics: Sequence[BaseMetric], dataset) -> tuple[list[str], bool]:

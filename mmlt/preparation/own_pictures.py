@@ -14,10 +14,10 @@ import numpy as np
 from tqdm import tqdm
 
 from mmlt.datasets.long_tail import exponential_profile, select_long_tail
-from mmlt.datasets.long_tailed_dataset import read_class_names
-from mmlt.datasets.picture_sources import Pictures
 from mmlt.datasets.pictures import listing, picture_error
+from mmlt.datasets.texts.class_names import read_class_names
 from mmlt.errors import InputError
+from mmlt.preparation.picture_sources import Pictures
 
 
 def _inspect(path: str) -> tuple[str | None, str]:

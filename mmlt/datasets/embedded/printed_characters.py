@@ -12,7 +12,7 @@ import numpy as np
 from mmpretrain.datasets import BaseDataset
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from mmlt.datasets.mnist_lt import DIGITS
+from mmlt.datasets.embedded.mnist_lt import DIGITS
 from mmlt.registry import DATASETS
 
 CHARACTERS = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from mmpretrain.datasets import MultiLabelDataset
 
+from mmlt.datasets.embedded.mnist_lt import DIGITS, TEST_PER_CLASS, mnist_5k
 from mmlt.datasets.long_tail import exponential_profile, select_long_tail
-from mmlt.datasets.mnist_lt import DIGITS, TEST_PER_CLASS, mnist_5k
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from mmlt.datasets.given_splits import check_doubled, compare_classes, sibling_splits, split_folders
 from mmlt.datasets.long_tailed_dataset import parse_annotation
 from mmlt.datasets.picture_files import existing, files_below, stay_below
 from mmlt.datasets.pictures import HEIC_SUFFIXES, is_picture, listing, no_pictures
-from mmlt.datasets.text_files import read_json, read_table
+from mmlt.datasets.texts.files import read_json, read_table
 from mmlt.errors import InputError
+from mmlt.preparation.given_splits import check_doubled, compare_classes, sibling_splits, split_folders
 
 # What browsers and download tools call a file that is not complete yet.
 PARTIAL_SUFFIXES = ('.part', '.partial', '.crdownload', '.download', '.aria2', '.tmp')

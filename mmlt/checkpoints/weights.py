@@ -10,8 +10,8 @@ import torch
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from mmlt.checkpoints.split_state import fit_state_dict, misfit
 from mmlt.errors import InputError
-from mmlt.models.more import fit_state_dict, misfit
 from mmlt.utils import local_part, why_unreadable
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mmlt.errors import InputError
-from mmlt.models.text.anchors import text_to_tensor
+from mmlt.utils.text_tensor import text_to_tensor
 
 # What OpenAI's archives hold beside weights.
 _NO_WEIGHTS = ('input_resolution', 'context_length', 'vocab_size')

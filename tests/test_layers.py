@@ -1,0 +1,90 @@
+"""The house: which folder may know which."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import mmlt
+
+ROOT = Path(mmlt.__file__).parent
+# From below upwards: a module imports of its own folder, and of those below.
+FLOORS = (
+    ('errors', 'registry', 'version', 'stack'),
+    ('utils',),
+    ('checkpoints',),
+    ('evaluation',),
+    ('datasets', 'models'),
+    ('visualization',),
+    ('preparation',),
+    ('engine',),
+    ('apis',),
+    ('cli',),
+)
+FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
+
+
+def modules() -> dict[str, Path]:
+    """Files by the names of their modules."""
+    files = {p: '.'.join(p.relative_to(ROOT.parent).with_suffix('').parts) for p in sorted(ROOT.rglob('*.py'))}
+    return {name.removesuffix('.__init__'): path for path, name in files.items()}
+
+
+def imports(name: str, path: Path, known: dict[str, Path]) -> set[str]:
+    """Modules of the project that a module imports, wherever in it."""
+    package = name if path.name == '__init__.py' else name.rpartition('.')[0]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = '.'.join([*package.split('.')[: len(package.split('.')) - node.level + 1]] if node.level else [])
+            base = '.'.join(part for part in (base, node.module) if part)
+            targets = [f'{base}.{alias.name}' for alias in node.names]
+        else:
+            continue
+        for target in targets:
+            while target and target not in known:
+                target = target.rpartition('.')[0]
+            found.add(target)
+    return found - {'', name}
+
+
+@pytest.fixture(scope='module')
+def graph() -> dict[str, set[str]]:
+    known = modules()
+    return {name: imports(name, path, known) for name, path in known.items()}
+
+
+def folder(module: str) -> str:
+    return module.split('.')[1] if '.' in module else ''
+
+
+def test_no_arrow_upwards_or_aside(graph):
+    assert len(graph) > 100 and {folder(m) for m in graph} - {''} <= set(FLOOR)
+    wrong = [
+        f'{module} imports {other}'
+        for module, others in graph.items()
+        for other in others
+        if folder(module) and folder(module) != folder(other)
+        if not folder(other) or FLOOR[folder(other)] >= FLOOR[folder(module)]
+    ]
+    assert not wrong
+
+
+def test_no_circle(graph):
+    """A package and its own modules apart, which import each other's neighbours through its names."""
+    edges = {m: {o for o in others if not m.startswith(f'{o}.')} for m, others in graph.items()}
+    done, way = set(), []
+
+    def visit(module):
+        assert module not in way, ' -> '.join([*way[way.index(module) :], module])
+        if module in done:
+            return
+        way.append(module)
+        for other in sorted(edges[module]):
+            visit(other)
+        done.add(way.pop())
+
+    for module in sorted(edges):
+        visit(module)
