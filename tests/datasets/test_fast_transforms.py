@@ -1,6 +1,7 @@
 """The fast transforms against MMPretrain's own: from the same random numbers the same crops, flips and colours."""
 
 import io
+from importlib.metadata import version
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import torchvision.transforms as torchvision
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
+from mmengine.utils import digit_version
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image, ImageEnhance
 
@@ -172,6 +174,8 @@ def test_resizing_is_pillows(interpolation, size):
 @pytest.mark.parametrize('damage', ['bits', 'a hole', 'zeros'])
 @pytest.mark.parametrize('shape', [(150, 200), (1000, 1200)])
 def test_damaged_jpegs_are_what_pillow_makes_of_them(progressive, damage, shape):
+    if progressive and damage != 'bits' and digit_version(version('torchvision')) < digit_version('0.22'):
+        pytest.skip('its libjpeg makes up the missing parts of progressive pictures otherwise than that of Pillow')
     rng, box = np.random.default_rng(0), (0, 0, *shape)
     sound = jpeg(scene(*shape), progressive=progressive)
     for _ in range(5 if shape[0] < 1000 else 2):

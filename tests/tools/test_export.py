@@ -14,8 +14,7 @@ from torch import nn
 
 from mmlt import InputError
 from mmlt.apis import get_model
-from mmlt.checkpoints import export
-from mmlt.checkpoints.export import FORMATS, load_exported, median_times
+from mmlt.checkpoints.export import FORMATS, export, load_exported, median_times
 from mmlt.datasets.pictures import READING
 from mmlt.models import BalancedLinearAdapter
 from mmlt.models.deployed import DeployedClassifier, plain_classifier

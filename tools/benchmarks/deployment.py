@@ -22,8 +22,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
 import mmlt  # noqa: F401
-from mmlt.checkpoints import export
-from mmlt.checkpoints.export import FORMATS, load_exported
+from mmlt.checkpoints.export import FORMATS, export, load_exported
 from mmlt.models.deployed import DeployedClassifier
 from mmlt.models.text.anchors import Anchors
 

@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mmlt.apis import get_model
-from mmlt.checkpoints import export, write_text
+from mmlt.checkpoints import write_text
 from mmlt.checkpoints.comparison import plain
-from mmlt.checkpoints.export import FORMATS, check_target, compare, load_exported, median_times
+from mmlt.checkpoints.export import FORMATS, check_target, compare, export, load_exported, median_times
 from mmlt.datasets.long_tailed_dataset import read_pipeline
 from mmlt.datasets.pictures import READING
 from mmlt.datasets.texts.class_names import class_list
