@@ -214,18 +214,15 @@ def make_steps(
         InputError: Something is to be chosen and there is no validation, or a
             class has no training images.
     """
-    for asked, option in (
-        (taus is not None and len(taus) > 1, '--tau FIRST:LAST:STEP'),
-        (temperature, '--temperature'),
-    ):
-        if asked and val is None:
-            raise InputError(
-                f'{option} is chosen on a validation split, never on the test: give its scores as --val VAL.npz'
-                f'{", or one number as --tau" if "tau" in option else ""}.'
-            )
+    chosen = taus is not None and len(taus) > 1
+    if val is None and (chosen or temperature):
+        what, other = ('--tau FIRST:LAST:STEP', ', or one number as --tau') if chosen else ('--temperature', '')
+        raise InputError(
+            f'{what} is chosen on a validation split, never on the test: give its scores as --val VAL.npz{other}.'
+        )
     notes = [] if val is None else check_validation(val, test)
     sweep = None
-    if taus is not None and len(taus) > 1:
+    if chosen:
         accuracy = tau_sweep(val.logits, val.labels, val.class_counts, taus)
         sweep = (list(taus), accuracy, taus[int(accuracy.argmax())])  # the least of equal ones
         notes.append(f'tau {sweep[2]:g} is the best of {len(taus)} on {val.split}: {accuracy.max():.1f} over classes.')

@@ -91,7 +91,7 @@ def test_what_cannot_be_saved_is_told(tmp_path):
         SaveLogits('s.pkl')
     with pytest.raises(InputError, match=r"but '7.png' has 2 labels: .* leave --save-logits out"):
         saved(tmp_path, batch([[0, 1]], scores, [7]))
-    with pytest.raises(InputError, match=r'these are in \[0, 1\] with a sum of 1.8, as of several labels'):
+    with pytest.raises(InputError, match=r'these are between 0 and 1 with a sum of 1.8, as of several labels'):
         saved(tmp_path, batch([0], torch.tensor([[0.9, 0.8, 0.1]])))
     with pytest.raises(InputError, match=r"The scores of '1.png' are not finite"):
         saved(tmp_path, batch([0, 1], torch.tensor([[0.2, 0.3, 0.5], [float('nan')] * 3]), [0, 1]))

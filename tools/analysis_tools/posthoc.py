@@ -4,10 +4,10 @@
     python tools/analysis_tools/posthoc.py work_dirs/test.npz --val work_dirs/val.npz --tau 0:2:0.1 --temperature
     python tools/analysis_tools/posthoc.py work_dirs/test.npz --prior backward:10
 
-The files are those of tools/test.py ... --save-logits FILE.npz. A range of tau and the temperature are chosen on --val,
-never on the test. --prior forward:RATIO and backward:RATIO draw a long-tailed test set as SADE has them. With --tau, the
-correction of the prior starts from uniform classes, for which the adjusted scores are: --tau 0 is for a model that was
-trained with a balanced loss or sampler.
+The files are those of tools/test.py ... --save-logits FILE.npz. A range of tau and the temperature are chosen on
+--val, never on the test. --prior forward:RATIO and backward:RATIO draw a long-tailed test set as SADE has them. With
+--tau, the correction of the prior starts from uniform classes, for which the adjusted scores are: --tau 0 is for a
+model that was trained with a balanced loss or sampler.
 """
 
 import os.path as osp
@@ -66,7 +66,7 @@ def run(args) -> None:
     taus = None if args.tau is None else parse_taus(args.tau)
     prior = None if args.prior is None else parse_prior(args.prior, scores)
     steps = make_steps(scores, val, taus, args.temperature, prior, args.seed)
-    protocol = args.protocol or scores.facts.get('protocol', 'standard')
+    protocol = args.protocol or str(scores.facts.get('protocol', 'standard'))
     reports = {name: step_report(scores, steps.labels, z, protocol) for name, z in steps.logits.items()}
     found = {name: shot_reliability(z, steps.labels, scores.class_counts, protocol) for name, z in steps.logits.items()}
     for note in steps.notes:
