@@ -49,7 +49,7 @@ def print_tables(reports: dict, reliabilities: dict, steps: Steps) -> None:
     rows = {name: [report] for name, report in reports.items()}
     first = next(iter(reports.values()))
     console.print(comparison_table(summarise(rows), what_is_shown(first, f'{first["num_samples"]} test images, ')))
-    title = 'expected calibration error in percent (all: over samples), and negative log-likelihood in nats'
+    title = 'expected calibration error in percent; negative log-likelihood in nats'
     table = Table(title=Text(title), title_justify='left')
     groups = next(iter(reliabilities.values()))
     for heading in ('', *groups, 'NLL'):
