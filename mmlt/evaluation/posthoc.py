@@ -258,10 +258,13 @@ def resample_test(labels: np.ndarray, order: Sequence[int], ratio: float, seed: 
         np.ndarray: Indices into ``labels``, ascending.
 
     Raises:
-        InputError: A ratio below 1, or one that leaves a class without images.
+        InputError: A ratio below 1, or one that leaves a class without images;
+            a class that has none.
     """
     order = np.asarray(order)
     have = np.bincount(labels, minlength=len(order))[order]
+    if not have.all():
+        raise InputError(f'Class {order[have == 0][0]} has no image, so no test set with all classes can be drawn.')
     share = (1 / max(ratio, 1)) ** (np.arange(len(order)) / max(len(order) - 1, 1))
     largest = int(np.floor((have / share).min() + 1e-9))
     if largest * share[-1] + 1e-9 < 1:

@@ -229,7 +229,9 @@ def make_steps(
         if sweep[2] == taus[-1]:
             notes.append('It is the largest that was tried: there may be better ones above.')
     tau = sweep[2] if sweep else taus[0] if taus else None
-    parts = [_drawn(scores, prior, seed) for scores in (test, val) if scores is not None]
+    parts = [_drawn(test, prior, seed, 'the test')]
+    if temperature:
+        parts.append(_drawn(val, prior, seed, '--val, on which the temperature is fitted,'))
     if prior is not None and prior.kind in ('forward', 'backward'):
         notes.append(f'{len(parts[0][1])} of {len(test.labels)} test images, drawn for the prior {prior.name}.')
     steps = [_sequence(logits, test.class_counts, tau, prior) for logits, _ in parts]
@@ -238,11 +240,14 @@ def make_steps(
     return Steps(parts[0][1], steps[0], notes, sweep)
 
 
-def _drawn(scores: Scores, prior: Prior | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _drawn(scores: Scores, prior: Prior | None, seed: int, whose: str) -> tuple[np.ndarray, np.ndarray]:
     """Log-probabilities and labels, with forward and backward priors of a test set that has them."""
     chosen = slice(None)
     if prior is not None and prior.kind in ('forward', 'backward'):
-        chosen = resample_test(scores.labels, class_order(prior.kind, scores.class_counts), prior.ratio, seed)
+        try:
+            chosen = resample_test(scores.labels, class_order(prior.kind, scores.class_counts), prior.ratio, seed)
+        except InputError as e:
+            raise InputError(f'The prior {prior.name} cannot be drawn from {whose} as it is: {e}') from e
     return log_softmax(scores.logits[chosen]), scores.labels[chosen]
 
 

@@ -103,6 +103,12 @@ def test_a_backward_prior_is_tested_on_images_that_have_it(files, capsys):
     assert f'{sum(BACKWARD)} of 240 test images, drawn for the prior backward:20' in out
     assert [int(row['test_images']) for row in classes_of('o')] == BACKWARD
     first = classes_of('o')
+    lacking = biased(0)
+    write_scores(
+        changed(lacking, labels=np.minimum(lacking.labels, 4)), 'val.npz'
+    )  # tau alone needs no drawn validation
+    posthoc.main(['test.npz', '--prior', 'backward:20', '--val', 'val.npz', '--tau', '0:1:1', '--out', 'tau'])
+    assert [int(row['test_images']) for row in classes_of('tau')] == BACKWARD
     posthoc.main(['test.npz', '--prior', 'backward:20', '--seed', '1', '--out', 'o'])
     assert classes_of('o') != first
     assert [int(row['test_images']) for row in classes_of('o')] == BACKWARD
@@ -138,6 +144,10 @@ def changed(scores, **changes) -> Scores:
         (['test.npz', '--prior', 'forward:0.5'], 'at least 1'),
         (['test.npz', '--prior', 'forward:nan'], 'at least 1'),
         (['test.npz', '--prior', 'backward:500'], 'would have no image of class 0, .* of at most 40'),
+        (
+            ['test.npz', '--prior', 'forward:2', '--val', 'lacking.npz', '--temperature'],
+            'prior forward:2 cannot be drawn from --val, on which the temperature is fitted, as it is: Class 5 has no',
+        ),
         (['test.npz', '--prior', 'twice.csv'], "line 3: the class 'kind 0' comes twice"),
         (['test.npz', '--prior', 'other.csv'], "line 2: the class 'pear' is not among the tested classes"),
         (['test.npz', '--prior', 'short.csv'], "has no prior of the class 'kind 1'"),
@@ -157,6 +167,7 @@ def test_bad_input_ends_in_one_sentence(files, arguments, told):
     write_scores(changed(val, classes=np.array([*'ABCDEF'])), 'renamed.npz')
     write_scores(changed(val, class_counts=COUNTS - 1), 'counts.npz')
     write_scores(changed(test, class_counts=COUNTS - 3), 'empty.npz')
+    write_scores(changed(val, labels=np.minimum(val.labels, 4)), 'lacking.npz')
     write_scores(changed(test, images=images), 'named.npz')
     write_scores(changed(val, images=images), 'shared.npz')
     for name, lines in {
