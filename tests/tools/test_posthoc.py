@@ -103,7 +103,7 @@ def test_a_backward_prior_is_tested_on_images_that_have_it(files, capsys):
     assert f'{sum(BACKWARD)} of 240 test images, drawn for the prior backward:20' in out
     assert [int(row['test_images']) for row in classes_of('o')] == BACKWARD
     first = classes_of('o')
-    lacking = biased(0)
+    lacking = biased(0)  # tau alone needs no drawn validation
     write_scores(
         changed(lacking, labels=np.minimum(lacking.labels, 4)), 'val.npz'
     )  # tau alone needs no drawn validation
