@@ -23,6 +23,8 @@ from mmlt.engine.build_errors import explained
 from mmlt.engine.configs import change_config, read_config
 from mmlt.engine.options import CfgOptions, ToolParser, at_least
 from mmlt.errors import InputError
+from mmlt.evaluation.save_logits import save_logits
+from mmlt.evaluation.scores_file import check_npz_path
 from mmlt.utils import leave_together
 
 # Top-level keys that a test reads.
@@ -46,6 +48,9 @@ def parse_args(argv=None):
     parser.add_argument('--work-dir', help='where the report goes; default work_dirs/<config name>')
     parser.add_argument('--out', help='file for predictions or metrics')
     parser.add_argument('--out-item', choices=['metrics', 'pred'], help='what goes into --out; default pred')
+    parser.add_argument(
+        '--save-logits', metavar='FILE', help='.npz for all scores, see tools/analysis_tools/posthoc.py'
+    )
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='settings to override, key=value')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--show-dir', help='folder for pictures of the predictions')
@@ -109,11 +114,15 @@ def load_config(args) -> Config:
 
 def run(args) -> dict:
     cfg = load_config(args)
+    if args.save_logits:
+        check_npz_path(args.save_logits)
     check_arguments(cfg, keys=TESTED)
     with explained(cfg):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         if args.out and args.out_item != 'metrics':
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+        if args.save_logits:
+            save_logits(runner.test_evaluator, cfg, runner.model, args.save_logits, args.tta)
         metrics = runner.test()
     if args.out and args.out_item == 'metrics':
         mmengine.dump(metrics, args.out)

@@ -100,26 +100,8 @@ class ShotMetric(BaseMetric):
             figures (np.ndarray): The measure of every class in percent, (C, ),
                 NaN where it has none.
         """
-        groups = shot_groups(counts, get_protocol(self.protocol))
         names = (self.dataset_meta or {}).get('classes') or range(len(counts))
-        told = meanings(self.protocol, self.measure)
-        self.report = {
-            'protocol': self.protocol,
-            'num_samples': num_samples,
-            'measure': self.measure,
-            'metrics': metrics,
-            'meanings': {key: told[key] for key in metrics},
-            'classes_per_shot': {shot: int((groups == i).sum()) for i, shot in enumerate(SHOTS)},
-            'per_class': [
-                {
-                    'class': str(name),
-                    'train_images': int(n),
-                    'shot': SHOTS[g],
-                    self.measure: None if np.isnan(x) else float(x),
-                }
-                for name, n, g, x in zip(names, counts, groups, figures)
-            ],
-        }
+        self.report = make_report(self.protocol, self.measure, metrics, num_samples, names, counts, figures)
 
     def set_training_counts(self, counts: Sequence[int]) -> None:
         """Take the counts of the built train dataset, unless they were given; :func:`tell_classes` calls it.
@@ -167,6 +149,51 @@ def _running_train_dataset() -> tuple[list[int] | None, list[str] | None]:
     dataset = build_dataset(loader.dataset)
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     return training_counts(dataset)[0], classes and [str(c) for c in classes]
+
+
+def make_report(
+    protocol: str,
+    measure: str,
+    metrics: dict[str, float],
+    num_samples: int,
+    names: Sequence,
+    counts: np.ndarray,
+    figures: np.ndarray,
+) -> dict:
+    """A result with its classes, as tables, pictures and JSON take it.
+
+    Args:
+        protocol (str): See ``SHOT_PROTOCOLS``.
+        measure (str): What is known of every class, 'accuracy' or 'ap'.
+        metrics (dict[str, float]): The result.
+        num_samples (int): Test images.
+        names (Sequence): The C classes.
+        counts (np.ndarray): Training images of every class, (C, ).
+        figures (np.ndarray): The measure of every class in percent, (C, ), NaN
+            where it has none.
+
+    Returns:
+        dict: :attr:`ShotMetric.report`.
+    """
+    groups = shot_groups(counts, get_protocol(protocol))
+    told = meanings(protocol, measure)
+    return {
+        'protocol': protocol,
+        'num_samples': num_samples,
+        'measure': measure,
+        'metrics': metrics,
+        'meanings': {key: told[key] for key in metrics},
+        'classes_per_shot': {shot: int((groups == i).sum()) for i, shot in enumerate(SHOTS)},
+        'per_class': [
+            {
+                'class': str(name),
+                'train_images': int(n),
+                'shot': SHOTS[g],
+                measure: None if np.isnan(x) else float(x),
+            }
+            for name, n, g, x in zip(names, counts, groups, figures)
+        ],
+    }
 
 
 def tell_apart(metrics: Sequence[BaseMetric]) -> None:

@@ -1,0 +1,316 @@
+"""Which steps a command asks for, where their settings come from, and the scores after each."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mmlt.checkpoints import write_text
+from mmlt.datasets.class_names import check_same_classes
+from mmlt.datasets.text_files import read_table
+from mmlt.errors import InputError
+from mmlt.evaluation.functional import per_class_accuracy, shot_accuracy
+from mmlt.evaluation.posthoc import (
+    PRIORS,
+    adjust_logits,
+    class_order,
+    correct_prior,
+    log_softmax,
+    resample_test,
+    target_prior,
+    tau_sweep,
+    temperature_scaling,
+)
+from mmlt.evaluation.scores_file import Scores
+from mmlt.evaluation.shot_metric import make_report
+
+_MOST_TAUS = 1001
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Frequencies of the classes where the model will be used.
+
+    Args:
+        name (str): As it was given.
+        share (np.ndarray): Shape (C, ), of sum 1.
+        kind (str): 'uniform', 'forward', 'backward' or 'file'.
+        ratio (float): Largest over smallest share. Defaults to 1.0.
+    """
+
+    name: str
+    share: np.ndarray
+    kind: str
+    ratio: float = 1.0
+
+
+@dataclass
+class Steps:
+    """Scores as tested and after every step, of the same images.
+
+    Args:
+        labels (np.ndarray): Shape (N, ).
+        logits (dict[str, np.ndarray]): By the step's name in words, (N, C);
+            the first is 'as tested'.
+        notes (list[str]): What to tell. Defaults to none.
+        sweep (tuple, optional): Strengths, validation accuracy of each and the
+            chosen one. Defaults to None, nothing was chosen.
+    """
+
+    labels: np.ndarray
+    logits: dict[str, np.ndarray]
+    notes: list[str] = field(default_factory=list)
+    sweep: tuple[list[float], np.ndarray, float] | None = None
+
+
+def parse_taus(text: str) -> list[float]:
+    """Strengths of the logit adjustment as they are typed.
+
+    Args:
+        text (str): A number, or ``first:last:step`` with both ends.
+
+    Returns:
+        list[float]: Ascending.
+
+    Raises:
+        InputError: Neither; a negative or infinite number, or too many.
+    """
+    try:
+        numbers = [float(part) for part in text.split(':')]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 3) or not all(math.isfinite(x) and x >= 0 for x in numbers):
+        raise InputError(f"--tau is '{text}'; give a number that is not negative, or first:last:step as in 0:2:0.1.")
+    if len(numbers) == 1:
+        return numbers
+    first, last, step = numbers
+    if step == 0 or last < first or (last - first) / step > _MOST_TAUS:
+        raise InputError(
+            f"--tau is '{text}'; in first:last:step the last is not below the first, and the step is above 0 and makes "
+            f'at most {_MOST_TAUS} values.'
+        )
+    # Rounded, since 3 * 0.1 is not 0.3 and names are made of it.
+    return [round(first + i * step, 10) for i in range(int((last - first) / step + 1e-9) + 1)]
+
+
+def parse_prior(text: str, scores: Scores) -> Prior:
+    """A target prior as it is typed.
+
+    Args:
+        text (str): ``uniform``, ``forward:RATIO``, ``backward:RATIO``, or a
+            table with the columns ``class`` and ``prior``.
+        scores (Scores): Its classes and counts.
+
+    Returns:
+        Prior: See there.
+
+    Raises:
+        InputError: None of them; a class of the table that is not there, or
+            the other way round; a prior that is not positive.
+    """
+    kind, _, ratio = text.partition(':')
+    if kind in PRIORS and (kind != 'uniform') == bool(ratio):
+        try:
+            number = float(ratio or 1)
+        except ValueError:
+            raise InputError(f"--prior is '{text}'; the ratio is a number, as in {kind}:50.") from None
+        return Prior(text, target_prior(kind, scores.class_counts, number), kind, number)
+    if not Path(text).is_file():
+        raise InputError(
+            f"--prior is '{text}', which is no file; give uniform, forward:RATIO or backward:RATIO as in forward:50, "
+            "or a table with the columns 'class' and 'prior'."
+        )
+    return Prior(text, _read_prior(text, [str(c) for c in scores.classes]), 'file')
+
+
+def _read_prior(path: str, classes: list[str]) -> np.ndarray:
+    share: dict[str, float] = {}
+    for where, row in read_table(path, ('class', 'prior')).select('class', 'prior'):
+        name = row['class']
+        if name not in classes or name in share:
+            told = 'comes twice' if name in share else 'is not among the tested classes'
+            raise InputError(f"{where}: the class '{name}' {told}: give every tested class once.")
+        try:
+            share[name] = float(row['prior'])
+        except ValueError:
+            raise InputError(f"{where}: the prior '{row['prior']}' is no number.") from None
+        if not (share[name] > 0 and math.isfinite(share[name])):
+            raise InputError(f'{where}: the prior is {share[name]:g}; give a positive number, small for a rare class.')
+    if missing := [c for c in classes if c not in share]:
+        raise InputError(f"'{path}' has no prior of the class '{missing[0]}': give every tested class once.")
+    values = np.array([share[c] for c in classes])
+    return values / values.sum()
+
+
+def check_validation(val: Scores, test: Scores) -> list[str]:
+    """Refuse a file that cannot be the validation of a test.
+
+    Args:
+        val (Scores): What settings would be chosen on.
+        test (Scores): What they would be reported on.
+
+    Returns:
+        list[str]: What may be a mistake, in sentences.
+
+    Raises:
+        InputError: Other classes or training counts, or the same images.
+    """
+    remedy = 'Test one model on both splits, with --save-logits.'
+    check_same_classes({'--val': val.classes.tolist(), 'the test': test.classes.tolist()}, remedy)
+    if (wrong := np.flatnonzero(val.class_counts != test.class_counts)).size:
+        c = wrong[0]
+        raise InputError(
+            f"Class '{test.classes[c]}' has {val.class_counts[c]} training images in --val and {test.class_counts[c]} "
+            f'in the test, so these are models of different trainings. {remedy}'
+        )
+    shared = [set(s.images[s.images != ''].tolist()) for s in (val, test) if s.images is not None]
+    common = shared[0] & shared[1] if len(shared) == 2 else ()
+    if common or np.array_equal(val.logits, test.logits):
+        what = f"'{min(common)}' is in both" if common else 'the scores are the same'
+        raise InputError(
+            f'--val has images of the test ({what}), on which nothing may be chosen: give the scores of a validation '
+            'split.'
+        )
+    keys = ('checkpoint', 'tta')
+    told = [(key, val.facts.get(key), test.facts.get(key)) for key in keys if val.facts.get(key) != test.facts.get(key)]
+    return [f"Mind: {key} is '{a}' in --val and '{b}' in the test." for key, a, b in told]
+
+
+def make_steps(
+    test: Scores,
+    val: Scores | None,
+    taus: Sequence[float] | None = None,
+    temperature: bool = False,
+    prior: Prior | None = None,
+    seed: int = 0,
+) -> Steps:
+    """Adjust, correct and calibrate scores, in this order.
+
+    The strength of the adjustment and the temperature are chosen on the
+    validation only. With a forward or backward prior the images are drawn so
+    that they have it, of the validation as well, before the temperature is
+    fitted. The source of a prior's correction is that of training, or after
+    an adjustment, which has taken that away, the uniform one.
+
+    Args:
+        test (Scores): What is reported.
+        val (Scores, optional): Defaults to None.
+        taus (Sequence[float], optional): One is taken as it is, of several the
+            best is. Defaults to None, no adjustment.
+        temperature (bool): Whether to fit one. Defaults to False.
+        prior (Prior, optional): Defaults to None.
+        seed (int): Of the drawn images. Defaults to 0.
+
+    Returns:
+        Steps: See there.
+
+    Raises:
+        InputError: Something is to be chosen and there is no validation, or a
+            class has no training images.
+    """
+    chosen = taus is not None and len(taus) > 1
+    if val is None and (chosen or temperature):
+        what, other = ('--tau FIRST:LAST:STEP', ', or one number as --tau') if chosen else ('--temperature', '')
+        raise InputError(
+            f'{what} is chosen on a validation split, never on the test: give its scores as --val VAL.npz{other}.'
+        )
+    notes = [] if val is None else check_validation(val, test)
+    sweep = None
+    if chosen:
+        accuracy = tau_sweep(val.logits, val.labels, val.class_counts, taus)
+        sweep = (list(taus), accuracy, taus[int(accuracy.argmax())])  # the least of equal ones
+        notes.append(f'tau {sweep[2]:g} is the best of {len(taus)} on {val.split}: {accuracy.max():.1f} over classes.')
+        if sweep[2] == taus[-1]:
+            notes.append('It is the largest that was tried: there may be better ones above.')
+    tau = sweep[2] if sweep else taus[0] if taus else None
+    parts = [_drawn(test, prior, seed, 'the test')]
+    if temperature:
+        parts.append(_drawn(val, prior, seed, '--val, on which the temperature is fitted,'))
+    if prior is not None and prior.kind in ('forward', 'backward'):
+        notes.append(f'{len(parts[0][1])} of {len(test.labels)} test images, drawn for the prior {prior.name}.')
+    steps = [_sequence(logits, test.class_counts, tau, prior) for logits, _ in parts]
+    if temperature:
+        _calibrate(steps, parts[1][1], notes)
+    return Steps(parts[0][1], steps[0], notes, sweep)
+
+
+def _drawn(scores: Scores, prior: Prior | None, seed: int, whose: str) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities and labels, with forward and backward priors of a test set that has them."""
+    chosen = slice(None)
+    if prior is not None and prior.kind in ('forward', 'backward'):
+        try:
+            chosen = resample_test(scores.labels, class_order(prior.kind, scores.class_counts), prior.ratio, seed)
+        except InputError as e:
+            raise InputError(f'The prior {prior.name} cannot be drawn from {whose} as it is: {e}') from e
+    return log_softmax(scores.logits[chosen]), scores.labels[chosen]
+
+
+def _sequence(logits: np.ndarray, counts: np.ndarray, tau: float | None, prior: Prior | None) -> dict[str, np.ndarray]:
+    steps = {'as tested': logits}
+    source = counts
+    if tau is not None:
+        logits = steps[f'adjusted, tau {tau:g}'] = adjust_logits(logits, counts, tau)
+        source = np.ones(len(counts))
+    if prior is not None:
+        steps[f'prior {prior.name}'] = correct_prior(logits, source, prior.share)
+    return steps
+
+
+def _calibrate(steps: list[dict[str, np.ndarray]], labels: np.ndarray, notes: list[str]) -> None:
+    """Append the last scores of the test over the temperature of the validation's last scores."""
+    test, val = steps
+    fitted = temperature_scaling(list(val.values())[-1], labels)
+    if fitted.at_bound:
+        notes.append(
+            f'The temperature ends at its bound {fitted.value:g}: the validation scores would be better still beyond, '
+            'for example since all or none of the predictions are right. Do not trust it.'
+        )
+    test[f'temperature {fitted.value:.3g}'] = list(test.values())[-1] / fitted.value
+
+
+def step_report(scores: Scores, labels: np.ndarray, logits: np.ndarray, protocol: str) -> dict:
+    """What the table is made of.
+
+    Args:
+        scores (Scores): Classes and counts.
+        labels (np.ndarray): Shape (N, ).
+        logits (np.ndarray): Shape (N, C).
+        protocol (str): See ``SHOT_PROTOCOLS``.
+
+    Returns:
+        dict: :attr:`ShotAccuracy.report`.
+    """
+    figures = shot_accuracy(labels, logits.argmax(1), scores.class_counts, protocol)
+    per_class = figures.pop('per_class')
+    return make_report(protocol, 'accuracy', figures, len(labels), scores.classes, scores.class_counts, per_class)
+
+
+def write_classes(scores: Scores, steps: Steps, path: str | Path) -> None:
+    """Write a table of the classes: images, and accuracy and mean confidence before and after all steps.
+
+    Args:
+        scores (Scores): Classes and counts.
+        steps (Steps): See there.
+        path (str | Path): CSV to write; what a class without test images does
+            not have is empty.
+    """
+    labels, counts = steps.labels, scores.class_counts
+    images = np.bincount(labels, minlength=len(counts))
+    ends = [list(steps.logits.values())[i] for i in (0, -1)]
+    columns = [per_class_accuracy(labels, logits.argmax(1), len(counts)) for logits in ends]
+    for logits in ends:
+        confidence = np.bincount(labels, weights=100 * np.exp(log_softmax(logits).max(1)), minlength=len(counts))
+        columns.append(np.where(images > 0, confidence / np.maximum(images, 1), np.nan))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    names = [f'{what}_{when}' for what in ('accuracy', 'confidence') for when in ('before', 'after')]
+    writer.writerow(['class', 'train_images', 'test_images', *names])
+    for name, n, m, *values in zip(scores.classes, counts, images, *columns):
+        writer.writerow([name, int(n), int(m), *('' if np.isnan(x) else f'{x:.2f}' for x in values)])
+    write_text(path, text.getvalue())
