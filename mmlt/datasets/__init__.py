@@ -1,16 +1,11 @@
 from mmlt.checkpoints import load_restricted_pickle
 from mmlt.utils.labels import dataset_labels, dataset_positives
+from mmlt.utils.long_tail import count_classes, count_positives, exponential_profile, select_long_tail
 
 from .cifar_lt import CIFAR10LT, CIFAR100LT
 from .embedded import MNISTLT, MultiLabelDigits, NamedIcons, PrintedCharacters, TwemojiLT
 from .image_text import ImageTextDataset
 from .inaturalist import INaturalist2018
-from .long_tail import (
-    count_classes,
-    count_positives,
-    exponential_profile,
-    select_long_tail,
-)
 from .long_tailed_dataset import LongTailedDataset
 from .multi_label import LongTailedMultiLabel
 from .samplers import ClassAwareSampler, ClassBalancedSampler, MixBalancedSampler, SquareRootSampler

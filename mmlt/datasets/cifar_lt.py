@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from mmpretrain.datasets import CIFAR10, CIFAR100
 
-from mmlt.datasets.long_tail import exponential_profile, select_long_tail
 from mmlt.registry import DATASETS
+from mmlt.utils.long_tail import exponential_profile, select_long_tail
 
 
 class _CIFARLT:

@@ -14,7 +14,6 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS as MM_DATASETS
 from tqdm import tqdm
 
-from mmlt.datasets.long_tail import count_classes
 from mmlt.datasets.picture_files import image_paths, picture_backend
 from mmlt.datasets.pictures import read_error
 from mmlt.datasets.texts.class_names import is_published, resolve_classes
@@ -24,6 +23,7 @@ from mmlt.errors import InputError
 from mmlt.registry import DATASETS
 from mmlt.utils.classes import check_twins
 from mmlt.utils.labels import check_labels
+from mmlt.utils.long_tail import count_classes
 
 # No data set has so many classes: a longer number is something else, and counting up to it would fill the memory.
 _MAX_LABEL_DIGITS = 7

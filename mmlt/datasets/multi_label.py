@@ -10,7 +10,6 @@ from mmengine.fileio import join_path
 from mmengine.logging import print_log
 from mmpretrain.datasets import MultiLabelDataset
 
-from mmlt.datasets.long_tail import count_positives
 from mmlt.datasets.long_tailed_dataset import NamesUnreadablePictures
 from mmlt.datasets.multi_label_files import (
     PUBLISHED_SPLIT,
@@ -29,6 +28,7 @@ from mmlt.errors import InputError
 from mmlt.registry import DATASETS
 from mmlt.utils.classes import check_twins
 from mmlt.utils.labels import check_label_lists
+from mmlt.utils.long_tail import count_positives
 
 
 @DATASETS.register_module()

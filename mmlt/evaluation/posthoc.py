@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmlt.datasets.long_tail import exponential_profile, select_long_tail
 from mmlt.errors import InputError
 from mmlt.evaluation.functional import SHOTS, get_protocol, per_class_accuracy, shot_groups
+from mmlt.utils.long_tail import exponential_profile, select_long_tail
 
 # Zhang et al. 2022 (SADE) test ImageNet-LT, Places-LT and CIFAR100-LT at these, either way.
 SADE_RATIOS = (50, 25, 10, 5, 2)

@@ -11,11 +11,11 @@ from mmengine.logging import print_log
 from mmpretrain.models.heads import MultiLabelClsHead, MultiTaskHead
 from torch import nn
 
-from mmlt.datasets.unscored import picture_name
 from mmlt.errors import InputError
 from mmlt.evaluation.finite import first_not_finite, not_finite
 from mmlt.evaluation.scores_file import Scores, check_npz_path, write_scores
 from mmlt.evaluation.shot_metric import ShotMetric
+from mmlt.evaluation.targets import picture_name
 from mmlt.registry import METRICS
 from mmlt.version import __version__
 

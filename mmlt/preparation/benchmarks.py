@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from mmlt.datasets.cifar_lt import CIFAR10LT, CIFAR100LT
 from mmlt.datasets.inaturalist import INaturalist2018
-from mmlt.datasets.long_tail import exponential_profile
 from mmlt.datasets.long_tailed_dataset import parse_annotation
 from mmlt.datasets.pictures import listing, read_error
 from mmlt.datasets.texts.class_names import PLACE, read_class_names
@@ -25,6 +24,7 @@ from mmlt.datasets.texts.files import read_lines
 from mmlt.errors import InputError
 from mmlt.evaluation.functional import SHOTS, get_protocol, shot_groups
 from mmlt.preparation.picture_sources import PARTIAL_SUFFIXES
+from mmlt.utils.long_tail import exponential_profile
 
 
 @dataclass(frozen=True)

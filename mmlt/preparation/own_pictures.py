@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mmlt.datasets.long_tail import exponential_profile, select_long_tail
 from mmlt.datasets.pictures import listing, picture_error
 from mmlt.datasets.texts.class_names import read_class_names
 from mmlt.errors import InputError
 from mmlt.preparation.picture_sources import Pictures
+from mmlt.utils.long_tail import exponential_profile, select_long_tail
 
 
 def _inspect(path: str) -> tuple[str | None, str]:

@@ -11,9 +11,9 @@ from torch import nn
 
 from mmlt import InputError
 from mmlt.datasets import GrowingRandomResizedCrop
-from mmlt.datasets.long_tail import exponential_profile
 from mmlt.evaluation.functional import get_protocol, shot_groups
 from mmlt.models import AdaptFormer
+from mmlt.utils.long_tail import exponential_profile
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'lift'
 DATA = ('imagenet-lt', 'places-lt', 'inat18', 'cifar100-lt', 'cifar100-lt_ir50', 'cifar100-lt_ir10')

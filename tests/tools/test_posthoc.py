@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmlt.apis.posthoc import parse_taus
 from mmlt.evaluation import shot_accuracy
 from mmlt.evaluation.posthoc import log_softmax, temperature_scaling
-from mmlt.evaluation.posthoc_steps import parse_taus
 from mmlt.evaluation.scores_file import Scores, read_scores, write_scores
 
 REPO = Path(__file__).parent.parent.parent

@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mmlt.apis.posthoc import Steps, make_steps, parse_prior, parse_taus, step_report, write_classes
 from mmlt.engine.options import ToolParser, at_least
 from mmlt.errors import InputError
 from mmlt.evaluation import SHOT_PROTOCOLS
 from mmlt.evaluation.posthoc import negative_log_likelihood_of, shot_reliability
-from mmlt.evaluation.posthoc_steps import Steps, make_steps, parse_prior, parse_taus, step_report, write_classes
 from mmlt.evaluation.scores_file import read_scores
 from mmlt.visualization import comparison_table, summarise, what_is_shown
 from mmlt.visualization.posthoc import plot_reliability, plot_tau

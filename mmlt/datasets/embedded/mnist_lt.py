@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
-from mmlt.datasets.long_tail import exponential_profile, select_long_tail
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
+from mmlt.utils.long_tail import exponential_profile, select_long_tail
 
 DIGITS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 TEST_PER_CLASS = 100

@@ -6,9 +6,9 @@ import numpy as np
 from mmpretrain.datasets import MultiLabelDataset
 
 from mmlt.datasets.embedded.mnist_lt import DIGITS, TEST_PER_CLASS, mnist_5k
-from mmlt.datasets.long_tail import exponential_profile, select_long_tail
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
+from mmlt.utils.long_tail import exponential_profile, select_long_tail
 
 SLOTS = 4  # digits on a canvas, two by two
 CANVAS = 64

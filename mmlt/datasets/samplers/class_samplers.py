@@ -15,10 +15,10 @@ import numpy as np
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
-from mmlt.datasets.long_tail import count_classes
 from mmlt.errors import InputError
 from mmlt.registry import DATA_SAMPLERS
 from mmlt.utils.labels import dataset_positives
+from mmlt.utils.long_tail import count_classes
 
 
 class _ClassSampler(Sampler):

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mmlt.checkpoints import write_text
-from mmlt.datasets.class_names import check_same_classes
-from mmlt.datasets.text_files import read_table
+from mmlt.datasets.texts.files import read_table
 from mmlt.errors import InputError
 from mmlt.evaluation.functional import per_class_accuracy, shot_accuracy
 from mmlt.evaluation.posthoc import (
@@ -29,6 +28,7 @@ from mmlt.evaluation.posthoc import (
 )
 from mmlt.evaluation.scores_file import Scores
 from mmlt.evaluation.shot_metric import make_report
+from mmlt.utils.classes import check_same_classes
 
 _MOST_TAUS = 1001
 
