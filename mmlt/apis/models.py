@@ -25,7 +25,7 @@ from mmlt.engine.stages import resolve_placeholders
 from mmlt.errors import InputError
 from mmlt.utils.classes import check_same_classes
 
-INDEX = Path(__file__).parents[2] / 'model-index.yml'
+INDEX = Path(__file__).parents[1] / 'model-index.yml'
 
 
 def register_models() -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os.path as osp
+from pathlib import Path
 
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
@@ -12,11 +14,50 @@ from mmlt.engine.build_errors import explain
 from mmlt.errors import InputError
 
 
+CONFIGS = Path(__file__).parents[1] / 'configs'  # those of mmlt itself
+
+
+def config_names() -> dict[str, Path]:
+    """Files of mmlt's own configs by their names, bases left out."""
+    return {p.stem: p for p in sorted(CONFIGS.glob('*/*.py')) if p.parent.name != '_base_'}
+
+
+def find_config(name: str) -> str:
+    """The file of a config.
+
+    Args:
+        name (str): A file, or the name of one of mmlt's own, such as
+            'vlltr_tiny_mnist-lt', also as 'configs/vlltr/vlltr_tiny_mnist-lt.py'
+            where there is no such folder.
+
+    Returns:
+        str: Its path.
+
+    Raises:
+        InputError: There is none; names those that are called alike.
+    """
+    if osp.isfile(name):
+        return name
+    own = config_names()
+    stem = name.removesuffix('.py')
+    if stem in own:
+        return str(own[stem])
+    head, _, rest = name.replace('\\', '/').partition('/')
+    if head == 'configs' and (CONFIGS / rest).is_file():
+        return str(CONFIGS / rest)
+    near = difflib.get_close_matches(osp.basename(stem), own, 3, 0.6)
+    meant = f', perhaps {" or ".join(near)}' if near else ''
+    raise InputError(
+        f"The config '{name}' does not exist: give a file, or the name of one of mmlt's own{meant}; 'mmlt config' lists "
+        'them.'
+    )
+
+
 def read_config(path: str, options: dict | None = None) -> Config:
     """Read a config file of a model.
 
     Args:
-        path (str): The file.
+        path (str): The file, or a name, see :func:`find_config`.
         options (dict, optional): Changes, as by ``--cfg-options``.
             Defaults to None.
 
@@ -27,8 +68,7 @@ def read_config(path: str, options: dict | None = None) -> Config:
         InputError: There is no such file; it is no config, or has no model;
             changes that do not fit it.
     """
-    if not osp.isfile(path):
-        raise InputError(f"The config '{path}' does not exist; those of mmlt are under configs/.")
+    path = find_config(path)
     try:
         cfg = Config.fromfile(path)
     except InputError as e:  # of what it loads, as a base in YAML
@@ -40,7 +80,7 @@ def read_config(path: str, options: dict | None = None) -> Config:
         ) from e
     change_config(cfg, options)
     if not isinstance(cfg.get('model'), dict):
-        raise InputError(f"The config '{path}' has no model: give one like those under configs/.")
+        raise InputError(f"The config '{path}' has no model: give one like those that 'mmlt config' lists.")
     return cfg
 
 

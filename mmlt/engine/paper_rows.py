@@ -22,14 +22,13 @@ from rich.text import Text
 
 import mmlt.preparation.multi_label_benchmarks  # noqa: F401  adds VOC-LT and COCO-LT
 from mmlt.checkpoints import write_text
+from mmlt.engine.configs import CONFIGS
 from mmlt.errors import InputError
 from mmlt.evaluation.meanings import overall_meaning
 from mmlt.preparation.benchmarks import BENCHMARKS, Benchmark
 from mmlt.version import __version__
 from mmlt.visualization.report import MEASURES
 
-REPO = Path(__file__).parents[2]
-CONFIGS = REPO / 'configs'
 FIGURES = ('many', 'medium', 'few', 'all')
 
 
@@ -230,7 +229,7 @@ def versions() -> dict[str, str]:
 
 def _commit() -> str | None:
     """The repository's commit, with '-dirty' where files differ from it; None outside of git."""
-    command = ['git', '-C', str(REPO), 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*']
+    command = ['git', '-C', str(CONFIGS), 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*']
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -150,7 +150,7 @@ def missing_weights(stages: Sequence[Stage]) -> list[str]:
     missing = []
     for model, pretrained in wanted:
         if is_tag(model, pretrained):
-            if not _is_cached(model, pretrained):
+            if not is_cached(model, pretrained):
                 missing.append(
                     f"The weights '{pretrained}' of {model} are not on this machine: they are fetched when they are "
                     'first used; without a network give a file, see docs/deploy.md.'
@@ -160,7 +160,7 @@ def missing_weights(stages: Sequence[Stage]) -> list[str]:
     return missing
 
 
-def _is_cached(model: str, tag: str) -> bool:
+def is_cached(model: str, tag: str) -> bool:
     """Whether open_clip has fetched a tag's weights before."""
     known = open_clip.get_pretrained_cfg(model, tag)
     url = known.get('url') or ''

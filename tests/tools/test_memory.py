@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmlt.engine.reproduction import load_tool
+from mmlt.cli.reproduction import load_tool
 
 
 @pytest.fixture(scope='module')

@@ -1,46 +1,9 @@
-"""Draw the accuracy that a run gains over a baseline, class by class, the largest class at the left.
-
-    python tools/analysis_tools/plot_class_gain.py work_dirs/vlltr_tiny_mnist-lt work_dirs/ce_tiny_mnist-lt
-
-Each is a work directory with shot_report.json, or that file.
-"""
-
-import os.path as osp
 import sys
+from pathlib import Path
 
-sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmlt.engine.options import ToolParser
-from mmlt.errors import InputError
-from mmlt.visualization import plot_class_gain, read_report
-
-
-def parse_args(argv=None):
-    parser = ToolParser(__doc__)
-    parser.add_argument('report', help='work directory or shot_report.json')
-    parser.add_argument('baseline', help='the one to compare with')
-    parser.add_argument('-o', '--out', default='class_gain.png', help='PNG to write; default class_gain.png')
-    return parser.parse_args(argv)
-
-
-def run_name(path: str) -> str:
-    path = osp.abspath(path)
-    return osp.basename(path if osp.isdir(path) else osp.dirname(path))
-
-
-def run(args) -> None:
-    title = f'{run_name(args.report)} over {run_name(args.baseline)}'
-    plot_class_gain(read_report(args.report), read_report(args.baseline), args.out, title)
-    print(f'Picture: {args.out}')
-
-
-def main(argv=None):
-    args = parse_args(argv)
-    try:
-        return run(args)
-    except InputError as e:
-        sys.exit(f'mmlt: {e}')
-
+from mmlt.cli.plot_class_gain import main
 
 if __name__ == '__main__':
     main()

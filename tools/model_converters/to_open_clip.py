@@ -1,58 +1,9 @@
-"""Write both towers of one of our checkpoints as an open_clip weight file.
-
-    python tools/model_converters/to_open_clip.py work_dirs/ballad_rn50_imagenet-lt/phase_a/epoch_50.pth a.safetensors
-
-open_clip reads the result with open_clip.create_model(NAME, pretrained=FILE), and so do our configs.
-"""
-
-import os
-import os.path as osp
 import sys
+from pathlib import Path
 
-sys.path.insert(0, osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from safetensors.torch import save_file
-
-import mmlt  # noqa: F401  lets torch read MMEngine's checkpoints
-from mmlt.checkpoints import read_checkpoint, whole_file
-from mmlt.checkpoints.converters import expect_kind, to_open_clip
-from mmlt.engine.importing import check_out
-from mmlt.engine.options import ToolParser
-from mmlt.errors import InputError
-
-
-def parse_args(argv=None):
-    parser = ToolParser(__doc__)
-    parser.add_argument('checkpoint', help='checkpoint of a training with both towers')
-    parser.add_argument('out', help='file to write, .safetensors')
-    parser.add_argument('--drop', nargs='+', default=[], help='names to leave out, for example neck.')
-    return parser.parse_args(argv)
-
-
-def run(args) -> None:
-    check_out(args.out)
-    checkpoint = read_checkpoint(args.checkpoint)
-    expect_kind(checkpoint, ['mmlt'], args.checkpoint)
-    state = {k.removeprefix('module.'): v for k, v in checkpoint['state_dict'].items()}
-    renamed = to_open_clip(state, args.checkpoint, args.drop)
-    os.makedirs(osp.dirname(osp.abspath(args.out)), exist_ok=True)
-    with whole_file(args.out) as part:
-        save_file({k: v.contiguous() for k, v in renamed.state.items()}, part)
-    print(f'{renamed}\nWritten to {args.out}.')
-    if bool(state.get('backbone.activation.quick_gelu', False)):
-        print(
-            'The model has QuickGELU, which the file cannot say: create it with force_quick_gelu=True, in our configs '
-            'with quick_gelu=True on both towers.'
-        )
-
-
-def main(argv=None):
-    args = parse_args(argv)
-    try:
-        run(args)
-    except InputError as e:
-        sys.exit(f'mmlt: {e}')
-
+from mmlt.cli.to_open_clip import main
 
 if __name__ == '__main__':
     main()

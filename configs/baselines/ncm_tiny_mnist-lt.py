@@ -1,9 +1,0 @@
-# Nearest class mean (Kang et al. 2020) on MNIST-LT: cross entropy, then the class means of its features.
-_base_ = './tau-norm_tiny_mnist-lt.py'
-
-stages = dict(ce=dict(load_from='backbone'))
-model = dict(head=dict(_delete_=True, type='mmlt.NCMHead', num_classes=10, in_channels=128))
-default_hooks = dict(
-    fit_head=dict(
-        type='mmlt.FitHeadHook',
-        dataset=dict(type='mmlt.MNISTLT', split='train', imbalance_ratio=_base_.imbalance_ratio)))

@@ -1,0 +1,63 @@
+"""List the configs that mmlt comes with, print one, or copy one to be edited.
+
+    mmlt config                                   all, by method
+    mmlt config mnist-lt                          those with these letters in their name
+    mmlt config lift_tiny-vit_mnist-lt            prints it, resolved
+    mmlt config lift_tiny-vit_mnist-lt --copy my.py
+
+The copy names the original as its base, so it holds only what you change.
+"""
+
+import os
+from pathlib import Path
+
+from mmlt.checkpoints import write_text
+from mmlt.cli.common import told
+from mmlt.engine.configs import config_names, find_config, read_config
+from mmlt.engine.options import CfgOptions, ToolParser
+from mmlt.errors import InputError
+
+
+def parse_args(argv=None):
+    parser = ToolParser(__doc__)
+    parser.add_argument('name', nargs='?', help='name, or letters of names; default all')
+    parser.add_argument('--copy', metavar='FILE', help='write a config that builds on it, to be edited')
+    parser.add_argument('--overwrite', action='store_true', help='replace FILE')
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='settings to override, key=value')
+    return parser.parse_args(argv)
+
+
+def listing(letters: str = '') -> str:
+    """Names with these letters, by their folders."""
+    folders: dict[str, list[str]] = {}
+    for name, path in config_names().items():
+        if letters in name:
+            folders.setdefault(path.parent.name, []).append(name)
+    return '\n'.join(line for folder, names in folders.items() for line in (f'{folder}:', *(f'  {n}' for n in names)))
+
+
+def copy(source: str, target: str, overwrite: bool) -> None:
+    """Write a config that has another one as its base."""
+    file = Path(target)
+    if file.suffix != '.py':
+        raise InputError(f"'{target}' is no name of a config: give one that ends with .py.")
+    if file.exists() and not overwrite:
+        raise InputError(f"'{target}' exists: give another name, or --overwrite.")
+    base = os.path.relpath(source, file.resolve().parent)
+    text = f'_base_ = [{Path(base).as_posix()!r}]\n\n# What is set below replaces what the base says, for example:\n'
+    write_text(file, f'{text}# train_cfg = dict(max_epochs=10)\n')
+    print(f'{target} builds on {source}. Now: mmlt train {target}')
+
+
+@told
+def main(argv=None):
+    args = parse_args(argv)
+    exact = args.name and (args.name.removesuffix('.py') in config_names() or os.path.isfile(args.name))
+    if args.name and not exact and not args.copy and (found := listing(args.name)):
+        print(found)
+    elif args.name is None:
+        print(listing())
+    elif args.copy:
+        copy(find_config(args.name), args.copy, args.overwrite)
+    else:
+        print(read_config(args.name, args.cfg_options).pretty_text)

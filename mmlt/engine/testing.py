@@ -1,0 +1,130 @@
+"""A test of a checkpoint, or of a pretrained model."""
+
+from __future__ import annotations
+
+import os.path as osp
+from copy import deepcopy
+from dataclasses import dataclass
+
+import mmengine
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.evaluator import DumpResults
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmlt.engine.arguments import check_arguments
+from mmlt.engine.build_errors import explained
+from mmlt.engine.configs import change_config, read_config
+from mmlt.errors import InputError
+from mmlt.evaluation.save_logits import save_logits
+from mmlt.evaluation.scores_file import check_npz_path
+
+# Top-level keys that a test reads.
+TESTED = (
+    'custom_hooks',
+    'data_preprocessor',
+    'default_hooks',
+    'env_cfg',
+    'model',
+    'randomness',
+    'test_cfg',
+    'test_dataloader',
+    'test_evaluator',
+)
+
+
+@dataclass
+class TestOptions:
+    """What can be said of a test beside its config; see ``mmlt test --help``."""
+
+    __test__ = False  # for pytest, which collects by the name
+
+    config: str
+    checkpoint: str | None = None
+    work_dir: str | None = None
+    out: str | None = None
+    out_item: str | None = None
+    save_logits: str | None = None
+    cfg_options: dict | None = None
+    amp: bool = False
+    show_dir: str | None = None
+    show: bool = False
+    interval: int = 1
+    wait_time: float = 2
+    no_pin_memory: bool = False
+    tta: bool = False
+    launcher: str = 'none'
+    local_rank: int = 0
+
+
+def load_config(args: TestOptions) -> Config:
+    cfg = read_config(args.config)
+    if args.checkpoint and '://' not in args.checkpoint and not osp.isfile(args.checkpoint):
+        raise InputError(f"The checkpoint '{args.checkpoint}' does not exist: give one of the work directory.")
+    cfg.launcher = args.launcher
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    elif not cfg.get('work_dir'):
+        cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    if args.checkpoint:
+        cfg.load_from = args.checkpoint
+    elif any(stage.get('load_from') for stage in (cfg.get('stages') or {}).values()):
+        raise InputError(
+            f"'{args.config}' is the last of several stages, so there is no pretrained model of it: give its "
+            'checkpoint, for example the last of its work directory.'
+        )
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    if args.show or args.show_dir is not None:
+        cfg.default_hooks.visualization = dict(
+            type='mmlt.PredictionPicturesHook',
+            enable=True,
+            show=args.show,
+            wait_time=args.wait_time,
+            out_dir=args.show_dir,
+            interval=args.interval,
+        )
+    if args.tta:
+        cfg.setdefault('tta_model', dict(type='mmpretrain.AverageClsScoreTTA'))
+        if 'tta_pipeline' not in cfg:
+            pipeline = deepcopy(cfg.test_dataloader.dataset.pipeline)
+            flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+            cfg.tta_pipeline = [*pipeline[:-1], dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])]
+        cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    loader = ConfigDict(
+        pin_memory=torch.cuda.is_available() and not args.no_pin_memory, collate_fn=dict(type='default_collate')
+    )
+    loader.update(deepcopy(cfg.test_dataloader))
+    cfg.test_dataloader = loader
+    change_config(cfg, args.cfg_options)
+    return cfg
+
+
+def test(args: TestOptions) -> dict:
+    """Test a model.
+
+    Args:
+        args (TestOptions): See there.
+
+    Returns:
+        dict: Its figures.
+
+    Raises:
+        InputError: Something is wrong with the config, checkpoint or data.
+    """
+    cfg = load_config(args)
+    if args.save_logits:
+        check_npz_path(args.save_logits)
+    check_arguments(cfg, keys=TESTED)
+    with explained(cfg):
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        if args.out and args.out_item != 'metrics':
+            runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+        if args.save_logits:
+            save_logits(runner.test_evaluator, cfg, runner.model, args.save_logits, args.tta)
+        metrics = runner.test()
+    if args.out and args.out_item == 'metrics':
+        mmengine.dump(metrics, args.out)
+    return metrics

@@ -1,0 +1,221 @@
+"""A training with all stages of its method, and the test at its end."""
+
+from __future__ import annotations
+
+import os
+import os.path as osp
+from collections.abc import Collection, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import barrier
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmlt.checkpoints import latest_checkpoint
+from mmlt.engine.arguments import check_arguments
+from mmlt.engine.build_errors import explained
+from mmlt.engine.configs import read_config
+from mmlt.engine.identity import PRECISION, type_name
+from mmlt.engine.lock import lock_folder
+from mmlt.engine.stages import RunRecord, Stage, plan
+from mmlt.engine.trial import try_stages
+from mmlt.errors import InputError
+
+
+@dataclass
+class TrainOptions:
+    """What can be said of a training beside its config.
+
+    Args:
+        config (str): The config's file or name.
+        work_dir (str, optional): Where logs and models go. Defaults to None,
+            that of the config or ``work_dirs/<config name>``.
+        resume (str, optional): 'auto' for the latest checkpoint, or one.
+            Defaults to None.
+        restart (list[str], optional): Stages to train anew; none of them
+            means the last. Defaults to None, what is finished stays.
+        amp (bool): Automatic mixed precision. Defaults to False.
+        no_validate (bool): Defaults to False.
+        no_trial (bool): No try of a step of later stages. Defaults to False.
+        no_test (bool): Defaults to False.
+        auto_scale_lr (bool): Defaults to False.
+        no_pin_memory (bool): Defaults to False.
+        no_persistent_workers (bool): Defaults to False.
+        cfg_options (dict, optional): Changes of the config. Defaults to None.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+            Defaults to 'none'.
+        local_rank (int): Defaults to 0.
+    """
+
+    config: str
+    work_dir: str | None = None
+    resume: str | None = None
+    restart: list[str] | None = None
+    amp: bool = False
+    no_validate: bool = False
+    no_trial: bool = False
+    no_test: bool = False
+    auto_scale_lr: bool = False
+    no_pin_memory: bool = False
+    no_persistent_workers: bool = False
+    cfg_options: dict | None = None
+    launcher: str = 'none'
+    local_rank: int = 0
+
+
+def load_config(args: TrainOptions) -> Config:
+    cfg = read_config(args.config, args.cfg_options)
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    elif not cfg.get('work_dir'):
+        cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    cfg.launcher = args.launcher
+    return cfg
+
+
+def merge_args(cfg: Config, args: TrainOptions) -> Config:
+    """Apply the arguments that hold for every stage."""
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.amp and cfg.get('optim_wrapper'):
+        kind = type_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
+        if kind not in PRECISION:
+            raise InputError(f"--amp: '{cfg.filename}' has an optimizer wrapper of its own, {kind}: leave out --amp.")
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        if not cfg.get('auto_scale_lr'):
+            raise InputError(
+                f"--auto-scale-lr: '{cfg.filename}' does not say for which batch size its learning rate is; add "
+                'auto_scale_lr=dict(base_batch_size=...).'
+            )
+        cfg.auto_scale_lr.enable = True
+    for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if cfg.get(field) is None:
+            continue
+        loader = ConfigDict(
+            pin_memory=torch.cuda.is_available(), persistent_workers=True, collate_fn=dict(type='default_collate')
+        )
+        loader.update(deepcopy(cfg[field]))
+        if args.no_pin_memory:
+            loader.pin_memory = False
+        if args.no_persistent_workers or not loader.get('num_workers'):
+            loader.persistent_workers = False
+        cfg[field] = loader
+    return cfg
+
+
+def planned(args: TrainOptions) -> list[Stage]:
+    """All stages of a config with what the options say, earliest first."""
+    stages = plan(load_config(args))
+    for stage in stages:
+        merge_args(stage.cfg, args)
+    return stages
+
+
+def restarts(stage: Stage, last: bool, args: TrainOptions) -> bool:
+    return args.restart is not None and (stage.name in args.restart or (last and not args.restart))
+
+
+def build_runner(cfg: Config) -> Runner:
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def prepare(stage: Stage, last: bool, args: TrainOptions, anew: Collection[str]) -> bool:
+    """Decide how a stage goes on; return whether there is anything to train."""
+    cfg, record = stage.cfg, RunRecord(stage.work_dir)
+    if cfg.get('train_cfg') is None:
+        return False  # nothing is trained, only tested
+    if last and args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+        return True
+    if restarts(stage, last, args) or record.read() is None:
+        return True
+    # A run that failed before its first checkpoint, for a wrong setting perhaps, binds nobody.
+    started = record.finished or latest_checkpoint(stage.work_dir) is not None
+    difference = record.difference(cfg, ('randomness',) if stage.shared else (), anew)
+    if started and difference is not None:
+        elsewhere = f'--cfg-options {stage.key}.work_dir=<folder>' if stage.shared else 'another --work-dir'
+        names = [*(args.restart or ()), *([] if last and not args.restart else [stage.name])]
+        raise InputError(
+            f"'{stage.work_dir}' holds a run of another config: {difference}. Give {elsewhere}, or train it anew with "
+            f'{" ".join(["--restart", *names])}.'
+        )
+    if record.finished:
+        return False
+    if started:
+        cfg.resume, cfg.load_from = True, None
+    return True
+
+
+def decide(stages: Sequence[Stage], args: TrainOptions) -> list[Stage]:
+    """Stages that are to be run: those that are not finished, and the last one if it is only tested."""
+    todo, anew = [], set()
+    for stage in stages:
+        last = stage is stages[-1]
+        trains = prepare(stage, last, args, anew)
+        if trains and not stage.cfg.get('resume'):
+            anew.add(stage.work_dir)
+        if trains or (last and stage.cfg.get('train_cfg') is None):
+            todo.append(stage)
+    return todo
+
+
+def train(args: TrainOptions) -> dict | None:
+    """Train what is not trained yet, stage by stage, and test the last.
+
+    Args:
+        args (TrainOptions): See there.
+
+    Returns:
+        dict | None: Figures of the test, None without one.
+
+    Raises:
+        InputError: Something is wrong with the config, data or folders.
+    """
+    stages = planned(args)
+    cfg = stages[-1].cfg
+    names = {s.name for s in stages}
+    if unknown := [name for name in args.restart or () if name not in names]:
+        raise InputError(f"There is no stage '{unknown[0]}' to restart; the stages are {', '.join(sorted(names))}.")
+    main_process = int(os.environ.get('RANK', 0)) == 0
+    if main_process:
+        for stage in stages:
+            lock_folder(stage.work_dir)
+    todo = decide(stages, args)
+    for stage in reversed(stages):
+        if stage in todo:
+            check_arguments(stage.cfg, f'{stage.key}.options.' if stage.key else '')
+    if len(todo) > 1 and not args.no_trial:
+        if main_process:
+            print(f'== A step of {", ".join(s.name for s in todo[1:])} is tried first', flush=True)
+        try_stages(todo, tested=not args.no_test)
+    runner = None
+    for i, stage in enumerate(stages):
+        last = stage is stages[-1]
+        trains = stage in todo and stage.cfg.get('train_cfg') is not None
+        if main_process:
+            state = 'resuming' if stage.cfg.get('resume') else 'training'
+            if not trains:
+                state = 'already finished' if stage.cfg.get('train_cfg') else 'nothing to train'
+            print(f'== Stage {i + 1}/{len(stages)}: {stage.name} ({stage.work_dir}): {state}', flush=True)
+        if not trains and not last:
+            continue
+        stage.cfg.stage_name = stage.name
+        if not trains and stage.cfg.get('train_cfg') is not None:
+            stage.cfg.load_from = RunRecord(stage.work_dir).result
+        with explained(stage.cfg):
+            runner = build_runner(stage.cfg)
+            if last and not args.no_test and stage.cfg.get('test_dataloader') is not None:
+                _ = runner.test_loop  # built now: what is wrong with the test is not found after the training
+            if trains:
+                runner.train()
+                barrier()
+    if args.no_test or cfg.get('test_dataloader') is None:
+        return None
+    with explained(cfg):
+        return runner.test()
