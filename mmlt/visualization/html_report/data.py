@@ -131,7 +131,7 @@ def _classes(report: dict, path: str | Path) -> list[dict]:
     try:
         return [
             dict(name=c['class'], shot=SHOTS[SHOTS.index(c['shot'])], train_images=int(c['train_images']), **missing)
-            | dict(figure=None if c[measure] is None else float(c[measure]))
+            | dict(figure=float(c[measure]) if c[measure] is not None and np.isfinite(c[measure]) else None)
             for c in report['per_class']
         ]
     except (KeyError, TypeError, ValueError) as e:
@@ -155,7 +155,7 @@ def _predictions(folder: Path, run: RunData) -> Predictions | None:
         return None
     found, num_classes = Predictions.load(file), len(run.classes)
     figures = np.array([np.nan if c['figure'] is None else c['figure'] for c in run.classes])
-    inside = len(found.label) and all(0 <= a.min() and a.max() < num_classes for a in (found.label, found.prediction))
+    inside = len(found.label) and all(a.min() >= 0 and a.max() < num_classes for a in (found.label, found.prediction))
     if not inside or not np.allclose(
         per_class_accuracy(found.label, found.prediction, num_classes), figures, equal_nan=True
     ):

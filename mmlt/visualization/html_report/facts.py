@@ -61,15 +61,23 @@ def recipe_of(cfg: Config, images: int) -> tuple[dict[str, str], str | None]:
         tuple: Settings and values, see :func:`mmlt.engine.recipe.recipe`; and
         what is wrong, for then there are only those that stand in the config.
     """
+    if not cfg.get('optim_wrapper'):
+        return _main_facts(cfg), None  # nothing is trained, as in a zero-shot test
     try:
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             return recipe(cfg, images), None
     except Exception as e:  # of a foreign config anything may be missing or unknown
-        model = cfg.get('model') or {}
-        found = {name: (model.get(name) or {}).get('type') for name in ('backbone', 'neck', 'head')}
-        found = {'model': model.get('type'), **found, 'epochs': (cfg.get('train_cfg') or {}).get('max_epochs')}
-        told = f'The recipe is told in part only ({type(e).__name__}: {one_line(e)}).'
-        return {name: str(value) for name, value in found.items() if value is not None}, told
+        return _main_facts(cfg), f'The recipe is told in part only ({type(e).__name__}: {one_line(e)}).'
+
+
+def _main_facts(cfg: Config) -> dict[str, str]:
+    model = cfg.get('model') or {}
+    found = {'model': model.get('type')}
+    for name in ('backbone', 'neck', 'head'):
+        part = model.get(name) or {}
+        found[name] = ', '.join(str(part[key]) for key in ('type', 'model') if part.get(key)) or None
+    found['epochs'] = (cfg.get('train_cfg') or {}).get('max_epochs')
+    return {name: str(value) for name, value in found.items() if value is not None}
 
 
 def versions(folder: Path) -> dict[str, str]:

@@ -115,7 +115,11 @@ def _figures(run: RunData) -> str:
     found = [_figure('Every class over its size', svg.class_scatter(run.classes, label), keys)]
     if run.bins:
         title = f'Reliability: ECE {run.ece:.1f} %'
-        caption = _key('train square', 'accuracy') + _key('few square', 'mean confidence') + 'paler: fewer pictures'
+        caption = (
+            _key('train square', 'accuracy')
+            + _key('few square', 'mean confidence')
+            + '<span class="key none">paler: fewer pictures</span>'
+        )
         found.append(_figure(title, svg.reliability(run.bins), caption))
     if run.confusion is not None:
         found.append(_figure('Confusion between and within shots', _confusion(run.confusion)))
@@ -174,11 +178,11 @@ def _worst(run: RunData) -> str:
 
 def _card(run: RunData, own: dict) -> str:
     c = run.classes[own['index']]
-    taken = ', '.join(f'{name(run.classes[k]["name"])} × {n:,}' for k, n in own['taken_for'])
+    taken = ', '.join(f'{name(run.classes[k]["name"])}\u00a0×\u00a0{n:,}' for k, n in own['taken_for'])
     images = '' if c['test_images'] is None else f', {c["test_images"]:,} to test'
     parts = [
         f'<h4>{name(c["name"])}</h4>',
-        f'<p class="soft"><span class="chip {c["shot"]}">{c["shot"]}</span>{c["figure"]:.1f} %, '
+        f'<p class="soft"><span class="chip {c["shot"]}">{c["shot"]}</span>{c["figure"]:.1f}\u00a0%, '
         f'{c["train_images"]:,} training images{images}</p>',
         f'<p>taken for {taken}</p>' if taken else '',
         f'<div class="thumbs">{"".join(_thumb(run, picture) for picture in own["pictures"])}</div>'
@@ -196,8 +200,8 @@ def _card(run: RunData, own: dict) -> str:
 
 def _thumb(run: RunData, picture: dict) -> str:
     taken = name(run.classes[picture['taken_for']]['name'])
-    sure = '' if picture['confidence'] is None else f' {picture["confidence"]:.0f} %'
-    return f'<div><img src="{text(picture["image"])}" alt="">{taken}{sure}</div>'
+    sure = '' if picture['confidence'] is None else f' {picture["confidence"]:.0f}\u00a0%'
+    return f'<div><img src="{text(picture["image"])}" alt=""><span>{taken}{sure}</span></div>'
 
 
 def _classes(run: RunData, baseline: RunData | None) -> str:

@@ -37,6 +37,7 @@ def steps(low: float, high: float, number: int = 5) -> list[float]:
 
 def log_steps(low: float, high: float) -> list[float]:
     """Powers of ten from ``low`` to ``high``, and where that is little, their doubles and fives, too."""
+    low = max(low, 1) if high >= 1 else low  # counts have no fractions
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1,), (1, 3), (1, 2, 5)):
         found = [f * 10.0**d for d in decades for f in factors if low <= f * 10.0**d <= high]
