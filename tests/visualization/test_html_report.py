@@ -12,13 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.config import Config
 from PIL import Image
 
 from mmlt import InputError
+from mmlt.datasets.long_tail import build_dataset
 from mmlt.evaluation import Predictions
 from mmlt.visualization import named_runs
 from mmlt.visualization.html_report import collect_run, collect_runs, page, write_page
 from mmlt.visualization.html_report.page import html_path, script_json
+from mmlt.visualization.html_report.pictures import Pictures
 from mmlt.visualization.html_report.svg import log_steps, steps
 
 REPO = Path(__file__).parent.parent.parent
@@ -241,6 +244,21 @@ def test_pictures_that_are_gone(run):
     got = collect_run('run', run[0])
     assert [note for note in got.notes if 'Not all pictures can be shown (FileNotFoundError' in note]
     assert '<img' not in page_of(run[0])
+
+
+def test_pictures_of_a_data_set_without_files(tmp_path):
+    dataset = dict(type='mmlt.MNISTLT', split='test', pipeline=[dict(type='PackInputs')])
+    cfg = Config(dict(model=dict(data_preprocessor=dict(to_rgb=False)), test_dataloader=dict(dataset=dataset)))
+    built = build_dataset(cfg.test_dataloader.dataset)
+    rows = [(built.get_data_info(i)['gt_label'], 1, 0.5, '', i) for i in (0, 501, 999)]
+    source = Pictures(Predictions.gather(rows), cfg, tmp_path)
+    for place, i in enumerate((0, 501, 999)):
+        data = base64.b64decode(source.get(place).split(',')[1])
+        difference = np.abs(np.asarray(Image.open(io.BytesIO(data)), float) - built.get_data_info(i)['img'])
+        assert difference.mean() < 8
+    wrong = Pictures(Predictions.gather([((rows[0][0] + 1) % 10, 1, 0.5, '', 0)]), cfg, tmp_path)
+    assert wrong.get(0) is None and 'other pictures than those that were tested' in wrong.trouble
+    assert Pictures(Predictions.gather(rows), None, tmp_path).get(0) is None
 
 
 def other_test(folder):
