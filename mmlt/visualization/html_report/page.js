@@ -47,7 +47,7 @@ function classTable(root, run) {
   const heads = run.columns.map((column, i) => {
     const th = document.createElement('th'), button = document.createElement('button');
     th.scope = 'col';
-    th.className = column.kind === 'number' ? '' : 'text';
+    th.className = column.kind;
     button.type = 'button';
     button.textContent = column.label;
     button.onclick = () => {

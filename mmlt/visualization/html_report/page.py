@@ -87,12 +87,13 @@ def class_table(run: RunData, baseline: RunData | None = None) -> dict:
         None where something is not known. Columns without any value are left
         out.
     """
+    figure = f'{MEASURES[run.measure][0]} in %'.replace('-', '\u2011').replace(' ', '\u00a0')  # in one piece
     columns = [
         dict(key='class', label='class', kind='text'),
         dict(key='shot', label='group', kind='group'),
         dict(key='train_images', label='training images', kind='number', digits=0),
         dict(key='test_images', label='test images', kind='number', digits=0),
-        dict(key='figure', label=f'{MEASURES[run.measure][0]} in %', kind='number', digits=1),
+        dict(key='figure', label=figure, kind='number', digits=1),
         dict(key='mistake', label='most often taken for', kind='text'),
         dict(key='times', label='times', kind='number', digits=0),
         dict(key='confidence', label='mean confidence in %', kind='number', digits=1),
