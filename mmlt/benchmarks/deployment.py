@@ -8,7 +8,6 @@ as it is tested, its class embeddings computed before. pip install 'mmlt[deploy]
 
 import argparse
 import os.path as osp
-import sys
 import tempfile
 
 import numpy as np

@@ -21,7 +21,6 @@ from statistics import median
 import open_clip
 import torch
 import torch.nn.functional as F
-from mmlt.benchmarks.lgr import Branch, as_published, ours
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -29,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 import mmlt  # noqa: F401  registers everything
+from mmlt.benchmarks.lgr import Branch, as_published, ours
 from mmlt.engine.precision import fused_optimizer
 from mmlt.models import OpenCLIPText, OpenCLIPVision
 from mmlt.models.heads.lgr_functional import AnchorTable

@@ -32,7 +32,6 @@ from mmlt.datasets.pictures import decode_picture, is_picture
 from mmlt.datasets.transforms import picture_pipeline
 from mmlt.engine.configs import CONFIGS
 
-
 # Name, file below configs/_base_/datasets, variable.
 PIPELINES = (
     ('VL-LTR', 'vlltr_pipelines.py', 'vlltr_train_pipeline'),

@@ -9,13 +9,11 @@ it is the first one that is trained, after the try of the others.
 
 import argparse
 import os
-import os.path as osp
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-
 
 
 def parse_args() -> tuple[argparse.Namespace, list[str]]:

@@ -1,6 +1,6 @@
 """Check a downloaded benchmark: all files there and whole, its statistics the published ones.
 
-    python tools/dataset_converters/check_dataset.py imagenet-lt data/imagenet
+    mmlt check imagenet-lt data/imagenet
 
 It prints the long tail, draws it, and names every fault; the exit code is 1 if there is one. --out writes the
 annotation as `relative/path label` lines, for tools that read nothing else; the configs do not need it.

@@ -1,7 +1,7 @@
 """Print the many / medium / few table of several runs, mean and standard deviation over seeds.
 
-    python tools/analysis_tools/compare_runs.py work_dirs/vlltr_tiny_mnist-lt work_dirs/ce_tiny_mnist-lt
-    python tools/analysis_tools/compare_runs.py VL-LTR=seed0,seed1,seed2 CE=ce0,ce1,ce2 --markdown
+    mmlt compare work_dirs/vlltr_tiny_mnist-lt work_dirs/ce_tiny_mnist-lt
+    mmlt compare VL-LTR=seed0,seed1,seed2 CE=ce0,ce1,ce2 --markdown
 
 Each is a work directory with shot_report.json, or that file. The deviation is that of a sample (n - 1). The mean over
 classes and the accuracy over samples stand side by side, whichever the protocol calls 'all'; runs of different

@@ -1,6 +1,6 @@
 """Say what is installed here, and what will not work.
 
-    mmlt doctor
+mmlt doctor
 """
 
 from __future__ import annotations

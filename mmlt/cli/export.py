@@ -1,6 +1,6 @@
 """Export a trained classifier for use without this project, and without its text tower.
 
-    python tools/deployment/export.py CONFIG CHECKPOINT --format onnx --out model.onnx
+    mmlt export CONFIG CHECKPOINT --format onnx --out model.onnx
 
 Class or anchor embeddings become constants, an adapter is kept, low-rank weights are merged. The input `images` is RGB
 in 0..255 as float, resized and cropped, of shape (N, 3, H, W): normalisation is in the graph. The outputs are `logits`

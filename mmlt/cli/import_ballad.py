@@ -1,7 +1,7 @@
 """Turn a checkpoint that BALLAD's authors published into one of ours.
 
-    python tools/model_converters/import_ballad.py final_model_checkpoint.pth \\
-        configs/ballad/ballad_rn50_imagenet-lt.py --out ballad_rn50.pth
+    mmlt import ballad final_model_checkpoint.pth \\
+        ballad_rn50_imagenet-lt --out ballad_rn50.pth
 
 The config is that of phase B, or, for a checkpoint without adapter, of phase A. Everything that is in the checkpoint
 finds its place, or nothing is written. The published adapter has neither ReLU nor bias; the command to test with, which

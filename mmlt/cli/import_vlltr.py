@@ -3,12 +3,12 @@
 Stage 1, with its sentence embeddings and scores, from which the anchor sentences are selected; the config is that of
 the pretraining:
 
-    python tools/model_converters/import_vlltr.py checkpoint.pth configs/vlltr/vlltr_rn50_imagenet-lt_cvlp.py \\
+    mmlt import vlltr checkpoint.pth vlltr_rn50_imagenet-lt_cvlp \\
         --out cvlp/epoch_50.pth --embeddings txt_embed.npy --scores train_txt_ce.npy --texts data/imagenet/wiki
 
 Stage 2; the config is that of the LGR head:
 
-    python tools/model_converters/import_vlltr.py checkpoint.pth configs/vlltr/vlltr_rn50_imagenet-lt.py --out lgr.pth
+    mmlt import vlltr checkpoint.pth vlltr_rn50_imagenet-lt --out lgr.pth
 
 The published files do not say how many sentences a class has: --counts gives them (one number a line), or, for stage 1,
 --texts, the corpus, which also gives the sentences themselves. Without --counts, stage 2 takes zero embeddings for

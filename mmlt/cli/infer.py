@@ -1,6 +1,6 @@
 """Classify pictures with a trained model, or with a pretrained one (zero-shot).
 
-    python tools/infer.py cat.jpg photos/ --config configs/vlltr/vlltr_rn50_imagenet-lt.py \\
+    mmlt infer cat.jpg photos/ --config vlltr_rn50_imagenet-lt \\
         --checkpoint epoch_50.pth
 
 A folder stands for all pictures in it. A model with the LGR head also tells which anchor sentences of the predicted

@@ -1,6 +1,6 @@
 """Draw the accuracy that a run gains over a baseline, class by class, the largest class at the left.
 
-    python tools/analysis_tools/plot_class_gain.py work_dirs/vlltr_tiny_mnist-lt work_dirs/ce_tiny_mnist-lt
+    mmlt plot-gain work_dirs/vlltr_tiny_mnist-lt work_dirs/ce_tiny_mnist-lt
 
 Each is a work directory with shot_report.json, or that file.
 """

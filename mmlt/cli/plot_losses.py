@@ -1,7 +1,7 @@
 """Draw the training and validation losses of one or several runs.
 
-    python tools/analysis_tools/plot_losses.py work_dirs/vlltr_tiny_mnist-lt work_dirs/ce_tiny_mnist-lt
-    python tools/analysis_tools/plot_losses.py VL-LTR=seed0,seed1,seed2 CE=other -o losses.png
+    mmlt plot-losses work_dirs/vlltr_tiny_mnist-lt work_dirs/ce_tiny_mnist-lt
+    mmlt plot-losses VL-LTR=seed0,seed1,seed2 CE=other -o losses.png
 
 A run that was resumed is one curve. The validation loss is shot/nll of mmlt.ShotAccuracy; stages of a run are in
 folders of their own within its work directory.

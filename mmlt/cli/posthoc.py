@@ -1,8 +1,8 @@
 """Adjust, correct and calibrate the scores of a test without training again.
 
-    python tools/analysis_tools/posthoc.py work_dirs/test.npz --tau 1
-    python tools/analysis_tools/posthoc.py work_dirs/test.npz --val work_dirs/val.npz --tau 0:2:0.1 --temperature
-    python tools/analysis_tools/posthoc.py work_dirs/test.npz --prior backward:10
+    mmlt posthoc work_dirs/test.npz --tau 1
+    mmlt posthoc work_dirs/test.npz --val work_dirs/val.npz --tau 0:2:0.1 --temperature
+    mmlt posthoc work_dirs/test.npz --prior backward:10
 
 The files are those of tools/test.py ... --save-logits FILE.npz. A range of tau and the temperature are chosen on
 --val, never on the test. --prior forward:RATIO and backward:RATIO draw a long-tailed test set as SADE has them. With

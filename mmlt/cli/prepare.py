@@ -1,7 +1,7 @@
 """Make pictures of one's own into a long-tailed data set with ready configs.
 
-    python tools/dataset_converters/prepare.py pictures/ --out data/mine
-    python tools/train.py data/mine/vlltr_mine.py
+    mmlt prepare pictures/ --out data/mine
+    mmlt train data/mine/vlltr_mine.py
 
 The source is a folder with a folder of pictures for every class, a folder of splits (train/, test/ and perhaps val/,
 each with a folder for every class), which are then taken as they are, a table (.csv, .tsv) with the columns image and
@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from mmlt.checkpoints import write_text
-from mmlt.engine.configs import CONFIGS
-from mmlt.datasets.texts.class_texts import ClassTexts
 from mmlt.cli.common import told
+from mmlt.datasets.texts.class_texts import ClassTexts
+from mmlt.engine.configs import CONFIGS
 from mmlt.engine.options import ToolParser, at_least
 from mmlt.errors import InputError
 from mmlt.models.open_clip_towers import carries_weights

@@ -1,20 +1,17 @@
 """Check a row of a paper's table: train all stages, or take a published checkpoint, test, and compare.
 
-    python tools/reproduce.py vlltr tiny mnist-lt
-    python tools/reproduce.py vlltr rn50 imagenet-lt --dry-run --step-time 0.4
-    python tools/reproduce.py vlltr rn50 imagenet-lt --checkpoint checkpoint.pth --data data/imagenet
+    mmlt reproduce vlltr tiny mnist-lt
+    mmlt reproduce vlltr rn50 imagenet-lt --dry-run --step-time 0.4
+    mmlt reproduce vlltr rn50 imagenet-lt --checkpoint checkpoint.pth --data data/imagenet
 
 The config is configs/*/METHOD_BACKBONE_DATASET.py. The data are checked first; what was trained before in the work
 directory is not trained again. At the end stands a table of the paper's figures and these, and reproduce.json.
 """
 
-import sys
-
 import mmlt  # noqa: F401  registers everything
 from mmlt.cli.common import told
-from mmlt.engine.options import ToolParser, at_least
 from mmlt.cli.reproduction import dry_run, reproduce
-from mmlt.errors import InputError
+from mmlt.engine.options import ToolParser, at_least
 
 
 def parse_args(argv=None):

@@ -1,6 +1,6 @@
 """Find the pictures nearest to texts in the joint space of an image and a text tower.
 
-    python tools/analysis_tools/retrieve_concepts.py configs/vlltr/vlltr_tiny_mnist-lt_cvlp.py \\
+    mmlt concepts vlltr_tiny_mnist-lt_cvlp \\
         work_dirs/vlltr_tiny_mnist-lt/cvlp/epoch_20.pth --words "a round shape" "two loops" --against pretrained
 
 The config is any with both towers: CVLP, BALLAD, ContrastivePretrainer, zero-shot. Without checkpoint its pretrained

@@ -3,8 +3,8 @@
 The config is that of a CVLP training; it does this by itself at its end. Here it is done again in another way, for
 other weights, or without any training:
 
-    python tools/select_anchors.py CONFIG CHECKPOINT --out anchors.safetensors --method random
-    python tools/select_anchors.py CONFIG --out anchors.safetensors          # no checkpoint: the pretrained weights
+    mmlt anchors CONFIG CHECKPOINT --out anchors.safetensors --method random
+    mmlt anchors CONFIG --out anchors.safetensors          # no checkpoint: the pretrained weights
 """
 
 import csv

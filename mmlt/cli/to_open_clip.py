@@ -1,6 +1,6 @@
 """Write both towers of one of our checkpoints as an open_clip weight file.
 
-    python tools/model_converters/to_open_clip.py work_dirs/ballad_rn50_imagenet-lt/phase_a/epoch_50.pth a.safetensors
+    mmlt to-open-clip work_dirs/ballad_rn50_imagenet-lt/phase_a/epoch_50.pth a.safetensors
 
 open_clip reads the result with open_clip.create_model(NAME, pretrained=FILE), and so do our configs.
 """

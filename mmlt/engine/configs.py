@@ -13,7 +13,6 @@ from torch import nn
 from mmlt.engine.build_errors import explain
 from mmlt.errors import InputError
 
-
 CONFIGS = Path(__file__).parents[1] / 'configs'  # those of mmlt itself
 
 

@@ -7,11 +7,14 @@ from .functional import (
     shot_average_precision,
     shot_groups,
 )
+from .predictions import PREDICTIONS, Predictions
 from .shot_map import ShotMAP
 from .shot_metric import ShotAccuracy
 
 __all__ = [
+    'PREDICTIONS',
     'SHOT_PROTOCOLS',
+    'Predictions',
     'ShotAccuracy',
     'ShotMAP',
     'average_precision',

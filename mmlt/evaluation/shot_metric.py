@@ -21,6 +21,7 @@ from mmlt.evaluation.functional import (
     shot_groups,
 )
 from mmlt.evaluation.meanings import meanings
+from mmlt.evaluation.predictions import Predictions
 from mmlt.evaluation.targets import picture_name
 from mmlt.registry import METRICS
 from mmlt.utils.classes import check_same_classes
@@ -236,7 +237,8 @@ class ShotAccuracy(ShotMetric):
     true class's probability in nats: a validation loss. The last two need
     ``pred_score``. ``shot/all`` is what the protocol says, the mean over
     classes or the accuracy over samples. The per-class figures, and in words
-    what every figure is, are in :attr:`report`.
+    what every figure is, are in :attr:`report`, what was predicted for every
+    picture in :attr:`predictions`.
 
     A sample with a negative label is not scored.
 
@@ -266,6 +268,7 @@ class ShotAccuracy(ShotMetric):
         prefix: str | None = None,
     ):
         super().__init__(protocol, class_counts, collect_device, prefix)
+        self.predictions: Predictions | None = None  # of the last evaluation, in the first process
 
     def keys_of(self, labels: np.ndarray) -> list[str]:
         """See :class:`ShotMetric`; of predictions with scores."""
@@ -292,14 +295,17 @@ class ShotAccuracy(ShotMetric):
                 found = (label, int(prediction), float(confidence), len(score), probability)
             else:
                 found = (label, int(sample['pred_label'][0]), float('nan'), 0, float('nan'))
-            self.results.append((*found, not_finite(sample) if i == broken else None))
+            file, index = sample.get('img_path'), sample.get('sample_idx')
+            picture = (str(file or ''), -1 if index is None else int(index))
+            self.results.append((*found, not_finite(sample) if i == broken else None, *picture))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Sum up all samples; padding of the last batch was dropped before.
 
         Args:
             results (list): (label, prediction, confidence, C, probability of
-                the label, sentence if scores are not finite) of every sample.
+                the label, sentence if scores are not finite, picture's file,
+                its number) of every sample.
 
         Returns:
             dict[str, float]: See the class.
@@ -323,6 +329,7 @@ class ShotAccuracy(ShotMetric):
             metrics['ece'] = expected_calibration_error(confidence, labels == predictions)
             metrics['nll'] = negative_log_likelihood(np.array([r[4] for r in results]))
         self.set_report(metrics, len(labels), counts, accuracy)
+        self.predictions = Predictions.gather([(*r[:3], *r[6:]) for r in results])
         return metrics
 
 

@@ -88,6 +88,25 @@ def loss_curves(entries: Sequence[tuple[int, dict]]) -> LossCurves:
     return curves
 
 
+def figure_curves(entries: Sequence[tuple[int, dict]]) -> dict[str, list[tuple[float, float]]]:
+    """Figures of the validations by shot, at the positions of :func:`loss_curves`.
+
+    Args:
+        entries (Sequence): See :func:`merge_logs`.
+
+    Returns:
+        dict[str, list[tuple[float, float]]]: Points of ``all``, ``many``,
+        ``medium`` and ``few``, as far as the log has them.
+    """
+    by_epoch = any(entry.get('epoch') for _, entry in entries)
+    found: dict[str, list[tuple[float, float]]] = {}
+    for at, entry in entries:
+        for shot in ('all', 'many', 'medium', 'few'):
+            if 'iter' not in entry and f'shot/{shot}' in entry:
+                found.setdefault(shot, []).append((entry['step'] if by_epoch else at, entry[f'shot/{shot}']))
+    return found
+
+
 def read_losses(work_dir: str | Path) -> LossCurves:
     """Loss curves of a work directory, over all of its resumed runs.
 
@@ -101,17 +120,36 @@ def read_losses(work_dir: str | Path) -> LossCurves:
     Raises:
         InputError: No log, a broken one, or one without a training loss.
     """
-    files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
-    if not files:
+    if not _logs(work_dir):
         raise InputError(
             f"'{work_dir}' holds no log (<time>/vis_data/scalars.json): give the work directory of a training."
         )
-    curves = loss_curves(merge_logs([_read_log(file) for file in files]))
+    curves = loss_curves(read_log(work_dir))
     if not curves.train:
         raise InputError(
             f"The log in '{work_dir}' has no training loss: its runs only tested, or ended before the first log line."
         )
     return curves
+
+
+def read_log(work_dir: str | Path) -> list[tuple[int, dict]]:
+    """The log of a work directory, over all of its resumed runs.
+
+    Args:
+        work_dir (str | Path): See :func:`read_losses`.
+
+    Returns:
+        list[tuple[int, dict]]: See :func:`merge_logs`; empty where nothing
+        was trained.
+
+    Raises:
+        InputError: A broken log.
+    """
+    return merge_logs([_read_log(file) for file in _logs(work_dir)])
+
+
+def _logs(work_dir: str | Path) -> list[Path]:
+    return sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
 
 
 def _read_log(file: Path) -> list[dict]:

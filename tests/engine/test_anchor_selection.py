@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 from mmlt import InputError
 from mmlt.checkpoints import read_checkpoint
+from mmlt.cli.reproduction import load_tool
 from mmlt.engine import anchor_selection
 from mmlt.engine.hooks import AnchorSelectionHook, EpochHook
-from mmlt.cli.reproduction import load_tool
 from mmlt.models.text.anchors import Anchors
 from mmlt.utils import tensors_fingerprint, texts_fingerprint
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mmlt.checkpoints import read_checkpoint
+from mmlt.evaluation import Predictions
 
 # One step of plain SGD, so that the change of the weights is the gradient.
 ONE_STEP = [
@@ -127,6 +128,12 @@ def test_staged_training_and_test_in_two_processes(two_stages, repo, launcher_en
     assert 'already finished' in train(repo, launcher_env, 'b.py', 2, 'w', *options)
     report = evaluate(repo, launcher_env, 'b.py', 'w/epoch_3.pth', 2)
     assert report['num_samples'] == 6  # padding is dropped: 6 images on 2 x 4
+    evaluate(repo, launcher_env, 'b.py', 'w/epoch_3.pth', 1)
+    one, two = (Predictions.load(f'tested-{processes}/predictions.npz') for processes in (1, 2))
+    assert len(two.path) == 6 and [Path(path).is_file() for path in two.path.tolist()] == [True] * 6
+    for name in ('label', 'prediction', 'path', 'index'):
+        assert getattr(one, name).tolist() == getattr(two, name).tolist(), name
+    assert abs(one.confidence - two.confidence).max() < 1e-5
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from mmlt import InputError
 from mmlt.checkpoints import read_checkpoint
 from mmlt.engine import CheckpointGuardHook, ClassInfoHook, FiniteLossHook, Runner, ShotReportHook
-from mmlt.evaluation import ShotAccuracy
+from mmlt.evaluation import Predictions, ShotAccuracy
 from mmlt.registry import HOOKS, MODELS
 
 ABC = {'classes': ('a', 'b', 'c'), 'class_counts': [6, 3, 1]}
@@ -320,13 +320,18 @@ def after_test(tmp_path, logger, num_classes, title=None, filename='configs/ball
 def test_report_is_written_and_printed(tmp_path, logged, capsys, num_classes):
     logger, messages = logged
     report = after_test(tmp_path, logger, num_classes)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['shot_report.json', 'shot_report.png']
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['predictions.npz', 'shot_report.json', 'shot_report.png']
 
     written = json.loads((tmp_path / 'shot_report.json').read_text())
     assert written == report
     assert [c['accuracy'] for c in written['per_class']] == [25.0 * (c % 5) for c in range(num_classes)]
     assert written['num_samples'] == 4 * num_classes
     assert sum(written['classes_per_shot'].values()) == num_classes
+    kept = Predictions.load(tmp_path / 'predictions.npz')
+    assert np.array_equal(kept.label, np.repeat(np.arange(num_classes), 4))
+    assert [100 * np.mean(kept.prediction[kept.label == c] == c) for c in range(num_classes)] == [
+        c['accuracy'] for c in report['per_class']
+    ]
 
     with Image.open(tmp_path / 'shot_report.png') as image:
         assert image.format == 'PNG'

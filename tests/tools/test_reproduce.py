@@ -179,7 +179,7 @@ def test_dry_run_in_an_empty_folder(tool, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'nothing').mkdir()
     arguments = ['vlltr', 'rn50', 'imagenet-lt', '--dry-run', '--gpus', '8']
-    monkeypatch.setattr('mmlt.engine.requirements._is_cached', lambda *args: False)
+    monkeypatch.setattr('mmlt.engine.requirements.is_cached', lambda *args: False)
     missing = tool.main([*arguments, '--data', 'nothing', '--step-time', '0.4', '0.1'])
     out = capsys.readouterr().out
     for what in ('ImageNet_LT_train.txt', 'ImageNet_LT_test.txt', 'no folder of pictures', 'nothing/wiki', "'openai'"):

@@ -7,7 +7,7 @@ import os.path as osp
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 
-from mmlt.evaluation import ShotAccuracy, ShotMAP
+from mmlt.evaluation import PREDICTIONS, ShotAccuracy, ShotMAP
 from mmlt.registry import HOOKS
 from mmlt.visualization import plot_class_accuracy, print_table, write_json
 
@@ -18,7 +18,9 @@ class ShotReportHook(Hook):
 
     The files are ``shot_report.json`` and ``shot_report.png`` in the work
     directory: metrics, and the accuracy or average precision of every class
-    over its training images. A :class:`ShotAccuracy` or :class:`ShotMAP` must
+    over its training images. ``predictions.npz`` has label, prediction,
+    confidence and path of every test picture (:class:`Predictions`; not of
+    several labels a picture). A :class:`ShotAccuracy` or :class:`ShotMAP` must
     be among the test evaluator's metrics; of several, the files of the others
     are named after their prefixes.
 
@@ -41,4 +43,9 @@ class ShotReportHook(Hook):
             write_json(report, f'{base}.json')
             plot_class_accuracy(report, f'{base}.png', title)
             print_table(report, title)
-            runner.logger.info(f'Report: {base}.json\nPicture: {base}.png')
+            told = f'Report: {base}.json\nPicture: {base}.png'
+            # One set of predictions, however many metrics look at them.
+            if isinstance(metric, ShotAccuracy) and not any(isinstance(m, ShotAccuracy) for m in metrics[:i]):
+                metric.predictions.save(path := osp.join(runner.work_dir, PREDICTIONS))
+                told += f'\nPredictions: {path}'
+            runner.logger.info(told)
