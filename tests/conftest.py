@@ -138,7 +138,7 @@ def _tool(name):
     spec = importlib.util.spec_from_file_location(f'mmlt_tools_{name}', REPO / 'tools' / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(module.main.__module__)
 
 
 @pytest.fixture

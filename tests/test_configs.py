@@ -1,7 +1,6 @@
 """Every config loads, builds and runs on random weights; every command of the READMEs is right."""
 
 import re
-import runpy
 import shlex
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
 from PIL import Image
 
+from mmlt.cli import select_anchors
+from mmlt.engine import testing, training
 from mmlt.engine.stages import plan
 from mmlt.models import CVLP, MORE
 from mmlt.models.text.anchors import Anchors
@@ -247,7 +248,7 @@ def test_lift(path, test_tool, monkeypatch, tmp_path):
         crop = next(t for t in cfg.train_dataloader.dataset.pipeline if 'Crop' in t.type)
         assert crop.type == 'mmlt.GrowingRandomResizedCrop' and cfg.default_hooks.epoch.type == 'mmlt.EpochHook'
     # With --tta: five crops of an enlarged picture, and one prediction.
-    cfg = test_tool.load_config(test_tool.parse_args([str(path), __file__, '--tta']))
+    cfg = testing.load_config(test_tool.parse_args([str(path), __file__, '--tta']))
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
     file = tmp_path / 'picture.jpg'
     Image.fromarray(np.kron(pixels, np.ones((10, 14, 1), np.uint8))).save(file)
@@ -349,14 +350,14 @@ def test_vlltr_augments_bgr_pictures():
     assert by_type['mmlt.RandAugment'].hparams.pad_val == pytest.approx(mean.tolist(), abs=0.5)
 
 
-def load(command, tool):
+def load(command, tool, load_config):
     """The config of a command line, with its options."""
     words = shlex.split(command)
     assert words[0] == 'python'
     args = tool.parse_args(words[2:])
     if getattr(args, 'checkpoint', None):
         args.checkpoint = __file__  # some file; the real one is there after a training
-    return tool.load_config(args)
+    return load_config(args)
 
 
 def check_command(command, train_tool, test_tool, monkeypatch):
@@ -365,7 +366,7 @@ def check_command(command, train_tool, test_tool, monkeypatch):
     script = command.split()[1]
     assert script in ('tools/train.py', 'tools/test.py', 'tools/select_anchors.py')
     if script == 'tools/select_anchors.py':
-        args = runpy.run_path(script)['parse_args'](shlex.split(command)[2:])
+        args = select_anchors.parse_args(shlex.split(command)[2:])
         cfg = Config.fromfile(args.config)
         cfg.merge_from_dict(args.cfg_options or {})
         assert cfg.default_hooks.anchors.type == 'mmlt.AnchorSelectionHook'
@@ -373,10 +374,10 @@ def check_command(command, train_tool, test_tool, monkeypatch):
         assert isinstance(model, CVLP)
         return model, wrapper, None
     if script == 'tools/test.py':
-        cfg = load(command, test_tool)
+        cfg = load(command, test_tool, testing.load_config)
         cfg.model = cfg.model.get('module', cfg.model)  # with --tta it is wrapped
         return check_runs(cfg) + (None,)
-    cfg = load(command, train_tool)
+    cfg = load(command, train_tool, training.load_config)
     stages = {s.name: s.cfg for s in plan(cfg)}
     for name, spec in (cfg.get('stages') or {}).items():
         if spec.get('options'):

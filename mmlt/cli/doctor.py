@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 
 import open_clip
 import torch
 
 from mmlt.cli.common import told
+from mmlt.engine.configs import CONFIGS
 from mmlt.engine.environment import environment
 from mmlt.engine.options import ToolParser
 from mmlt.engine.requirements import is_cached
 from mmlt.engine.workers import share_of_cores
-from mmlt.preparation.benchmarks import BENCHMARKS
 from mmlt.stack import clash, installed_version
 from mmlt.version import __version__
 
@@ -50,8 +51,10 @@ def precision() -> str:
 
 def data() -> str:
     """Which downloads are where the configs look for them."""
-    there = [name for name, b in sorted(BENCHMARKS.items()) if b.data_root and os.path.isdir(b.data_root)]
-    return ', '.join(there) or 'no downloaded benchmark below data/ (the embedded data sets need none)'
+    texts = [f.read_text(encoding='utf-8') for f in (CONFIGS / '_base_' / 'datasets').glob('*.py')]
+    roots = sorted({root for text in texts for root in re.findall(r"data_root\s*=\s*'([^']+)'", text)})
+    there = [root for root in roots if os.path.isdir(root)]
+    return ', '.join(there) or f'none of {", ".join(roots)} (the embedded data sets need none)'
 
 
 def problems() -> list[str]:

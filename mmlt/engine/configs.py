@@ -47,8 +47,8 @@ def find_config(name: str) -> str:
     near = difflib.get_close_matches(osp.basename(stem), own, 3, 0.6)
     meant = f', perhaps {" or ".join(near)}' if near else ''
     raise InputError(
-        f"The config '{name}' does not exist: give a file, or the name of one of mmlt's own{meant}; 'mmlt config' lists "
-        'them.'
+        f"The config '{name}' does not exist: give a file, or the name of one of mmlt's own{meant}; 'mmlt config' "
+        'lists them.'
     )
 
 

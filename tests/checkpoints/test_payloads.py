@@ -50,7 +50,7 @@ def tool(repo, name):
     spec = importlib.util.spec_from_file_location(f'payload_{path.stem}', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(module.main.__module__)
 
 
 PICTURE = 'images/apple/0.png'

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from mmlt import InputError
 from mmlt.checkpoints import read_checkpoint
-from mmlt.cli.reproduction import load_tool
+from mmlt.cli import select_anchors as tool
 from mmlt.engine import anchor_selection
 from mmlt.engine.hooks import AnchorSelectionHook, EpochHook
 from mmlt.models.text.anchors import Anchors
@@ -287,7 +287,6 @@ def test_arguments_of_the_hook():
     ],
 )
 def test_arguments_of_the_tool(vlltr, monkeypatch, arguments, expected):
-    tool = load_tool('select_anchors')
     asked = {}
 
     def select(model, dataset, pipeline, **settings):
@@ -311,7 +310,6 @@ def test_images_per_class_of_the_tool(vlltr, monkeypatch, number, seen):
         return original(model, dataset, *args, **kwargs)
 
     monkeypatch.setattr(anchor_selection, 'compute_features', watch)
-    tool = load_tool('select_anchors')
     tool.main(['cvlp.py', '--out', 'anchors.safetensors', '--images-per-class', str(number)])
     assert looked_at == [seen]
 

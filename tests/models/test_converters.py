@@ -42,7 +42,7 @@ def tool(name):
     spec = importlib.util.spec_from_file_location(name, REPO / 'tools/model_converters' / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(module.main.__module__)
 
 
 # Random weights under OpenAI's names, and its CLIP written out

@@ -24,7 +24,7 @@ def tool(name):
     spec = importlib.util.spec_from_file_location(f'tool_{name}', REPO / 'tools' / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(module.main.__module__)
 
 
 TOOLS = {name: tool(name) for name in ('train', 'test')}

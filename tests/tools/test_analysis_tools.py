@@ -27,7 +27,7 @@ def tool(name):
     spec = importlib.util.spec_from_file_location(f'mmlt_analysis_{name}', FOLDER / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(module.main.__module__)
 
 
 gain, losses, compare, retrieve = map(tool, ('plot_class_gain', 'plot_losses', 'compare_runs', 'retrieve_concepts'))

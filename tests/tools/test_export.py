@@ -49,7 +49,7 @@ def export_tool():
     spec = importlib.util.spec_from_file_location('mmlt_export', REPO / 'tools/deployment/export.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(module.main.__module__)
 
 
 def head_config(kind, name):

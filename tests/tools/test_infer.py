@@ -27,7 +27,7 @@ def infer_tool(repo):
     spec = importlib.util.spec_from_file_location('mmlt_infer', repo / 'tools/infer.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(module.main.__module__)
 
 
 @pytest.fixture

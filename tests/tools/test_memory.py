@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from mmlt.cli.reproduction import load_tool
+from mmlt.benchmarks import memory as measured_memory
 
 
 @pytest.fixture(scope='module')
 def memory():
-    return load_tool('benchmarks/memory')
+    return measured_memory
 
 
 @pytest.mark.parametrize('model', ['mmlt-tiny-vit', 'mmlt-tiny-rn'])

@@ -23,7 +23,7 @@ def tool():
     spec = importlib.util.spec_from_file_location('mmlt_check_multi_label', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(module.main.__module__)
 
 
 def picture(path):

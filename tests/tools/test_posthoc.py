@@ -26,7 +26,7 @@ def load_tool():
     spec = importlib.util.spec_from_file_location('mmlt_posthoc', REPO / 'tools/analysis_tools/posthoc.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(module.main.__module__)
 
 
 posthoc = load_tool()

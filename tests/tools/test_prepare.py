@@ -32,7 +32,7 @@ def prepare():
     spec = importlib.util.spec_from_file_location('mmlt_prepare', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(module.main.__module__)
 
 
 def picture(path: Path, seed: int) -> None:

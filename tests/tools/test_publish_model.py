@@ -18,7 +18,7 @@ def tool():
     spec = importlib.util.spec_from_file_location('mmlt_tools_publish_model', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(module.main.__module__)
 
 
 MODEL = dict(

@@ -47,7 +47,7 @@ def module(path):
     spec = importlib.util.spec_from_file_location(f'reproduced_{Path(path).stem}', REPO / path)
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
-    return loaded
+    return importlib.import_module(loaded.main.__module__) if hasattr(loaded, 'main') else loaded
 
 
 @pytest.fixture(scope='module')

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmlt.datasets.long_tail import build_dataset
 from PIL import Image
 
 from mmlt import InputError
 from mmlt.evaluation import Predictions
+from mmlt.utils.labels import build_dataset
 from mmlt.visualization import named_runs
 from mmlt.visualization.html_report import collect_run, collect_runs, page, write_page
 from mmlt.visualization.html_report.page import html_path, script_json

@@ -11,10 +11,10 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
 
-from mmlt.datasets.long_tail import build_dataset
 from mmlt.datasets.pictures import array_to_8bit, decode_picture
 from mmlt.datasets.transforms import takes_and_gives_bgr
 from mmlt.evaluation import Predictions
+from mmlt.utils.labels import build_dataset
 from mmlt.visualization.html_report.facts import one_line, where_it_is
 
 SIDE = 72  # pixels of the longer side
