@@ -19,8 +19,8 @@ FLOORS = (
     ('preparation',),
     ('engine',),
     ('apis',),
-    ('benchmarks',),
     ('cli',),
+    ('benchmarks',),
     ('__main__',),
 )
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from mmengine.config import Config
 
-from mmlt.engine.recipe import recipe
+from mmlt.utils.recipe import recipe
 
 REPO = Path(__file__).parents[2]
 

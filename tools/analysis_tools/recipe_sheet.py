@@ -19,7 +19,7 @@ from mmengine.registry import DefaultScope
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmlt.engine.recipe import recipe
+from mmlt.utils.recipe import recipe
 
 REPO = Path(__file__).resolve().parents[2]
 

@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmlt.checkpoints import read_config_text
-from mmlt.engine.recipe import recipe
 from mmlt.models.text.anchors import Anchors
+from mmlt.utils.recipe import recipe
 
 
 def one_line(error: Exception) -> str:
@@ -58,7 +58,7 @@ def recipe_of(cfg: Config, images: int) -> tuple[dict[str, str], str | None]:
         images (int): Training images.
 
     Returns:
-        tuple: Settings and values, see :func:`mmlt.engine.recipe.recipe`; and
+        tuple: Settings and values, see :func:`mmlt.utils.recipe.recipe`; and
         what is wrong, for then there are only those that stand in the config.
     """
     if not cfg.get('optim_wrapper'):
