@@ -33,4 +33,14 @@ accept_auto_workers()
 # mmcv's ColorJitter says this in every worker; the three adjustments of the configs are the same in both backends.
 warnings.filterwarnings('ignore', message="Only use 'alpha' for pillow backend")
 
-__all__ = ['InputError', '__version__', 'datasets', 'engine', 'evaluation', 'models']
+
+def __getattr__(name: str):
+    """``mmlt.fit`` and ``mmlt.load``, whose imports nobody else waits for."""
+    if name in ('fit', 'load'):
+        from mmlt import apis
+
+        return getattr(apis, name)
+    raise AttributeError(f"module 'mmlt' has no attribute '{name}'")
+
+
+__all__ = ['InputError', '__version__', 'datasets', 'engine', 'evaluation', 'fit', 'load', 'models']

@@ -11,38 +11,16 @@ method.
 """
 
 import os.path as osp
-import re
 import shlex
 import sys
-import warnings
-from pathlib import Path
 
-import numpy as np
-
-from mmlt.checkpoints import write_text
 from mmlt.cli.common import told
-from mmlt.datasets.texts.class_texts import ClassTexts
 from mmlt.engine.configs import CONFIGS
 from mmlt.engine.options import ToolParser, at_least
-from mmlt.errors import InputError
-from mmlt.models.open_clip_towers import carries_weights
-from mmlt.preparation.own_pictures import (
-    artificial_tail,
-    balanced_split,
-    default_test_size,
-    inspect_pictures,
-    list_text,
-    listing,
-    prompt_names,
-)
-from mmlt.preparation.picture_sources import read_source
-from mmlt.preparation.starter_configs import Setup, earlier_configs, left_out, split_digest, starter_configs
-from mmlt.visualization import class_size_report, plot_class_sizes, print_class_sizes
-
-BASE = osp.join(CONFIGS, '_base_')
+from mmlt.preparation.prepare import PrepareOptions, prepare
 
 
-def parse_args(argv=None):
+def parse_args(argv=None) -> PrepareOptions:
     parser = ToolParser(__doc__)
     parser.add_argument(
         'source', nargs='+', help='folder of class folders or of splits, .csv or .tsv table, .json annotation, or list'
@@ -67,163 +45,13 @@ def parse_args(argv=None):
     model.add_argument('--batch-size', type=at_least(1), default=64, help='default 64, or as many as there are')
     model.add_argument('--no-flip', action='store_true', help='mirrored pictures are wrong, as of letters')
     parser.add_argument('--overwrite', action='store_true', help='replace an earlier result in --out')
-    return parser.parse_args(argv)
-
-
-def check_args(args) -> str:
-    """Check what costs no time; return the name of the data set."""
-    if len(args.source) > 1:
-        raise InputError(
-            f'There are {len(args.source)} sources, {listing(args.source)}: give one. Of a train/ and a test/ folder, '
-            f"that is the folder in which they lie, '{osp.commonpath(list(map(osp.abspath, args.source)))}'."
-        )
-    (args.source,) = args.source
-    out = osp.abspath(args.out)
-    if osp.isdir(args.source) and osp.commonpath([out, osp.abspath(args.source)]) == osp.abspath(args.source):
-        raise InputError(f"--out '{args.out}' lies in the folder of the pictures: choose another.")
-    if osp.exists(osp.join(out, 'train.txt')) and not args.overwrite:
-        raise InputError(f"'{args.out}' holds a data set already: choose another --out, or --overwrite it.")
-    if args.test_per_class is not None and args.test_per_class < 1:
-        raise InputError(f'--test-per-class is {args.test_per_class}; there must be at least one test picture a class.')
-    if args.val_per_class < 0:
-        raise InputError(f'--val-per-class is {args.val_per_class}; give 0 for no validation pictures, or more.')
-    if args.tail_ratio is not None and not args.tail_ratio >= 1:  # also for nan
-        raise InputError(f'--tail-ratio is {args.tail_ratio:g}; it is largest over smallest class, so at least 1.')
-    if args.seed < 0:
-        raise InputError(f'--seed is {args.seed}; give 0 or more.')
-    name = re.sub(r'[^A-Za-z0-9-]+', '-', args.name or osp.basename(out)).strip('-')
-    if not name:
-        raise InputError(f"'{args.name or args.out}' has no letters for a name of the data set: give --name.")
-    return name
-
-
-def pretrained_of(args) -> str | None:
-    """What the towers start from besides what ``--model`` brings."""
-    if args.pretrained is None:
-        return None if carries_weights(args.model) else 'openai'
-    if args.pretrained.lower() == 'none':
-        return None
-    if carries_weights(args.model):
-        raise InputError(f"--model {args.model} brings its weights: leave out --pretrained '{args.pretrained}'.")
-    return args.pretrained
-
-
-def given_splits(pictures, args) -> dict[str, np.ndarray]:
-    """The splits of the source as they are; without one to test on, that for validation is it."""
-    splits = {split: np.flatnonzero(pictures.splits == split) for split in ('train', 'val', 'test')}
-    if args.test_per_class is not None:
-        raise InputError(f"'{args.source}' has its splits already: leave out --test-per-class.")
-    if not len(splits['test']):
-        splits['test'], splits['val'] = splits['val'], splits['test']
-        pictures.notes.append('There is no test split: that for validation is tested on.')
-    if args.val_per_class:
-        if len(splits['val']):
-            raise InputError(f"'{args.source}' has a split for validation already: leave out --val-per-class.")
-        train = splits['train']
-        parts = balanced_split(pictures.labels[train], 0, args.val_per_class, args.seed)
-        splits['train'], splits['val'] = train[parts['train']], train[parts['val']]
-    sizes = ', '.join(f'{len(own):,} to {split}' for split, own in splits.items() if len(own))
-    pictures.notes.append(f'The splits are those of the source: {sizes}.')
-    if lost := [pictures.classes[c] for c in sorted(set(pictures.labels) - set(pictures.labels[splits['train']]))]:
-        raise InputError(
-            f'{len(lost)} classes have no picture to train on, {listing(lost)}: all that they had are copies of '
-            'pictures in other splits, or cannot be read.'
-        )
-    return splits
-
-
-def split_notes(counts, names, test: int, val: int) -> list[str]:
-    """What is to be said about the classes that are too small for the split."""
-    notes = [f'{test} test pictures a class' + (f', {val} for validation.' if val else '.')]
-    single = [n for n, c in zip(names, counts['test']) if c == 0]
-    fewer = [n for n, c in zip(names, counts['test']) if 0 < c < test]
-    if fewer:
-        notes.append(
-            f'{len(fewer):,} classes have fewer test pictures, since half of a class stays in training: '
-            f'{listing(fewer)}.'
-        )
-    if single:
-        notes.append(
-            f'{len(single):,} classes have a single picture, which is trained on and cannot be tested: '
-            f'{listing(single)}.'
-        )
-    return notes
-
-
-def run(args, command: str) -> None:
-    name = check_args(args)
-    pictures = read_source(args.source, args.root)
-    names = prompt_names(pictures.classes, args.class_names)
-    if args.texts is not None:
-        ClassTexts(templates='clip').read(names, osp.abspath(args.texts))  # their faults show now, not in the training
-    inspect_pictures(pictures, args.skip_unreadable)
-    labels = pictures.labels
-    test = default_test_size(np.bincount(labels)) if args.test_per_class is None else args.test_per_class
-    if pictures.splits is None:
-        splits = balanced_split(labels, test, args.val_per_class, args.seed)
-    else:
-        splits = given_splits(pictures, args)
-    if not len(splits['test']):
-        raise InputError('Every class has a single picture, so nothing can be split off for a test: add pictures.')
-    if args.tail_ratio is not None:
-        train = splits['train']
-        splits['train'] = train[artificial_tail(labels[train], len(names), args.tail_ratio, args.seed)]
-    counts = {split: np.bincount(labels[part], minlength=len(names)) for split, part in splits.items()}
-    lists = {
-        f'{split}.txt': list_text([pictures.files[i] for i in part], labels[part])
-        for split, part in splits.items()
-        if len(part)
-    }
-    lists['classes.txt'] = '\n'.join(names) + '\n'
-    setup = Setup(
-        name,
-        len(names),
-        len(splits['train']),
-        pictures.root,
-        BASE,
-        has_val=bool(len(splits['val'])),
-        class_texts=args.texts and osp.abspath(args.texts),
-        model=args.model,
-        pretrained=pretrained_of(args),
-        image_size=args.image_size,
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        flip=not args.no_flip,
-        quick_gelu=args.quick_gelu,
-        split_digest=split_digest(lists),
-    )
-    configs = starter_configs(setup, f'Written by: {command}')
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    for path in (out / 'val.txt', *earlier_configs(out, name)):  # of an earlier result; there may be fewer now
-        path.unlink(missing_ok=True)
-    for file, text in {**lists, **configs}.items():
-        write_text(out / file, text)
-    report = class_size_report(counts['train'], names)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter('always')
-        plot_class_sizes(report, out / 'class_sizes.png', name)
-    if any('missing from' in str(w.message) for w in caught):  # one for every letter
-        pictures.notes.append('class_sizes.png has boxes where its font lacks a letter; nothing else is affected.')
-    print_class_sizes(report, name)
-    if setup.gelu_is_assumed:
-        pictures.notes.append('The weights do not tell their activation: if it is QuickGELU, give --quick-gelu.')
-    if args.tail_ratio is not None and abs(report['ratio'] / args.tail_ratio - 1) > 0.1:
-        pictures.notes.append(
-            f'The ratio is {report["ratio"]:.1f} in place of {args.tail_ratio:g}: the sizes of small classes are '
-            'rounded down to whole pictures.'
-        )
-    own = split_notes(counts, names, test, args.val_per_class) if pictures.splits is None else []
-    for note in (*pictures.notes, *own, *left_out(setup)):
-        print(note)
-    renamed = [f'{key} -> {n}' for key, n in zip(pictures.classes, names) if key != n]
-    if renamed:
-        print(f'Names in prompts: {", ".join(renamed[:8])}{", ..." if len(renamed) > 8 else ""}')
-    print(f'Lists, class_sizes.png and configs are in {args.out}: {", ".join(sorted(configs))}')
-    print(f'Now: python tools/train.py {shlex.quote(osp.join(args.out, f"vlltr_{name}.py"))}')
+    return PrepareOptions(**vars(parser.parse_args(argv)), base=str(CONFIGS / '_base_'))
 
 
 @told
 def main(argv=None):
     command = shlex.join(sys.argv[1:] if argv is None else argv)
-    run(parse_args(argv), f'prepare.py {command.encode("utf-8", "backslashreplace").decode()}')
+    args = parse_args(argv)
+    configs = prepare(args, f'prepare.py {command.encode("utf-8", "backslashreplace").decode()}')
+    vlltr = next(path for path in configs if osp.basename(path).startswith('vlltr_') and not path.endswith('_cvlp.py'))
+    print(f'Now: python tools/train.py {shlex.quote(vlltr)}')

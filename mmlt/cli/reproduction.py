@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import os.path as osp
 import shlex
-import subprocess
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +18,7 @@ from mmlt.checkpoints.converters import checkpoint_kind
 from mmlt.cli import import_ballad, import_vlltr
 from mmlt.cli import test as test_cli
 from mmlt.cli import train as train_cli
+from mmlt.cli.launch import launch
 from mmlt.engine.configs import read_config
 from mmlt.engine.paper_rows import FIGURES, Row, compare, find_row, print_comparison, shown, write_record
 from mmlt.engine.requirements import data_options, data_problems, missing_weights
@@ -175,11 +173,7 @@ def _train(request: Request) -> None:
     if request.gpus == 1:
         train(_options(request))
         return
-    command = [sys.executable, '-m', 'torch.distributed.run', f'--nproc_per_node={request.gpus}']
-    command += [f'--master_port={os.environ.get("PORT", 29500)}', '-m', 'mmlt', 'train', request.row.config]
-    command += ['--launcher', 'pytorch', *request.train_arguments()]
-    if code := subprocess.run(command, check=False).returncode:
-        raise InputError(f'The training ended with the exit code {code}; what is above says why.')
+    launch('train', request.row.config, request.train_arguments(), request.gpus)
 
 
 def _test(request: Request) -> None:

@@ -125,7 +125,7 @@ def test_several_processes_train_and_this_one_compares(demo, tool, launcher_env,
     ]
     table = tool.main(['demo', 'vit', 'pictures', '--gpus', '2', '--cfg-options', *options])
     assert 0 <= table['all']['ours'] <= 100
-    with pytest.raises(SystemExit, match='The training ended with the exit code 1; what is above says why'):
+    with pytest.raises(SystemExit, match='mmlt train .* ended with the exit code 1; what is above'):
         tool.main(['demo', 'vit', 'pictures', '--gpus', '2', '--restart', 'none'])
 
 

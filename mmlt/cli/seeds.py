@@ -1,0 +1,107 @@
+"""Train and test configs with several seeds: one table with mean and deviation, and paired differences.
+
+    mmlt seeds lift_tiny-vit_mnist-lt ce_tiny-vit_mnist-lt --seeds 0-2
+    mmlt seeds vlltr_tiny_mnist-lt --seeds 0,3,7 --tta
+
+What is finished is not trained again, so the same command goes on after an interruption, and with more seeds. The
+differences are those to the first config, seed by seed, with 95 % intervals (paired t). Tables go to seeds.md and
+seeds.json in the work directory. A stage that configs share (a pretraining with a folder of its own) is trained once.
+"""
+
+import json
+import os.path as osp
+import re
+
+from rich.console import Console
+
+from mmlt.checkpoints import write_text
+from mmlt.cli.common import told
+from mmlt.cli.launch import launch
+from mmlt.engine.configs import read_config
+from mmlt.engine.options import ToolParser, at_least
+from mmlt.engine.stages import RunRecord
+from mmlt.errors import InputError
+from mmlt.visualization import comparison_markdown, comparison_table, read_report, summarise, what_is_shown
+from mmlt.visualization.paired import difference_markdown, difference_table, paired_differences
+
+
+def parse_args(argv=None):
+    parser = ToolParser(__doc__)
+    parser.add_argument('configs', nargs='+', metavar='CONFIG', help='files or names')
+    parser.add_argument('--seeds', default='0-4', help='0-4, or 0,3,7; default 0-4')
+    parser.add_argument('--work-dir', default='work_dirs/seeds', help='default work_dirs/seeds')
+    parser.add_argument('--tta', action='store_true', help='test with test-time augmentation')
+    parser.add_argument('--gpus', type=at_least(1), default=1, help='processes that train; default 1')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='settings to override in all of them')
+    return parser.parse_args(argv)
+
+
+def read_seeds(text: str) -> list[int]:
+    """Seeds of '0-4' or '0,3,7-9'.
+
+    Raises:
+        InputError: It is neither, or names a seed twice.
+    """
+    seeds = []
+    for part in text.split(','):
+        if (found := re.fullmatch(r'\s*(\d+)(?:-(\d+))?\s*', part)) is None:
+            raise InputError(f"--seeds is '{text}': give a range as 0-4, or numbers as 0,3,7.")
+        first, last = int(found[1]), int(found[2] or found[1])
+        seeds += range(first, last + 1)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"--seeds is '{text}', which {'names a seed twice' if seeds else 'is empty'}.")
+    return seeds
+
+
+def run_one(config: str, seed: int, folder: str, args) -> dict:
+    """The report of a config with a seed, which is trained and tested if it was not before."""
+    options = ['--cfg-options', f'randomness.seed={seed}', *(args.cfg_options or ())]
+    trains = read_config(config).get('train_cfg') is not None
+    tested = osp.join(folder, 'tta') if args.tta else folder
+    done = osp.isfile(osp.join(tested, 'shot_report.json'))
+    if not (done and (not trains or RunRecord(folder).finished)):
+        if trains:
+            launch('train', config, ['--work-dir', folder, *(['--no-test'] if args.tta else []), *options], args.gpus)
+        if args.tta or not trains:
+            checkpoint = [RunRecord(folder).result] if trains else []
+            tta = ['--tta'] if args.tta else []
+            launch('test', config, [*checkpoint, '--work-dir', tested, *tta, *options])
+    return read_report(tested)
+
+
+def write_tables(groups: dict[str, list[dict]], seeds: list[int], folder: str) -> None:
+    """Print the tables, and write them as Markdown and JSON."""
+    rows, title = summarise(groups), what_is_shown(next(iter(groups.values()))[0])
+    differences = paired_differences(groups)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120
+    console.print(comparison_table(rows, title))
+    text = f'{len(seeds)} seeds ({", ".join(map(str, seeds))}), mean ± sample deviation.\n\n'
+    text += comparison_markdown(rows, title) + '\n'
+    if differences:
+        console.print(difference_table(differences))
+        text += f'\nPaired differences, 95 % intervals (t):\n\n{difference_markdown(differences)}\n'
+    write_text(osp.join(folder, 'seeds.md'), text)
+    content = dict(seeds=seeds, mean_and_deviation=rows, differences=differences)
+    write_text(osp.join(folder, 'seeds.json'), json.dumps(content, indent=1))
+    print(f'Tables: {osp.join(folder, "seeds.md")}, seeds.json')
+
+
+@told
+def main(argv=None):
+    args = parse_args(argv)
+    seeds = read_seeds(args.seeds)
+    names = [osp.splitext(osp.basename(config))[0] for config in args.configs]
+    if twice := next((n for n in names if names.count(n) > 1), None):
+        raise InputError(f"Two configs are named '{twice}': their runs would share a folder; rename one.")
+    for config in args.configs:
+        read_config(config)  # before anything is trained
+    groups = {}
+    for name, config in zip(names, args.configs):
+        groups[name] = []
+        for seed in seeds:
+            folder = osp.join(args.work_dir, name, f'seed{seed}')
+            print(f'== {name}, seed {seed}: {folder}', flush=True)
+            groups[name].append(run_one(config, seed, folder, args))
+    write_tables(groups, seeds, args.work_dir)
