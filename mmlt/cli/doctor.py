@@ -1,6 +1,8 @@
 """Say what is installed here, and what will not work.
 
-mmlt doctor
+    mmlt doctor
+
+Ten lines: version, stack, device, precision, data and weights that are here; then what is missing, with the remedy.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Make a checkpoint ready to be given away: merged, without optimizer and logs.
 
-    mmlt publish IN.pth OUT.pth [--config PLAIN_CONFIG] [--size PIXELS]
+    mmlt publish IN.pth OUT.pth
 
 A checkpoint of MORE becomes one of the plain config; its logits before and
 after are compared on random images. Of any other checkpoint the weights and

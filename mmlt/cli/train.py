@@ -1,5 +1,8 @@
 """Train a model, all stages of its method.
 
+    mmlt train vlltr_tiny_mnist-lt
+    mmlt train lift_tiny-vit_mnist-lt --work-dir runs/lift --cfg-options train_cfg.max_epochs=5
+
 The arguments are those of MMPretrain's tools/train.py. A config that names
 earlier stages has those run first, unless they are finished; an interrupted
 stage goes on from its last checkpoint. The result is tested at the end.
