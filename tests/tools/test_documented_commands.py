@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from mmlt import cli
+from mmlt.engine.configs import find_config
+
 REPO = Path(__file__).parent.parent.parent
 PAGES = [REPO / 'README.md', REPO / 'CONTRIBUTING.md', *REPO.glob('docs/*.md'), *REPO.glob('configs/*/README.md')]
 COMMANDS = sorted(
@@ -48,3 +51,24 @@ def test_all_pages_have_commands():
     assert len(COMMANDS) > 150 and {'README.md', 'docs/datasets.md', 'docs/deploy.md', 'docs/scaling.md'} <= {
         page for page, _ in COMMANDS
     }
+
+
+VERBS = sorted(
+    {
+        (page.relative_to(REPO).as_posix(), match[0])
+        for page in PAGES
+        for match in re.finditer(r'^mmlt \S.*$', page.read_text(), re.M)
+    }
+)
+
+
+@pytest.mark.parametrize(('page', 'line'), VERBS, ids=[line for _, line in VERBS])
+def test_verbs_are_understood(page, line, capsys):
+    _, verb, *arguments = shlex.split(line, comments=True)
+    module = importlib.import_module(f'mmlt.cli.{cli.VERBS[verb][0]}')
+    try:
+        args = module.parse_args(arguments)
+    except SystemExit:
+        pytest.fail(f'{line}: {capsys.readouterr().err.splitlines()[-1]}')
+    for name in [getattr(args, 'config', None), *(getattr(args, 'configs', None) or ())]:
+        assert name is None or Path(find_config(name)).is_file(), line
