@@ -57,7 +57,8 @@ VERBS = sorted(
     {
         (page.relative_to(REPO).as_posix(), match[0])
         for page in PAGES
-        for match in re.finditer(r'^mmlt \S.*$', page.read_text(), re.M)
+        for block in re.findall(r'```shell\n(.*?)```', page.read_text(), re.S)
+        for match in re.finditer(r'^mmlt \S.*$', block, re.M)
     }
 )
 
