@@ -20,12 +20,12 @@ import shlex
 
 import mmlt  # noqa: F401  registers everything
 from mmlt.checkpoints import read_checkpoint
+from mmlt.checkpoints.arrays import read_array
 from mmlt.checkpoints.converters import (
     expect_kind,
     fill,
     from_vlltr_pretraining,
     from_vlltr_recognition,
-    read_array,
     unknown_sentences,
 )
 from mmlt.cli.common import told

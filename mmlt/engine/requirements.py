@@ -14,7 +14,8 @@ from mmpretrain.registry import DATASETS
 from mmlt.engine.stages import Stage
 from mmlt.errors import InputError
 from mmlt.models.open_clip_towers import carries_weights, is_tag
-from mmlt.preparation.benchmarks import Benchmark, Contents, check_benchmark, check_files, compare_statistics
+from mmlt.preparation.benchmarks import Benchmark, Contents, check_benchmark, compare_statistics
+from mmlt.preparation.file_checks import check_files
 
 
 def data_options(stages: Sequence[Stage], root: str) -> list[str]:

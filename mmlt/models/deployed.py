@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmlt.errors import InputError
 from mmlt.models import AnchorKNNHead, LGRHead, NCMHead, TextClsHead
-from mmlt.models.heads.anchor_heads import log_votes
+from mmlt.models.heads.anchor_knn_head import log_votes
 from mmlt.models.heads.lgr_functional import AnchorTable, fold_query, group_similarity
 
 

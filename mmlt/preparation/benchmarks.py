@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import os.path as osp
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import open_clip
-from tqdm import tqdm
+import yaml
 
 from mmlt.datasets.cifar_lt import CIFAR10LT, CIFAR100LT
 from mmlt.datasets.inaturalist import INaturalist2018
 from mmlt.datasets.long_tailed_dataset import parse_annotation
-from mmlt.datasets.pictures import listing, read_error
+from mmlt.datasets.pictures import listing
 from mmlt.datasets.texts.class_names import PLACE, read_class_names
 from mmlt.datasets.texts.files import read_lines
 from mmlt.errors import InputError
 from mmlt.evaluation.functional import SHOTS, get_protocol, shot_groups
-from mmlt.preparation.picture_sources import PARTIAL_SUFFIXES
+from mmlt.preparation.file_checks import check_files, check_label_folders, check_sums, partial_downloads
 from mmlt.utils.long_tail import exponential_profile
 
 
@@ -125,43 +123,6 @@ def check_benchmark(benchmark: Benchmark, root: str, decode: bool = False) -> Co
     return contents
 
 
-def partial_downloads(folder: str) -> list[str]:
-    """A problem if a download tool's unfinished file lies in a folder."""
-    if names := sorted(n for n in os.listdir(folder) if n.lower().endswith(PARTIAL_SUFFIXES)):
-        return [f"'{folder}' is only half downloaded: there are unfinished files, {listing(names)}."]
-    return []
-
-
-def check_sums(folder: str, sums: dict[str, str], what: str) -> list[str]:
-    """Compare files with their published MD5 sums.
-
-    Args:
-        folder (str): Where they lie.
-        sums (dict[str, str]): Files that are there, and their sums.
-        what (str): Said in the problem, and beside the progress bar.
-
-    Returns:
-        list[str]: A problem if there are wrong ones.
-    """
-    paths = {name: osp.join(folder, name) for name in sums}
-    total, wrong = sum(map(osp.getsize, paths.values())), []
-    with tqdm(total=total, desc=f'{what}, MD5', unit='B', unit_scale=True, mininterval=2, disable=None) as bar:
-        for name, path in paths.items():
-            digest = hashlib.md5(usedforsecurity=False)
-            with open(path, 'rb') as f:
-                while chunk := f.read(2**22):
-                    digest.update(chunk)
-                    bar.update(len(chunk))
-            if digest.hexdigest() != sums[name]:
-                wrong.append(name)
-    if not wrong:
-        return []
-    return [
-        f"{what}: {len(wrong)} files in '{folder}' have another MD5 sum than the published ones, {listing(wrong)}: "
-        'they are cut off or damaged; download them again.'
-    ]
-
-
 def check_repeats(contents: Contents, what: str) -> list[str]:
     """Look for pictures that stand twice in a list, or in two lists.
 
@@ -246,86 +207,6 @@ def explain_number(benchmark: Benchmark, split: str, found: int) -> str:
     else:
         why = 'this is another version of the list'
     return f'{benchmark.title}, {split}: {expected:,} images are expected and {found:,} listed; {why}.'
-
-
-def check_files(folder: str, files: Sequence[str], what: str, decode: bool = False) -> list[str]:
-    """Look for listed pictures that are missing, empty or, on request, unreadable.
-
-    Every folder is listed once, in threads: asking for half a million files
-    one by one takes long on a network disk.
-
-    Args:
-        folder (str): What the files are relative to.
-        files (Sequence[str]): The pictures.
-        what (str): Said in the problems.
-        decode (bool): Read every picture. Defaults to False.
-
-    Returns:
-        list[str]: Problems.
-    """
-    by_folder: dict[str, list[str]] = {}
-    for file in files:
-        by_folder.setdefault(osp.dirname(file), []).append(osp.basename(file))
-
-    def look(place: str) -> tuple[list[str], list[str]]:
-        path = osp.join(folder, place)
-        # A link to nothing is no file.
-        sizes = {e.name: e.stat().st_size for e in os.scandir(path) if e.is_file()} if osp.isdir(path) else {}
-        names = by_folder[place]
-        missing, empty = [n for n in names if n not in sizes], [n for n in names if sizes.get(n) == 0]
-        return [osp.join(place, n) for n in missing], [osp.join(place, n) for n in empty]
-
-    with ThreadPoolExecutor(8) as pool:
-        bar = tqdm(
-            pool.map(look, by_folder), total=len(by_folder), desc=what, unit='folder', mininterval=2, disable=None
-        )
-        found = list(bar)
-        missing, empty = ([f for pair in found for f in pair[i]] for i in (0, 1))
-        problems = []
-        if missing:
-            whole = [p for p, (lost, _) in zip(by_folder, found) if len(lost) == len(by_folder[p])]
-            hint = f' {len(whole):,} folders have none of theirs.' if whole else ''
-            problems.append(
-                f"{what}: {len(missing):,} of the {len(files):,} listed pictures are not in '{folder}', "
-                f'{listing(missing)}.{hint} Complete the download, or unpack it there.'
-            )
-        if empty:
-            problems.append(
-                f'{what}: {len(empty):,} pictures are empty files, {listing(empty)}: the disk was full or the download '
-                'broke off; fetch them again.'
-            )
-        if decode:
-            bad = set(missing) | set(empty)
-            rest = [f for f in files if f not in bad]
-            errors = pool.map(lambda f: read_error(osp.join(folder, f)), rest)
-            errors = list(tqdm(errors, total=len(rest), desc=f'{what}, reading', mininterval=2, disable=None))
-            if broken := [f for f, error in zip(rest, errors) if error]:
-                problems.append(
-                    f'{what}: {len(broken):,} pictures cannot be read, {listing(broken)}: fetch them again.'
-                )
-    return problems
-
-
-def check_label_folders(files: Sequence[str], labels: Sequence[int], what: str) -> list[str]:
-    """Compare labels with the pictures' folders, which are one a class.
-
-    Args:
-        files (Sequence[str]): The pictures.
-        labels (Sequence[int]): Their labels.
-        what (str): Said in the problems.
-
-    Returns:
-        list[str]: A problem if a folder has two labels, or a label two folders.
-    """
-    label_of: dict[str, int] = {}
-    folder_of: dict[int, str] = {}
-    for file, label in zip(files, labels):
-        folder = osp.dirname(file)
-        if (known := label_of.setdefault(folder, int(label))) != label:
-            return [f"{what}: '{file}' has label {label}, but other pictures of its folder have label {known}."]
-        if (place := folder_of.setdefault(int(label), folder)) != folder:
-            return [f"{what}: label {label} is given to pictures in '{place}' and in '{folder}'."]
-    return []
 
 
 def write_annotation(contents: Contents, out: str) -> list[str]:
@@ -471,63 +352,29 @@ def cifar_reader(dataset: type) -> Callable[[Benchmark, str, Contents], None]:
     return read
 
 
+def published(name: str, read: Callable[[Benchmark, str, Contents], None]) -> Benchmark:
+    """A benchmark of ``benchmarks.yml``.
+
+    Args:
+        name (str): Its key there.
+        read (Callable): See :class:`Benchmark`.
+    """
+    facts = dict(_published()[name])
+    return Benchmark(read=read, **{**facts, 'shots': tuple(facts['shots']) if 'shots' in facts else None})
+
+
+@cache
+def _published() -> dict[str, dict]:
+    return yaml.safe_load(Path(__file__).with_name('benchmarks.yml').read_text(encoding='utf-8'))
+
+
 BENCHMARKS: dict[str, Benchmark] = {
-    'imagenet-lt': Benchmark(
-        'ImageNet-LT',
-        1000,
-        dict(train=115846, val=20000, test=50000),
-        (385, 479, 136),
-        read_imagenet_lt,
-        per_class=dict(val=20, test=50),
-        largest=1280,
-        smallest=5,
-        known={1281167: 'that is the whole ImageNet (ILSVRC 2012), not its long-tailed part'},
-    ),
-    'places-lt': Benchmark(
-        'Places-LT',
-        365,
-        dict(train=62500, val=7300, test=36500),
-        (131, 163, 71),
-        read_places_lt,
-        per_class=dict(val=20, test=100),
-        largest=4980,
-        smallest=5,
-        known={1803460: 'that is the whole Places365-Standard, not its long-tailed part'},
-        # As in torchvision/datasets/places365.py.
-        checksums={'categories_places365.txt': '06c963b85866bd0649f97cb43dd16673'},
-        note="BALLAD's paper gives Places-LT 184.5 K training images; this is a slip, the list in use has 62,500.",
-    ),
-    'inat18': Benchmark(
-        'iNaturalist 2018',
-        8142,
-        dict(train=437513, val=24426),
-        (842, 4076, 3224),
-        read_inat18,
-        per_class=dict(val=3),
-        largest=1000,
-        smallest=2,
-        known={
-            579184: 'that is the release of 2017',
-            265213: 'that is the release of 2019',
-            2686843: 'that is the release of 2021',
-        },
-        # Published at github.com/visipedia/inat_comp, 2018/README.md.
-        checksums={
-            'train2018.json.tar.gz': 'bfa29d89d629cbf04d826a720c0a68b0',
-            'val2018.json.tar.gz': 'f2ed8bfe3e9901cdefceb4e53cd3775d',
-            'train_val2018.tar.gz': 'b1c6952ce38f31868cc50ea72d066cc3',
-        },
-    ),
-    'cifar10-lt': Benchmark(
-        'CIFAR-10-LT, ratio 100', 10, dict(train=12406), None, cifar_reader(CIFAR10LT), largest=5000, smallest=50
-    ),
-    'cifar100-lt': Benchmark(
-        'CIFAR-100-LT, ratio 100',
-        100,
-        dict(train=10847),
-        (35, 35, 30),
-        cifar_reader(CIFAR100LT),
-        largest=500,
-        smallest=5,
-    ),
+    name: published(name, read)
+    for name, read in (
+        ('imagenet-lt', read_imagenet_lt),
+        ('places-lt', read_places_lt),
+        ('inat18', read_inat18),
+        ('cifar10-lt', cifar_reader(CIFAR10LT)),
+        ('cifar100-lt', cifar_reader(CIFAR100LT)),
+    )
 }

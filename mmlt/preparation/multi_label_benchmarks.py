@@ -15,7 +15,7 @@ from mmlt.datasets.multi_label_files import (
     read_image_ids,
 )
 from mmlt.errors import InputError
-from mmlt.preparation.benchmarks import BENCHMARKS, Benchmark, Contents
+from mmlt.preparation.benchmarks import BENCHMARKS, Benchmark, Contents, published
 
 
 def read_voc_lt(benchmark: Benchmark, root: str, contents: Contents) -> None:
@@ -84,27 +84,5 @@ def _compare_published(benchmark: Benchmark, folder: str, contents: Contents) ->
             )
 
 
-BENCHMARKS['voc-lt'] = Benchmark(
-    'VOC-LT',
-    20,
-    dict(train=1142, test=4952),
-    (6, 6, 8),
-    read_voc_lt,
-    protocol='db',
-    known={5717: 'that is all of VOC 2012'},
-    # As in torchvision/datasets/voc.py.
-    checksums={
-        'VOCtrainval_11-May-2012.tar': '6cd6e144f989b92b3379bac3b3de84fd',
-        'VOCtrainval_06-Nov-2007.tar': 'c52e279531787c972589f7e41ab4ae64',
-        'VOCtest_06-Nov-2007.tar': 'b6e924de25625d8de591ea690078ad9f',
-    },
-)
-BENCHMARKS['coco-lt'] = Benchmark(
-    'COCO-LT',
-    80,
-    dict(train=1909, test=5000),
-    (22, 33, 25),
-    read_coco_lt,
-    protocol='db',
-    known={118287: 'that is all of train2017: longtail2017/img_id.pkl was not used'},
-)
+BENCHMARKS['voc-lt'] = published('voc-lt', read_voc_lt)
+BENCHMARKS['coco-lt'] = published('coco-lt', read_coco_lt)

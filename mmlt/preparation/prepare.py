@@ -24,7 +24,8 @@ from mmlt.preparation.own_pictures import (
     prompt_names,
 )
 from mmlt.preparation.picture_sources import read_source
-from mmlt.preparation.starter_configs import Setup, earlier_configs, left_out, split_digest, starter_configs
+from mmlt.preparation.setup import Setup
+from mmlt.preparation.starter_configs import earlier_configs, left_out, split_digest, starter_configs
 from mmlt.visualization import class_size_report, plot_class_sizes, print_class_sizes
 
 

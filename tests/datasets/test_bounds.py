@@ -12,7 +12,7 @@ from PIL import EpsImagePlugin, Image
 
 from mmlt import InputError
 from mmlt.apis.inference import find_pictures
-from mmlt.checkpoints.converters import check_npy, read_array
+from mmlt.checkpoints.arrays import check_npy, read_array
 from mmlt.datasets import LoadPicture, LongTailedDataset
 from mmlt.datasets.multi_label_files import parse_coco
 from mmlt.datasets.picture_files import files_below, stay_below

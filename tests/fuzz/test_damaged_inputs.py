@@ -19,7 +19,7 @@ from torch import nn
 
 from mmlt import InputError
 from mmlt.checkpoints import read_checkpoint, read_config_text
-from mmlt.checkpoints.converters import read_array
+from mmlt.checkpoints.arrays import read_array
 from mmlt.checkpoints.weights import load_weights
 from mmlt.datasets import ClassTexts, LoadPicture, LongTailedDataset
 from mmlt.datasets.multi_label_files import parse_label_list, parse_label_table

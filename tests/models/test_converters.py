@@ -19,12 +19,12 @@ from safetensors.torch import load_file
 from mmlt import InputError
 from mmlt.apis import get_model
 from mmlt.checkpoints import read_checkpoint
+from mmlt.checkpoints.arrays import read_array
 from mmlt.checkpoints.converters import (
     anchor_counts,
     checkpoint_kind,
     from_ballad,
     from_vlltr_recognition,
-    read_array,
     rename,
     to_open_clip,
 )

@@ -20,7 +20,8 @@ from mmlt import InputError
 from mmlt.datasets.pictures import is_picture
 from mmlt.engine.stages import decisive, plan
 from mmlt.preparation.own_pictures import artificial_tail, balanced_split, default_test_size, prompt_names
-from mmlt.preparation.starter_configs import CONFIGS, METHODS, Setup, format_value
+from mmlt.preparation.setup import Setup
+from mmlt.preparation.starter_configs import CONFIGS, METHODS, format_value
 
 REPO = Path(__file__).parent.parent.parent
 TINY = ['--model', 'mmlt-tiny-rn', '--pretrained', 'none']
