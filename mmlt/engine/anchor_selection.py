@@ -48,6 +48,31 @@ def check_selection(num_anchors: int, images_per_class: int, method: str) -> Non
             raise InputError(f'Anchor selection: {name} is {value}; it must be at least 1.')
 
 
+def _scoring_labels(dataset, classes) -> np.ndarray:
+    """Labels of the images that score sentences; every class has one."""
+    if not hasattr(dataset, 'pipeline'):
+        raise InputError(
+            f'{type(dataset).__name__} has no pipeline of its own: anchor selection needs a plain training dataset.'
+        )
+    labels = dataset_labels(dataset)
+    if missing := sorted(set(range(len(classes))) - set(labels.tolist())):
+        raise InputError(
+            f"Class {missing[0]} ('{classes[missing[0]]}') has sentences but no training image to score them with: "
+            'give it at least one, or remove the class.'
+        )
+    return labels
+
+
+def _origin(model) -> dict:
+    """What anchors are made of."""
+    return dict(
+        classes=list(model.head.classes),
+        texts=plain(model.texts),
+        corpus=texts_fingerprint(model.table.sentences),
+        image_tower=tensors_fingerprint(model.backbone.state_dict()),
+    )
+
+
 def select_anchors(
     model,
     dataset,
@@ -82,16 +107,7 @@ def select_anchors(
             images.
     """
     check_selection(num_anchors, images_per_class, method)
-    if not hasattr(dataset, 'pipeline'):
-        raise InputError(
-            f'{type(dataset).__name__} has no pipeline of its own: anchor selection needs a plain training dataset.'
-        )
-    labels = dataset_labels(dataset)
-    if missing := sorted(set(range(len(model.head.classes))) - set(labels.tolist())):
-        raise InputError(
-            f"Class {missing[0]} ('{model.head.classes[missing[0]]}') has sentences but no training image to score "
-            'them with: give it at least one, or remove the class.'
-        )
+    labels = _scoring_labels(dataset, model.head.classes)
     chosen = few_of_each(labels, images_per_class, seed)
     viewed = copy.copy(dataset)
     viewed.pipeline = compose_like(dataset, pipeline)
@@ -111,15 +127,7 @@ def select_anchors(
         progress=lambda tiles: tqdm(tiles, desc='Scoring sentences', mininterval=1, disable=not is_main_process()),
     ).cpu()
     counts = model.table.counts.tolist()
-    facts = dict(
-        method=method,
-        images_per_class=images_per_class,
-        classes=list(model.head.classes),
-        texts=plain(model.texts),
-        corpus=texts_fingerprint(model.table.sentences),
-        image_tower=tensors_fingerprint(model.backbone.state_dict()),
-        num_sentences=sum(counts),
-    )
+    facts = dict(method=method, images_per_class=images_per_class, num_sentences=sum(counts), **_origin(model))
     anchors = Anchors.gather(
         select_sentences(scores, counts, num_anchors, method, seed),
         texts,

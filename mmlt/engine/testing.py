@@ -58,6 +58,17 @@ class TestOptions:
     local_rank: int = 0
 
 
+def _augment(cfg: Config) -> None:
+    """Test by the config's augmentation, or by flips."""
+    cfg.setdefault('tta_model', dict(type='mmpretrain.AverageClsScoreTTA'))
+    if 'tta_pipeline' not in cfg:
+        pipeline = deepcopy(cfg.test_dataloader.dataset.pipeline)
+        flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+        cfg.tta_pipeline = [*pipeline[:-1], dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])]
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
 def load_config(args: TestOptions) -> Config:
     cfg = read_config(args.config)
     if args.checkpoint and '://' not in args.checkpoint and not osp.isfile(args.checkpoint):
@@ -86,13 +97,7 @@ def load_config(args: TestOptions) -> Config:
             interval=args.interval,
         )
     if args.tta:
-        cfg.setdefault('tta_model', dict(type='mmpretrain.AverageClsScoreTTA'))
-        if 'tta_pipeline' not in cfg:
-            pipeline = deepcopy(cfg.test_dataloader.dataset.pipeline)
-            flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
-            cfg.tta_pipeline = [*pipeline[:-1], dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])]
-        cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        _augment(cfg)
     loader = ConfigDict(
         pin_memory=torch.cuda.is_available() and not args.no_pin_memory, collate_fn=dict(type='default_collate')
     )

@@ -141,6 +141,57 @@ def split_notes(counts, names, test: int, val: int) -> list[str]:
     return notes
 
 
+def split_pictures(pictures, args: PrepareOptions) -> dict[str, np.ndarray]:
+    """Indices of the pictures of every split: those of the source, or a seeded one, with the tail that is asked for."""
+    labels = pictures.labels
+    if pictures.splits is None:
+        splits = balanced_split(labels, _test_size(labels, args), args.val_per_class, args.seed)
+    else:
+        splits = given_splits(pictures, args)
+    if not len(splits['test']):
+        raise InputError('Every class has a single picture, so nothing can be split off for a test: add pictures.')
+    if args.tail_ratio is not None:
+        train = splits['train']
+        splits['train'] = train[artificial_tail(labels[train], len(pictures.classes), args.tail_ratio, args.seed)]
+    return splits
+
+
+def _test_size(labels: np.ndarray, args: PrepareOptions) -> int:
+    return default_test_size(np.bincount(labels)) if args.test_per_class is None else args.test_per_class
+
+
+def _setup(name: str, names, pictures, splits: dict, lists: dict[str, str], args: PrepareOptions) -> Setup:
+    return Setup(
+        name,
+        len(names),
+        len(splits['train']),
+        pictures.root,
+        args.base,
+        has_val=bool(len(splits['val'])),
+        class_texts=args.texts and osp.abspath(args.texts),
+        model=args.model,
+        pretrained=pretrained_of(args),
+        image_size=args.image_size,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        flip=not args.no_flip,
+        quick_gelu=args.quick_gelu,
+        split_digest=split_digest(lists),
+    )
+
+
+def _draw_sizes(counts: np.ndarray, names, path: Path, name: str) -> tuple[dict, list[str]]:
+    """Draw and print the class sizes; return their report, and what is to be said of the picture."""
+    report = class_size_report(counts, names)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        plot_class_sizes(report, path, name)
+    print_class_sizes(report, name)
+    if any('missing from' in str(w.message) for w in caught):  # one for every letter
+        return report, ['class_sizes.png has boxes where its font lacks a letter; nothing else is affected.']
+    return report, []
+
+
 def prepare(args: PrepareOptions, command: str = '') -> list[str]:
     """Write lists, class names, a picture of the class sizes, and a config for every method.
 
@@ -161,41 +212,14 @@ def prepare(args: PrepareOptions, command: str = '') -> list[str]:
     if args.texts is not None:
         ClassTexts(templates='clip').read(names, osp.abspath(args.texts))  # their faults show now, not in the training
     inspect_pictures(pictures, args.skip_unreadable)
-    labels = pictures.labels
-    test = default_test_size(np.bincount(labels)) if args.test_per_class is None else args.test_per_class
-    if pictures.splits is None:
-        splits = balanced_split(labels, test, args.val_per_class, args.seed)
-    else:
-        splits = given_splits(pictures, args)
-    if not len(splits['test']):
-        raise InputError('Every class has a single picture, so nothing can be split off for a test: add pictures.')
-    if args.tail_ratio is not None:
-        train = splits['train']
-        splits['train'] = train[artificial_tail(labels[train], len(names), args.tail_ratio, args.seed)]
-    counts = {split: np.bincount(labels[part], minlength=len(names)) for split, part in splits.items()}
+    labels, splits = pictures.labels, split_pictures(pictures, args)
     lists = {
         f'{split}.txt': list_text([pictures.files[i] for i in part], labels[part])
         for split, part in splits.items()
         if len(part)
     }
     lists['classes.txt'] = '\n'.join(names) + '\n'
-    setup = Setup(
-        name,
-        len(names),
-        len(splits['train']),
-        pictures.root,
-        args.base,
-        has_val=bool(len(splits['val'])),
-        class_texts=args.texts and osp.abspath(args.texts),
-        model=args.model,
-        pretrained=pretrained_of(args),
-        image_size=args.image_size,
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        flip=not args.no_flip,
-        quick_gelu=args.quick_gelu,
-        split_digest=split_digest(lists),
-    )
+    setup = _setup(name, names, pictures, splits, lists, args)
     configs = starter_configs(setup, f'Written by: {command}')
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -203,25 +227,27 @@ def prepare(args: PrepareOptions, command: str = '') -> list[str]:
         path.unlink(missing_ok=True)
     for file, text in {**lists, **configs}.items():
         write_text(out / file, text)
-    report = class_size_report(counts['train'], names)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter('always')
-        plot_class_sizes(report, out / 'class_sizes.png', name)
-    if any('missing from' in str(w.message) for w in caught):  # one for every letter
-        pictures.notes.append('class_sizes.png has boxes where its font lacks a letter; nothing else is affected.')
-    print_class_sizes(report, name)
-    if setup.gelu_is_assumed:
-        pictures.notes.append('The weights do not tell their activation: if it is QuickGELU, give --quick-gelu.')
-    if args.tail_ratio is not None and abs(report['ratio'] / args.tail_ratio - 1) > 0.1:
-        pictures.notes.append(
-            f'The ratio is {report["ratio"]:.1f} in place of {args.tail_ratio:g}: the sizes of small classes are '
-            'rounded down to whole pictures.'
-        )
-    own = split_notes(counts, names, test, args.val_per_class) if pictures.splits is None else []
-    for note in (*pictures.notes, *own, *left_out(setup)):
+    counts = {split: np.bincount(labels[part], minlength=len(names)) for split, part in splits.items()}
+    report, notes = _draw_sizes(counts['train'], names, out / 'class_sizes.png', name)
+    own = (
+        [] if pictures.splits is not None else split_notes(counts, names, _test_size(labels, args), args.val_per_class)
+    )
+    for note in (*pictures.notes, *notes, *_ratio_notes(setup, report, args), *own, *left_out(setup)):
         print(note)
     renamed = [f'{key} -> {n}' for key, n in zip(pictures.classes, names) if key != n]
     if renamed:
         print(f'Names in prompts: {", ".join(renamed[:8])}{", ..." if len(renamed) > 8 else ""}')
     print(f'Lists, class_sizes.png and configs are in {args.out}: {", ".join(sorted(configs))}')
     return [osp.join(args.out, file) for file in sorted(configs)]
+
+
+def _ratio_notes(setup: Setup, report: dict, args: PrepareOptions) -> list[str]:
+    notes = []
+    if setup.gelu_is_assumed:
+        notes.append('The weights do not tell their activation: if it is QuickGELU, give --quick-gelu.')
+    if args.tail_ratio is not None and abs(report['ratio'] / args.tail_ratio - 1) > 0.1:
+        notes.append(
+            f'The ratio is {report["ratio"]:.1f} in place of {args.tail_ratio:g}: the sizes of small classes are '
+            'rounded down to whole pictures.'
+        )
+    return notes

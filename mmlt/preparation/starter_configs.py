@@ -42,10 +42,6 @@ def dataset_config(setup: Setup) -> dict:
             **(dict(drop_last=True) if train else {}),
         )
 
-    # --tta: five crops, LIFT's sizes in proportion.
-    larger = dict(edge, scale=round(pixels * 248 / 224))
-    corners = ('top-left', 'top-right', 'bottom-left', 'bottom-right', 'centre')
-    crops = [dict(type='mmlt.FiveCropPart', crop_size=pixels, position=p) for p in corners]
     metric = [dict(type='mmlt.ShotAccuracy')]
     return dict(
         train_dataloader=loader('train'),
@@ -54,8 +50,16 @@ def dataset_config(setup: Setup) -> dict:
         val_evaluator=metric,
         test_evaluator=metric,
         tta_model=dict(type='mmlt.LogitTTA'),
-        tta_pipeline=[load, larger, dict(type='TestTimeAug', transforms=[crops, [pack]])],
+        tta_pipeline=_five_crops(load, edge, pack, pixels),
     )
+
+
+def _five_crops(load: dict, edge: dict, pack: dict, pixels: int) -> list[dict]:
+    """--tta: LIFT's sizes in proportion."""
+    larger = dict(edge, scale=round(pixels * 248 / 224))
+    corners = ('top-left', 'top-right', 'bottom-left', 'bottom-right', 'centre')
+    crops = [dict(type='mmlt.FiveCropPart', crop_size=pixels, position=p) for p in corners]
+    return [load, larger, dict(type='TestTimeAug', transforms=[crops, [pack]])]
 
 
 def _sampler(kind: str) -> dict:

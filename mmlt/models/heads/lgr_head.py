@@ -82,24 +82,26 @@ class LGRHead(AnchorHead):
         if hidden_channels is not None and hidden_channels < 1:
             raise InputError(f'LGRHead: hidden_channels is {hidden_channels}; give at least 1, or None for 4 D.')
         hidden_channels = 4 * in_channels if hidden_channels is None else hidden_channels
-        self.norm_query = nn.LayerNorm(in_channels)
-        self.norm_key = nn.LayerNorm(in_channels, bias=False)
-        self.query = nn.Linear(in_channels, in_channels, bias=query_bias)
-        self.key = nn.Linear(in_channels, in_channels, bias=False)
+        self._make_attention(in_channels, query_bias, identity_init)
         self.mlp = nn.Sequential(
             nn.Linear(in_channels, hidden_channels), nn.ReLU(), nn.Linear(hidden_channels, num_classes)
         )
-        if identity_init:
-            nn.init.eye_(self.query.weight)
-            nn.init.eye_(self.key.weight)
-            if query_bias:
-                nn.init.zeros_(self.query.bias)
         self.scale = logit_scale
         self.log_scale = nn.Parameter(torch.zeros(()), requires_grad=learn_logit_scale)
         self.detach_norm, self.fusion, self.explain = detach_norm, fusion, explain
         self._table: AnchorTable | None = None
         self._branches: tuple[Tensor, Tensor] | None = None  # logits of the last call
         self._preload()
+
+    def _make_attention(self, channels: int, query_bias: bool, identity: bool) -> None:
+        self.norm_query, self.norm_key = nn.LayerNorm(channels), nn.LayerNorm(channels, bias=False)
+        self.query = nn.Linear(channels, channels, bias=query_bias)
+        self.key = nn.Linear(channels, channels, bias=False)
+        if identity:
+            nn.init.eye_(self.query.weight)
+            nn.init.eye_(self.key.weight)
+            if query_bias:
+                nn.init.zeros_(self.query.bias)
 
     def _take(self, anchors: Anchors) -> None:
         super()._take(anchors)

@@ -19,6 +19,26 @@ from mmlt.models.more.functional import DISCREPANCIES, class_discrepancy, prior_
 from mmlt.models.more.low_rank import merge, split_weights
 from mmlt.registry import MODELS
 
+# What makes the parts of a module those of another one.
+_SHARED = (
+    '_modules',
+    '_parameters',
+    '_buffers',
+    '_non_persistent_buffers_set',
+    '_state_dict_hooks',
+    '_load_state_dict_pre_hooks',
+    '_load_state_dict_post_hooks',
+)
+
+
+def _check_settings(discrepancy: str, multi_label: str, peak: float) -> None:
+    if discrepancy not in DISCREPANCIES:
+        raise InputError(f"MORE's discrepancy is '{discrepancy}'; choose 'l2' or 'kl'.")
+    if multi_label not in ('class', 'sample'):
+        raise InputError(f"MORE's multi_label is '{multi_label}'; choose 'class' or 'sample'.")
+    if not peak >= 0:
+        raise InputError(f"MORE's peak is {peak}; give a number >= 0, and 0 for the control without penalty.")
+
 
 @MODELS.register_module()
 class MORE(BaseClassifier):
@@ -115,12 +135,7 @@ class MORE(BaseClassifier):
         multi_label: str = 'class',
         data_preprocessor: dict | None = None,
     ):
-        if discrepancy not in DISCREPANCIES:
-            raise InputError(f"MORE's discrepancy is '{discrepancy}'; choose 'l2' or 'kl'.")
-        if multi_label not in ('class', 'sample'):
-            raise InputError(f"MORE's multi_label is '{multi_label}'; choose 'class' or 'sample'.")
-        if not peak >= 0:
-            raise InputError(f"MORE's peak is {peak}; give a number >= 0, and 0 for the control without penalty.")
+        _check_settings(discrepancy, multi_label, peak)
         if isinstance(classifier, dict):
             if classifier.get('data_preprocessor') is None and data_preprocessor is not None:
                 classifier = {**classifier, 'data_preprocessor': data_preprocessor}
@@ -128,15 +143,7 @@ class MORE(BaseClassifier):
         super().__init__(data_preprocessor=classifier.data_preprocessor)
         # The classifier's parts are this model's own; the classifier itself is no part, so no name gets longer.
         self.__dict__['classifier'] = classifier
-        for shared in (
-            '_modules',
-            '_parameters',
-            '_buffers',
-            '_non_persistent_buffers_set',
-            '_state_dict_hooks',
-            '_load_state_dict_pre_hooks',
-            '_load_state_dict_post_hooks',
-        ):
+        for shared in _SHARED:
             self.__dict__[shared] = classifier.__dict__[shared]
         self._logits_of()
         recomputes = _recomputing(classifier)

@@ -70,6 +70,18 @@ def _same_tokens(one, other) -> bool:
     return torch.equal(one(probe), other(probe))
 
 
+def _check_ratio(ratio: float, teacher: dict | None) -> None:
+    if not 0 < ratio <= 1:
+        raise InputError(f'CVLP: ratio is {ratio}; it is the share of the contrastive loss, above 0 and at most 1.')
+    if ratio < 1 and teacher is None:
+        raise InputError(
+            f'CVLP: ratio={ratio} asks for distillation, but there is no teacher: give teacher=dict(model=..., '
+            'pretrained=...), or ratio=1.'
+        )
+    if ratio == 1 and teacher is not None:
+        raise InputError('CVLP: ratio=1 leaves nothing for the teacher to do: give teacher=None, or a ratio below 1.')
+
+
 @MODELS.register_module()
 class CVLP(ContrastivePretrainer):
     """Class-wise visual-linguistic pretraining (VL-LTR, section 3.2).
@@ -126,17 +138,7 @@ class CVLP(ContrastivePretrainer):
         seed: int | None = None,
         **kwargs,
     ):
-        if not 0 < ratio <= 1:
-            raise InputError(f'CVLP: ratio is {ratio}; it is the share of the contrastive loss, above 0 and at most 1.')
-        if ratio < 1 and teacher is None:
-            raise InputError(
-                f'CVLP: ratio={ratio} asks for distillation, but there is no teacher: give teacher=dict(model=..., '
-                'pretrained=...), or ratio=1.'
-            )
-        if ratio == 1 and teacher is not None:
-            raise InputError(
-                'CVLP: ratio=1 leaves nothing for the teacher to do: give teacher=None, or a ratio below 1.'
-            )
+        _check_ratio(ratio, teacher)
         super().__init__(backbone, text, loss=loss or dict(type='mmlt.CCLLoss'), **kwargs)
         self.texts = dict(texts or dict(type='mmlt.ClassTexts'))
         self.corpus = ROOT_DATASETS.build(self.texts)
