@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from mmlt.evaluation.posthoc import (
     log_softmax,
     resample_test,
     target_prior,
+    tau_normalise,
     tau_sweep,
     temperature_scaling,
 )
@@ -69,11 +70,12 @@ class Steps:
     sweep: tuple[list[float], np.ndarray, float] | None = None
 
 
-def parse_taus(text: str) -> list[float]:
+def parse_taus(text: str, option: str = '--tau') -> list[float]:
     """Strengths of the logit adjustment as they are typed.
 
     Args:
         text (str): A number, or ``first:last:step`` with both ends.
+        option (str): To be named. Defaults to '--tau'.
 
     Returns:
         list[float]: Ascending.
@@ -86,14 +88,14 @@ def parse_taus(text: str) -> list[float]:
     except ValueError:
         numbers = []
     if len(numbers) not in (1, 3) or not all(math.isfinite(x) and x >= 0 for x in numbers):
-        raise InputError(f"--tau is '{text}'; give a number that is not negative, or first:last:step as in 0:2:0.1.")
+        raise InputError(f"{option} is '{text}'; give a number that is not negative, or first:last:step as in 0:2:0.1.")
     if len(numbers) == 1:
         return numbers
     first, last, step = numbers
     if step == 0 or last < first or (last - first) / step > _MOST_TAUS:
         raise InputError(
-            f"--tau is '{text}'; in first:last:step the last is not below the first, and the step is above 0 and makes "
-            f'at most {_MOST_TAUS} values.'
+            f"{option} is '{text}'; in first:last:step the last is not below the first, and the step is above 0 and "
+            f'makes at most {_MOST_TAUS} values.'
         )
     # Rounded, since 3 * 0.1 is not 0.3 and names are made of it.
     return [round(first + i * step, 10) for i in range(int((last - first) / step + 1e-9) + 1)]
@@ -189,6 +191,7 @@ def make_steps(
     temperature: bool = False,
     prior: Prior | None = None,
     seed: int = 0,
+    norm_taus: Sequence[float] | None = None,
 ) -> Steps:
     """Adjust, correct and calibrate scores, in this order.
 
@@ -206,6 +209,8 @@ def make_steps(
         temperature (bool): Whether to fit one. Defaults to False.
         prior (Prior, optional): Defaults to None.
         seed (int): Of the drawn images. Defaults to 0.
+        norm_taus (Sequence[float], optional): Of the tau-normalisation, as
+            ``taus``. Defaults to None, none.
 
     Returns:
         Steps: See there.
@@ -215,13 +220,19 @@ def make_steps(
             class has no training images.
     """
     chosen = taus is not None and len(taus) > 1
+    if val is None and norm_taus is not None and len(norm_taus) > 1:
+        raise InputError(
+            '--tau-norm FIRST:LAST:STEP is chosen on a validation split: give its scores as --val VAL.npz.'
+        )
     if val is None and (chosen or temperature):
         what, other = ('--tau FIRST:LAST:STEP', ', or one number as --tau') if chosen else ('--temperature', '')
         raise InputError(
             f'{what} is chosen on a validation split, never on the test: give its scores as --val VAL.npz{other}.'
         )
     notes = [] if val is None else check_validation(val, test)
-    sweep = None
+    sweep, tested = None, test.logits
+    if norm_taus is not None:
+        test, val, norm_tau = _normalised(test, val, norm_taus, notes)
     if chosen:
         accuracy = tau_sweep(val.logits, val.labels, val.class_counts, taus)
         sweep = (list(taus), accuracy, taus[int(accuracy.argmax())])  # the least of equal ones
@@ -235,9 +246,38 @@ def make_steps(
     if prior is not None and prior.kind in ('forward', 'backward'):
         notes.append(f'{len(parts[0][1])} of {len(test.labels)} test images, drawn for the prior {prior.name}.')
     steps = [_sequence(logits, test.class_counts, tau, prior) for logits, _ in parts]
+    if norm_taus is not None:
+        before, _ = _drawn(replace(test, logits=tested), prior, seed, 'the test')
+        normalised, *rest = steps[0].items()
+        steps[0] = {'as tested': before, f'tau-normalised, tau {norm_tau:g}': normalised[1], **dict(rest)}
     if temperature:
         _calibrate(steps, parts[1][1], notes)
     return Steps(parts[0][1], steps[0], notes, sweep)
+
+
+def _normalised(
+    test: Scores, val: Scores | None, taus: Sequence[float], notes: list[str]
+) -> tuple[Scores, Scores | None, float]:
+    """Test and validation with tau-normalised logits, and the tau, of several the best on the validation."""
+    for scores, name in ((test, 'the test'), (val, '--val')):
+        if scores is not None and scores.weight_norms is None:
+            raise InputError(
+                '--tau-norm needs the logits of a linear classifier and the lengths of its class vectors, which the '
+                f'scores of {name} do not have: save them without --tta, of a model with LinearClsHead.'
+            )
+
+    def normalised(scores: Scores, tau: float) -> Scores:
+        return replace(scores, logits=tau_normalise(scores.logits, scores.weight_norms, scores.bias, tau))
+
+    tau = taus[0]
+    if len(taus) > 1:
+        accuracy = [
+            np.nanmean(per_class_accuracy(val.labels, normalised(val, t).logits.argmax(1), len(val.classes)))
+            for t in taus
+        ]
+        tau = taus[int(np.argmax(accuracy))]
+        notes.append(f'tau-normalisation {tau:g} is the best of {len(taus)} on {val.split}: {max(accuracy):.1f}.')
+    return normalised(test, tau), None if val is None else normalised(val, tau), tau
 
 
 def _drawn(scores: Scores, prior: Prior | None, seed: int, whose: str) -> tuple[np.ndarray, np.ndarray]:

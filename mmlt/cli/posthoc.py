@@ -31,6 +31,7 @@ def parse_args(argv=None):
     parser.add_argument('scores', metavar='TEST.npz', help='scores of the test')
     parser.add_argument('--val', metavar='VAL.npz', help='scores of a validation split, to choose on')
     parser.add_argument('--tau', help='strength of the logit adjustment, a number or first:last:step')
+    parser.add_argument('--tau-norm', help='tau-normalisation of a linear classifier, a number or first:last:step')
     parser.add_argument('--temperature', action='store_true', help='fit a temperature on --val')
     parser.add_argument('--prior', help="uniform, forward:RATIO, backward:RATIO, or a table of 'class' and 'prior'")
     parser.add_argument('--protocol', choices=list(SHOT_PROTOCOLS), help="many, medium and few; default the test's")
@@ -62,7 +63,8 @@ def run(args) -> None:
     val = args.val and read_scores(args.val)
     taus = None if args.tau is None else parse_taus(args.tau)
     prior = None if args.prior is None else parse_prior(args.prior, scores)
-    steps = make_steps(scores, val, taus, args.temperature, prior, args.seed)
+    norm_taus = None if args.tau_norm is None else parse_taus(args.tau_norm, '--tau-norm')
+    steps = make_steps(scores, val, taus, args.temperature, prior, args.seed, norm_taus)
     protocol = args.protocol or str(scores.facts.get('protocol', 'standard'))
     reports = {name: step_report(scores, steps.labels, z, protocol) for name, z in steps.logits.items()}
     found = {name: shot_reliability(z, steps.labels, scores.class_counts, protocol) for name, z in steps.logits.items()}

@@ -89,6 +89,30 @@ def adjust_logits(logits: np.ndarray, counts: np.ndarray, tau: float = 1.0) -> n
     return np.asarray(logits, dtype=np.float64) - tau * log_prior(counts)
 
 
+def tau_normalise(logits: np.ndarray, weight_norms: np.ndarray, bias: np.ndarray | None, tau: float) -> np.ndarray:
+    """Logits of a linear classifier with tau-normalised class vectors, without bias (Kang et al. 2020, section 4.2).
+
+    ``w_c / |w_c|^tau`` makes of ``w_c f + b_c`` the logit ``(z_c - b_c) / |w_c|^tau``; what
+    :class:`mmlt.TauNormClsHead` computes from the feature.
+
+    Args:
+        logits (np.ndarray): z, not log-probabilities, (N, C).
+        weight_norms (np.ndarray): Lengths of the class vectors, (C, ).
+        bias (np.ndarray, optional): b, (C, ); None where there is none.
+        tau (float): 0 only drops the bias, 1 makes all vectors of length 1.
+
+    Returns:
+        np.ndarray: Shape (N, C), float64.
+
+    Raises:
+        InputError: A negative ``tau``.
+    """
+    if not tau >= 0:
+        raise InputError(f'tau is {tau}; the normalisation needs one that is not negative (the paper: 0 to 1).')
+    z = np.asarray(logits, dtype=np.float64) - (0 if bias is None else np.asarray(bias, dtype=np.float64))
+    return z / np.asarray(weight_norms, dtype=np.float64) ** tau
+
+
 def tau_sweep(logits: np.ndarray, labels: np.ndarray, counts: np.ndarray, taus: Sequence[float]) -> np.ndarray:
     """Accuracy for every strength of :func:`adjust_logits`, in percent, as a mean over classes.
 

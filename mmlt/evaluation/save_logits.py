@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from mmengine.logging import print_log
-from mmpretrain.models.heads import MultiLabelClsHead, MultiTaskHead
+from mmpretrain.models.heads import LinearClsHead, MultiLabelClsHead, MultiTaskHead
 from torch import nn
 
 from mmlt.errors import InputError
@@ -37,8 +37,9 @@ class SaveLogits(ShotMetric):
     processes. MMPretrain's classifiers give probabilities: their logarithms
     are written, of which those below that of single precision's smallest
     normal number, -87.3, are set to it. Scores that are no probabilities are
-    taken as logits. Images whose label is negative are left out. It has no
-    figures.
+    taken as logits; of a linear classifier (:meth:`watch`) the logits
+    themselves are written, with the lengths of its class vectors and its bias.
+    Images whose label is negative are left out. It has no figures.
 
     Args:
         out_file (str): The ``.npz`` to write.
@@ -73,6 +74,18 @@ class SaveLogits(ShotMetric):
     ):
         super().__init__(protocol, class_counts, collect_device, prefix)
         self.out_file, self.split, self.facts = check_npz_path(out_file), split, facts or {}
+        self._linear: nn.Linear | None = None
+        self._logits: torch.Tensor | None = None
+
+    def watch(self, linear: nn.Linear) -> None:
+        """Write what a linear classifier gives, before its softmax.
+
+        Args:
+            linear (nn.Linear): The classifier's last layer, which is called
+                once a batch.
+        """
+        self._linear = linear
+        linear.register_forward_hook(lambda _, inputs, output: setattr(self, '_logits', output.detach()))
 
     def keys_of(self, labels: np.ndarray) -> list[str]:
         """None."""
@@ -86,6 +99,9 @@ class SaveLogits(ShotMetric):
             data_samples (Sequence[dict]): With ``gt_label`` and ``pred_score``.
         """
         broken = first_not_finite(data_samples)
+        logits, self._logits = self._logits, None
+        if logits is None or len(logits) != len(data_samples):
+            self._linear = None  # not called as it was expected: then the probabilities tell
         for i, sample in enumerate(data_samples):
             score, label = sample.get('pred_score'), sample.get('gt_label')
             wrong = not_finite(sample) if i == broken else None
@@ -98,6 +114,8 @@ class SaveLogits(ShotMetric):
                 self.results.append((-1, -1, '', None, wrong))
                 continue
             place = sample.get('sample_idx')
+            if self._linear is not None:
+                score = logits[i]
             found = (-1 if place is None else int(place), int(label[0]), str(sample.get('img_path') or ''))
             self.results.append((*found, score.detach().float().cpu().numpy(), None))
 
@@ -123,7 +141,8 @@ class SaveLogits(ShotMetric):
                 f'A test image has the label {top}, but the model predicts {scores.shape[1]} classes: give the test '
                 'dataset and the model the same classes.'
             )
-        kind, logits, floored = as_logits(scores)
+        linear = self._linear
+        kind, logits, floored = as_logits(scores) if linear is None else ('logits', scores.astype(np.float32), 0)
         facts = {'scores': kind, **self.facts, 'protocol': self.protocol, 'mmlt': __version__}
         facts |= {'unlabelled_images': len(results) - len(known), 'scores_at_floor': floored}
         names = (self.dataset_meta or {}).get('classes') or range(len(counts))
@@ -131,6 +150,9 @@ class SaveLogits(ShotMetric):
         written = Scores(
             logits, labels, np.array([str(n) for n in names]), counts, self.split, facts, files if any(files) else None
         )
+        if linear is not None:
+            written.weight_norms = linear.weight.detach().float().norm(dim=1).cpu().numpy()
+            written.bias = None if linear.bias is None else linear.bias.detach().float().cpu().numpy()
         write_scores(written, self.out_file)
         print_log(f'Scores of {len(known)} images ({kind}): {self.out_file}', logger='current')
         return {}
@@ -207,4 +229,7 @@ def save_logits(evaluator, cfg, model: nn.Module, out_file: str, tta: bool = Fal
     protocol = next((m.protocol for m in evaluator.metrics if isinstance(m, ShotMetric)), 'standard')
     metric = SaveLogits(out_file, str(dataset.get('split') or list_name or 'test'), facts, protocol)
     metric.dataset_meta = evaluator.dataset_meta  # its loop told the others when it was built
+    head = getattr(model, 'head', None)
+    if type(head) is LinearClsHead and not tta:
+        metric.watch(head.fc)
     evaluator.metrics.append(metric)

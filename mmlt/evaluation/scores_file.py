@@ -17,6 +17,7 @@ _AGAIN = 'write it with tools/test.py ... --save-logits FILE.npz'
 # Every array of the file, by its kind of numbers and its dimensions.
 _ARRAYS = {'logits': ('f', 2), 'labels': ('iu', 1), 'classes': ('U', 1), 'class_counts': ('iuf', 1)}
 _TEXTS = ('split', 'facts')
+_OPTIONAL = ('images', 'weight_norms', 'bias')
 
 
 @dataclass
@@ -34,6 +35,10 @@ class Scores:
             ``mmlt`` (its version) and more. Defaults to none.
         images (np.ndarray, optional): Files of the images, (N, ); an empty
             text where it is not known. Defaults to None, none is known.
+        weight_norms (np.ndarray, optional): Lengths of the class vectors of a
+            linear classifier, (C, ); then ``logits`` are its logits. Defaults
+            to None, another head.
+        bias (np.ndarray, optional): Its bias, (C, ). Defaults to None.
     """
 
     logits: np.ndarray
@@ -43,6 +48,8 @@ class Scores:
     split: str
     facts: dict = field(default_factory=dict)
     images: np.ndarray | None = None
+    weight_norms: np.ndarray | None = None
+    bias: np.ndarray | None = None
 
 
 def check_npz_path(path: str | Path) -> Path:
@@ -76,6 +83,9 @@ def write_scores(scores: Scores, path: str | Path) -> None:
     }
     if scores.images is not None:
         arrays['images'] = np.asarray(scores.images, dtype=np.str_)
+    for name in ('weight_norms', 'bias'):
+        if getattr(scores, name) is not None:
+            arrays[name] = np.asarray(getattr(scores, name), dtype=np.float32)
     with whole_file(check_npz_path(path)) as part, open(part, 'wb') as file:
         np.savez(file, allow_pickle=False, **arrays)
 
@@ -97,7 +107,7 @@ def read_scores(path: str | Path) -> Scores:
         raise InputError(f"There is no file of scores '{path}': {_AGAIN}.")
     try:
         file = np.load(path, allow_pickle=False)
-        wanted = (*_ARRAYS, *_TEXTS, 'images')
+        wanted = (*_ARRAYS, *_TEXTS, *_OPTIONAL)
         found = {name: file[name] for name in getattr(file, 'files', ()) if name in wanted}  # a single array has none
     except (OSError, ValueError, EOFError, MemoryError, TypeError, zipfile.BadZipFile, zlib.error) as e:
         reason = f'{type(e).__name__}: {" ".join(str(e).split())[:100]}'
@@ -121,7 +131,7 @@ def _checked(found: dict[str, np.ndarray], path: str) -> Scores:
     if not isinstance(facts, dict):
         raise InputError(f"The facts in '{path}' are no JSON object: {_AGAIN}.")
     texts = {'split': str(found['split']), 'facts': facts}
-    scores = Scores(**{name: found[name] for name in _ARRAYS}, **texts, images=found.get('images'))
+    scores = Scores(**{name: found[name] for name in _ARRAYS}, **texts, **{name: found.get(name) for name in _OPTIONAL})
     _check_sizes(scores, path)
     _check_values(scores, path)
     return scores
@@ -131,7 +141,14 @@ def _check_sizes(scores: Scores, path: str) -> None:
     n, c = scores.logits.shape
     if n == 0 or c == 0:
         raise InputError(f"'{path}' has scores of {n} images and {c} classes, so nothing to measure: {_AGAIN}.")
-    for name, expected in (('labels', n), ('classes', c), ('class_counts', c), ('images', n)):
+    for name, expected in (
+        ('labels', n),
+        ('classes', c),
+        ('class_counts', c),
+        ('images', n),
+        ('weight_norms', c),
+        ('bias', c),
+    ):
         array = getattr(scores, name)
         if array is not None and array.shape != (expected,):
             raise InputError(
@@ -147,6 +164,11 @@ def _check_values(scores: Scores, path: str) -> None:
             f"The scores of {len(wrong)} images in '{path}' are not finite, the first is that of number {wrong[0]}: "
             'test the model again, without --amp if half precision overflows.'
         )
+    norms = np.ones(1) if scores.weight_norms is None else scores.weight_norms
+    if norms.dtype.kind != 'f' or not (norms > 0).all() or not np.isfinite(norms).all():
+        raise InputError(f"'{path}' has class vectors whose lengths are not positive numbers: {_AGAIN}.")
+    if scores.bias is not None and not np.isfinite(scores.bias).all():
+        raise InputError(f"'{path}' has a bias that is not finite: {_AGAIN}.")
     if (wrong := scores.labels[(scores.labels < 0) | (scores.labels >= c)]).size:
         raise InputError(f"'{path}' has the label {wrong[0]}, outside [0, {c}): test with labels of the {c} classes.")
     counts = scores.class_counts

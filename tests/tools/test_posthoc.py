@@ -5,16 +5,22 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from mmpretrain.models.heads import LinearClsHead
+from mmpretrain.structures import DataSample
 from PIL import Image
 
 from mmlt.apis.posthoc import parse_taus
 from mmlt.evaluation import shot_accuracy
-from mmlt.evaluation.posthoc import log_softmax, temperature_scaling
+from mmlt.evaluation.posthoc import log_softmax, tau_normalise, temperature_scaling
+from mmlt.evaluation.save_logits import SaveLogits
 from mmlt.evaluation.scores_file import Scores, read_scores, write_scores
+from mmlt.models import TauNormClsHead
 
 REPO = Path(__file__).parent.parent.parent
 COUNTS = np.array([600, 200, 60, 30, 8, 3])
@@ -248,3 +254,62 @@ def test_what_cannot_be_saved_ends_before_the_test(two_stages, test_tool):
     with pytest.raises(SystemExit, match='MultiLabelLinearClsHead predicts several labels or tasks'):
         test_tool.main([config, '--save-logits', 's.npz'])
     assert not Path('s.npz').exists()
+
+
+# tau-normalisation
+
+
+@pytest.mark.parametrize('tau', [0.0, 0.5, 1.0])
+def test_tau_normalisation_is_what_the_head_computes(tmp_path, tau):
+    """From saved logits, as mmlt.TauNormClsHead computes it from the features."""
+    torch.manual_seed(3)
+    head, features = LinearClsHead(6, 5), torch.randn(9, 5)
+    head.fc.weight.data *= torch.arange(1, 7)[:, None]
+    normalised = TauNormClsHead(6, 5, tau=tau)
+    normalised.load_state_dict(head.state_dict())
+    metric = SaveLogits(str(tmp_path / 's.npz'), class_counts=COUNTS.tolist())
+    metric.watch(head.fc)
+    metric.dataset_meta = dict(classes=NAMES.tolist())
+    for part in features.split(4):
+        scores = head((part,)).softmax(1)
+        metric.process(None, [DataSample().set_gt_label(0).set_pred_score(s).to_dict() for s in scores])
+    metric.evaluate(9)
+    found = read_scores(tmp_path / 's.npz')
+    assert found.facts['scores'] == 'logits'
+    np.testing.assert_allclose(found.logits, head((features,)).detach().numpy(), rtol=1e-5, atol=1e-6)
+    expected = normalised((features,)).detach().numpy()
+    np.testing.assert_allclose(tau_normalise(found.logits, found.weight_norms, found.bias, tau), expected, atol=5e-6)
+    np.testing.assert_allclose(found.weight_norms, np.sqrt((head.fc.weight.detach().numpy() ** 2).sum(1)), rtol=1e-6)
+
+
+def test_scores_without_logits_are_probabilities(tmp_path):
+    """A layer that is not called once a batch (compiled, or several views) tells nothing."""
+    metric = SaveLogits(str(tmp_path / 's.npz'), class_counts=[3, 2])
+    metric.watch(torch.nn.Linear(2, 2))
+    metric.process(None, [DataSample().set_gt_label(0).set_pred_score(torch.tensor([0.25, 0.75])).to_dict()])
+    metric.evaluate(1)
+    found = read_scores(tmp_path / 's.npz')
+    assert found.weight_norms is None and found.facts['scores'] == 'log-probabilities'
+
+
+def test_tau_norm_is_chosen_on_the_validation(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    test, val = biased(0), biased(1)
+    norms = np.linspace(3, 1, 6).astype(np.float32)
+    for name, scores in (('test', test), ('val', val)):
+        write_scores(replace(scores, weight_norms=norms, bias=np.zeros(6, np.float32)), f'{name}.npz')
+    taus = [0, 0.5, 1.0, 1.5]
+    z = [tau_normalise(val.logits, norms, None, t) for t in taus]
+    best = taus[int(np.argmax([np.mean([(p.argmax(1) == c)[val.labels == c].mean() for c in range(6)]) for p in z]))]
+    posthoc.main(['test.npz', '--val', 'val.npz', '--tau-norm', '0:1.5:0.5'])
+    said = capsys.readouterr().out
+    assert f'tau-normalised, tau {best:g}' in said and 'as tested' in said
+    for arguments, why in (
+        (['test.npz', '--tau-norm', '0:1:0.5'], '--tau-norm FIRST:LAST:STEP is chosen on a validation split'),
+        (['test.npz', '--tau-norm=-1'], "--tau-norm is '-1'"),
+    ):
+        with pytest.raises(SystemExit, match=why):
+            posthoc.main(arguments)
+    write_scores(test, 'test.npz')
+    with pytest.raises(SystemExit, match='which the scores of the test do not have'):
+        posthoc.main(['test.npz', '--tau-norm', '0.5'])
