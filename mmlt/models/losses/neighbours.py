@@ -1,0 +1,111 @@
+"""Neighbour classes: a JSON file of class names, and the table of indices that it becomes."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os.path as osp
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from mmlt.errors import InputError
+
+
+def read_neighbours(neighbours: str | Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
+    """Neighbour classes by the names of the classes.
+
+    Args:
+        neighbours (str | Mapping[str, Sequence[str]]): A JSON file with one
+            object, ``{"tiger": ["lion", "leopard"], ...}``, or the mapping.
+
+    Returns:
+        Mapping[str, Sequence[str]]: Names of the neighbours.
+
+    Raises:
+        InputError: No such file, no JSON, or not names and lists of names.
+    """
+    where = 'The mapping of neighbour classes'
+    if isinstance(neighbours, str):
+        where = f"The file of neighbour classes '{neighbours}'"
+        if not osp.isfile(neighbours):
+            raise InputError(
+                f'{where} does not exist: write it, or let tools/analysis_tools/class_neighbours.py write it from the '
+                'class texts.'
+            )
+        try:
+            with open(neighbours, encoding='utf-8') as f:
+                neighbours = json.load(f, object_pairs_hook=lambda pairs: _each_once(pairs, where))
+        except (ValueError, RecursionError) as e:
+            raise InputError(f'{where} is no JSON ({e}): it holds {{"class": ["class", ...], ...}}.') from e
+    if not isinstance(neighbours, Mapping):
+        raise InputError(f'{where} holds no classes: it maps class names to lists of class names.')
+    for name, others in neighbours.items():
+        if not isinstance(others, (list, tuple)) or not all(isinstance(other, str) for other in others):
+            raise InputError(f"{where}: what '{name}' is given is no list of class names.")
+    return neighbours
+
+
+def _each_once(pairs: list[tuple], where: str) -> dict:
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{where} has two entries for '{name}': make them one.")
+    return dict(pairs)
+
+
+def neighbour_table(neighbours: Mapping[str, Sequence[str]], classes: Sequence[str]) -> Tensor:
+    """Indices of the neighbours of every class.
+
+    A class that is not in the mapping has none. Names are compared with
+    underscores as spaces. Of a published class list with one name for two
+    classes a name means both, and they are neighbours of each other, as in
+    CUE's published code.
+
+    Args:
+        neighbours (Mapping[str, Sequence[str]]): See :func:`read_neighbours`.
+        classes (Sequence[str]): C class names.
+
+    Returns:
+        Tensor: Shape (C, M) with M the largest number of neighbours; what is
+        left of a row is filled with the class itself.
+
+    Raises:
+        InputError: A name that is no class, the class itself among its
+            neighbours, or a neighbour named twice.
+    """
+    places: dict[str, list[int]] = {}
+    for i, name in enumerate(classes):
+        places.setdefault(_plain(name), []).append(i)
+    rows = [[j for j in places[_plain(name)] if j != i] for i, name in enumerate(classes)]
+    met: set[str] = set()
+    for name, others in neighbours.items():
+        key = _known(name, places, 'have an entry for')
+        if key in met:
+            raise InputError(f"The neighbour classes have two entries for '{name}': make them one.")
+        met.add(key)
+        keys = [_known(other, places, f"give '{name}' the neighbour") for other in others]
+        for position, (other, other_key) in enumerate(zip(others, keys)):
+            if other_key == key:
+                raise InputError(f"The neighbour classes give '{name}' itself as a neighbour: take it out.")
+            if other_key in keys[:position]:
+                raise InputError(f"The neighbour classes give '{name}' the neighbour '{other}' twice: take one out.")
+        for i in places[key]:
+            rows[i] += [j for other in keys for j in places[other]]
+    width = max(map(len, rows), default=0)
+    return torch.tensor([row + [i] * (width - len(row)) for i, row in enumerate(rows)]).long().view(len(rows), width)
+
+
+def _plain(name: str) -> str:
+    return ' '.join(str(name).replace('_', ' ').split())
+
+
+def _known(name: str, places: Mapping[str, list[int]], what: str) -> str:
+    key = _plain(name)
+    if key not in places:
+        near = difflib.get_close_matches(key, places, 1, 0)
+        raise InputError(
+            f"The neighbour classes {what} '{name}', which is no class of the dataset; the nearest name is '{near[0]}'."
+        )
+    return key
