@@ -10,7 +10,7 @@ from .contrastive import (
 from .cue import CUELoss, binary_logit_adjusted_loss, neighbour_targets, zero_shot_targets
 from .long_tail import BalancedSoftmaxLoss, ClassBalancedLoss, LDAMLoss, LogitAdjustedLoss, SoftmaxFocalLoss
 from .multi_label import ClassBalancedBCELoss, DistributionBalancedLoss, distribution_balanced_loss
-from .neighbours import neighbour_table, read_neighbours
+from .neighbours import nearest_classes, neighbour_table, read_neighbours
 
 __all__ = [
     'BalancedSoftmaxLoss',
@@ -29,6 +29,7 @@ __all__ = [
     'contrastive_loss',
     'distillation_loss',
     'distribution_balanced_loss',
+    'nearest_classes',
     'neighbour_table',
     'neighbour_targets',
     'positives',

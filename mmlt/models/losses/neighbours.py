@@ -8,6 +8,7 @@ import os.path as osp
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmlt.errors import InputError
@@ -109,3 +110,32 @@ def _known(name: str, places: Mapping[str, list[int]], what: str) -> str:
             f"The neighbour classes {what} '{name}', which is no class of the dataset; the nearest name is '{near[0]}'."
         )
     return key
+
+
+def nearest_classes(embeddings: Tensor, classes: Sequence[str], number: int) -> dict[str, list[tuple[str, float]]]:
+    """The classes whose embeddings have the largest cosines with that of each class.
+
+    Of equal cosines the class of the lower index comes first. A class is never
+    a neighbour of one of its own name.
+
+    Args:
+        embeddings (Tensor): Of the classes' texts, (C, D), of any length.
+        classes (Sequence[str]): C class names.
+        number (int): Neighbours of a class, fewer where there are no more.
+
+    Returns:
+        dict[str, list[tuple[str, float]]]: Names of the neighbours and their
+        cosines by the name of the class, the nearest first.
+    """
+    embeddings = F.normalize(embeddings.double(), dim=-1)
+    found: dict[str, list[tuple[str, float]]] = {}
+    for i, name in enumerate(classes):
+        cosines, order = (embeddings @ embeddings[i]).sort(descending=True, stable=True)
+        nearest: dict[str, float] = {}
+        for cosine, j in zip(cosines.tolist(), order.tolist()):
+            if len(nearest) == number:
+                break
+            if _plain(classes[j]) != _plain(name):
+                nearest.setdefault(str(classes[j]), cosine)
+        found.setdefault(str(name), list(nearest.items()))
+    return found
