@@ -2,17 +2,16 @@
 # digits that look alike to us as neighbours.
 _base_ = './lift_tiny-vit_mnist-lt.py'
 
-neighbours = {
-    'digit zero': ['digit six'],
-    'digit one': ['digit seven'],
-    'digit three': ['digit five', 'digit eight'],
-    'digit four': ['digit nine'],
-    'digit five': ['digit three'],
-    'digit six': ['digit zero'],
-    'digit seven': ['digit one', 'digit nine'],
-    'digit eight': ['digit three'],
-    'digit nine': ['digit four', 'digit seven'],
-}
+neighbours = dict(
+    digit_zero=['digit six'],
+    digit_one=['digit seven'],
+    digit_three=['digit five', 'digit eight'],
+    digit_four=['digit nine'],
+    digit_five=['digit three'],
+    digit_six=['digit zero'],
+    digit_seven=['digit one', 'digit nine'],
+    digit_eight=['digit three'],
+    digit_nine=['digit four', 'digit seven'])
 model = dict(
     type='mmlt.CUEClassifier',
     teacher=dict(
