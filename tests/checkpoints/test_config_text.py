@@ -14,10 +14,10 @@ def test_texts_of_configs_are_read_as_mmengine_reads_them(file, repo):
 
 
 def test_keys_that_are_no_names():
-    text = Config(dict(a=dict(b={'sweet pepper': ['fox'], 'x-y': {'sea': 1}}), c={4: 'd'})).pretty_text
+    text = Config(dict(a=dict(b={'sweet pepper': ['fox'], 'x-y': {'sea': 1}}), c={'4-': 'd'})).pretty_text
     assert 'dict({' in text
     found = read_config_text(text)
-    assert found.a.b == {'sweet pepper': ['fox'], 'x-y': {'sea': 1}} and found.c == {4: 'd'}
+    assert found.a.b == {'sweet pepper': ['fox'], 'x-y': {'sea': 1}} and found.c == {'4-': 'd'}
 
 
 def test_values_of_every_kind():
