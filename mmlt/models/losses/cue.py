@@ -70,7 +70,9 @@ def neighbour_targets(target: Tensor, table: Tensor, dtype: torch.dtype = torch.
 
 
 def _as_probabilities(target: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
-    return (F.one_hot(target, num_classes) if target.ndim == 1 else target).to(dtype)
+    if target.ndim == 2:
+        return target.to(dtype)
+    return torch.zeros(len(target), num_classes, dtype=dtype, device=target.device).scatter(1, target.unsqueeze(1), 1.0)
 
 
 def binary_logit_adjusted_loss(logits: Tensor, targets: Tensor, counts: Tensor, tau: float = 1.0) -> Tensor:
