@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os.path as osp
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -49,11 +50,12 @@ def read_neighbours(neighbours: str | Mapping[str, Sequence[str]]) -> Mapping[st
 
 
 def _each_once(pairs: list[tuple], where: str) -> dict:
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
+    found: dict = {}
+    for name, value in pairs:
+        if name in found:
             raise InputError(f"{where} has two entries for '{name}': make them one.")
-    return dict(pairs)
+        found[name] = value
+    return found
 
 
 def neighbour_table(neighbours: Mapping[str, Sequence[str]], classes: Sequence[str]) -> Tensor:
@@ -128,11 +130,13 @@ def nearest_classes(embeddings: Tensor, classes: Sequence[str], number: int) -> 
         cosines by the name of the class, the nearest first.
     """
     embeddings = F.normalize(embeddings.double(), dim=-1)
+    most = max(Counter(map(_plain, classes)).values(), default=1)  # of one name
     found: dict[str, list[tuple[str, float]]] = {}
     for i, name in enumerate(classes):
         cosines, order = (embeddings @ embeddings[i]).sort(descending=True, stable=True)
         nearest: dict[str, float] = {}
-        for cosine, j in zip(cosines.tolist(), order.tolist()):
+        first = slice((number + 1) * most)
+        for cosine, j in zip(cosines[first].tolist(), order[first].tolist()):
             if len(nearest) == number:
                 break
             if _plain(classes[j]) != _plain(name):
