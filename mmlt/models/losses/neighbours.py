@@ -14,6 +14,8 @@ from torch import Tensor
 
 from mmlt.errors import InputError
 
+_ROWS = 512  # of the matrix of all cosines, at a time
+
 
 def read_neighbours(neighbours: str | Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
     """Neighbour classes by the names of the classes.
@@ -132,14 +134,14 @@ def nearest_classes(embeddings: Tensor, classes: Sequence[str], number: int) -> 
     embeddings = F.normalize(embeddings.double(), dim=-1)
     most = max(Counter(map(_plain, classes)).values(), default=1)  # of one name
     found: dict[str, list[tuple[str, float]]] = {}
-    for i, name in enumerate(classes):
-        cosines, order = (embeddings @ embeddings[i]).sort(descending=True, stable=True)
-        nearest: dict[str, float] = {}
-        first = slice((number + 1) * most)
-        for cosine, j in zip(cosines[first].tolist(), order[first].tolist()):
-            if len(nearest) == number:
-                break
-            if _plain(classes[j]) != _plain(name):
-                nearest.setdefault(str(classes[j]), cosine)
-        found.setdefault(str(name), list(nearest.items()))
+    for start in range(0, len(classes), _ROWS):
+        ranked = (embeddings[start : start + _ROWS] @ embeddings.t()).sort(dim=1, descending=True, stable=True)
+        first = slice((number + 1) * most)  # no more are looked at
+        rows = ranked.values[:, first].tolist(), ranked.indices[:, first].tolist()
+        for name, cosines, order in zip(classes[start : start + _ROWS], *rows):
+            nearest: dict[str, float] = {}
+            for cosine, j in zip(cosines, order):
+                if _plain(classes[j]) != _plain(name):
+                    nearest.setdefault(str(classes[j]), cosine)
+            found.setdefault(str(name), list(nearest.items())[:number])
     return found
