@@ -129,6 +129,8 @@ def shrink(model):
             d.num_classes = len(CLASSES)
         if 'anchors' in d:
             d.anchors = ANCHORS[d.in_channels]
+        if 'neighbours' in d:
+            d.neighbours = {CLASSES[0]: [CLASSES[1]]}
         if 'pretrained' in d:
             d.pretrained = None
         if 'image_size' in d:

@@ -74,6 +74,8 @@ def _value(node: ast.AST):
         if isinstance(number, (int, float)):
             return -number if isinstance(node.op, ast.USub) else number
     is_dict = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict'
+    if is_dict and not node.keywords and [type(a) for a in node.args] == [ast.Dict]:
+        return _value(node.args[0])  # so MMEngine writes keys that are no names
     if is_dict and not node.args and all(k.arg for k in node.keywords):
         return {k.arg: _value(k.value) for k in node.keywords}
     raise _NoValue(node)

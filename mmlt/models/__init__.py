@@ -1,4 +1,5 @@
 from .backbones import AdaptFormer, CIFARResNet, OpenCLIPVision
+from .classifiers import CUEClassifier
 from .data_preprocessor import CLIPDataPreprocessor
 from .heads import AnchorKNNHead, CosineClsHead, LGRHead, LWSHead, NCMHead, TauNormClsHead, TextClsHead
 from .losses import (
@@ -7,6 +8,7 @@ from .losses import (
     ClassBalancedBCELoss,
     ClassBalancedLoss,
     ContrastiveLoss,
+    CUELoss,
     DistributionBalancedLoss,
     ImageTextDistillLoss,
     LDAMLoss,
@@ -27,6 +29,8 @@ __all__ = [
     'CCLLoss',
     'CIFARResNet',
     'CLIPDataPreprocessor',
+    'CUEClassifier',
+    'CUELoss',
     'CVLP',
     'ClassBalancedBCELoss',
     'ClassBalancedLoss',

@@ -13,6 +13,13 @@ def test_texts_of_configs_are_read_as_mmengine_reads_them(file, repo):
     assert read_config_text(text)._cfg_dict == Config.fromstring(text, '.py')._cfg_dict
 
 
+def test_keys_that_are_no_names():
+    text = Config(dict(a=dict(b={'sweet pepper': ['fox'], 'x-y': {'sea': 1}}), c={'4-': 'd'})).pretty_text
+    assert 'dict({' in ''.join(text.split())
+    found = read_config_text(text)
+    assert found.a.b == {'sweet pepper': ['fox'], 'x-y': {'sea': 1}} and found.c == {'4-': 'd'}
+
+
 def test_values_of_every_kind():
     text = "a = [1, -2.5e-3, +3, None, True]\nb = {'x-y': ('c', b'd'), 4: {5}}\nc = dict(inf=-inf)\nd = 'e' 'f'\n"
     found = read_config_text(text)
@@ -29,6 +36,9 @@ def test_values_of_every_kind():
         'a = (lambda: 1)()',
         'a = dict(**{})',
         'a = dict([1])',
+        'a = dict({}, b=1)',
+        'a = dict({}, {})',
+        'a = dict({1: open})',
         "a = f'{1}'",
         'a = b',
         'a = 1 + 1',

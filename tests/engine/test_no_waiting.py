@@ -234,6 +234,22 @@ def test_lift(loss):
     assert waits(model) == []
 
 
+def test_cue():
+    loss = dict(type='mmlt.CUELoss', neighbours={'it': ['a cat']}, top_k=1)
+    head = dict(type='mmlt.CosineClsHead', num_classes=3, in_channels=64, init='random', loss=loss)
+    backbone = dict(VIT, adapter=dict(type='mmlt.AdaptFormer', num_classes=3))
+    parts = classifier(head, backbone, teacher=dict(model='mmlt-tiny-vit', pretrained=None))
+    model = MODELS.build(dict(parts, type='mmlt.CUEClassifier'))
+    for module in model.modules():
+        if hasattr(module, 'set_class_info'):
+            module.set_class_info(CLASSES, [5, 3, 2])
+    model.train()  # reads the neighbours
+    model.teacher.stand_in()
+    to_gpu(model.teacher.vision)
+    to_gpu(model.teacher.head)
+    assert waits(model) == []
+
+
 @pytest.mark.parametrize('discrepancy', ['l2', 'kl'])
 def test_more(discrepancy):
     plain = classifier(dict(type='LinearClsHead', num_classes=3, in_channels=64))

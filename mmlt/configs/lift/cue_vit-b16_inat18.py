@@ -1,0 +1,8 @@
+# CUE on iNaturalist 2018, 20 epochs: LIFT, and related classes as further positives of two binary losses. Without a
+# language model tools/analysis_tools/class_neighbours.py writes the file of neighbours.
+_base_ = './lift_vit-b16_inat18.py'
+
+model = dict(
+    type='mmlt.CUEClassifier',
+    teacher=dict(model='ViT-B-16', pretrained='openai', quick_gelu=True, compile='auto'),
+    head=dict(loss=dict(_delete_=True, type='mmlt.CUELoss', neighbours='data/inat18/neighbours.json')))

@@ -1,0 +1,3 @@
+from .cue_classifier import CUEClassifier, ZeroShot
+
+__all__ = ['CUEClassifier', 'ZeroShot']

@@ -1,0 +1,147 @@
+"""Neighbour classes: a JSON file of class names, and the table of indices that it becomes."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os.path as osp
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmlt.errors import InputError
+
+_ROWS = 512  # of the matrix of all cosines, at a time
+
+
+def read_neighbours(neighbours: str | Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
+    """Neighbour classes by the names of the classes.
+
+    Args:
+        neighbours (str | Mapping[str, Sequence[str]]): A JSON file with one
+            object, ``{"tiger": ["lion", "leopard"], ...}``, or the mapping.
+
+    Returns:
+        Mapping[str, Sequence[str]]: Names of the neighbours.
+
+    Raises:
+        InputError: No such file, no JSON, or not names and lists of names.
+    """
+    where = 'The mapping of neighbour classes'
+    if isinstance(neighbours, str):
+        where = f"The file of neighbour classes '{neighbours}'"
+        if not osp.isfile(neighbours):
+            raise InputError(
+                f'{where} does not exist: write it, or let tools/analysis_tools/class_neighbours.py write it from the '
+                'class texts.'
+            )
+        try:
+            with open(neighbours, encoding='utf-8') as f:
+                neighbours = json.load(f, object_pairs_hook=lambda pairs: _each_once(pairs, where))
+        except (ValueError, RecursionError) as e:
+            raise InputError(f'{where} is no JSON ({e}): it holds {{"class": ["class", ...], ...}}.') from e
+    if not isinstance(neighbours, Mapping):
+        raise InputError(f'{where} holds no classes: it maps class names to lists of class names.')
+    for name, others in neighbours.items():
+        if not isinstance(others, (list, tuple)) or not all(isinstance(other, str) for other in others):
+            raise InputError(f"{where}: what '{name}' is given is no list of class names.")
+    return neighbours
+
+
+def _each_once(pairs: list[tuple], where: str) -> dict:
+    found: dict = {}
+    for name, value in pairs:
+        if name in found:
+            raise InputError(f"{where} has two entries for '{name}': make them one.")
+        found[name] = value
+    return found
+
+
+def neighbour_table(neighbours: Mapping[str, Sequence[str]], classes: Sequence[str]) -> Tensor:
+    """Indices of the neighbours of every class.
+
+    A class that is not in the mapping has none. Names are compared with
+    underscores as spaces. Of a published class list with one name for two
+    classes a name means both, and they are neighbours of each other, as in
+    CUE's published code.
+
+    Args:
+        neighbours (Mapping[str, Sequence[str]]): See :func:`read_neighbours`.
+        classes (Sequence[str]): C class names.
+
+    Returns:
+        Tensor: Shape (C, M) with M the largest number of neighbours; what is
+        left of a row is filled with the class itself.
+
+    Raises:
+        InputError: A name that is no class, the class itself among its
+            neighbours, or a neighbour named twice.
+    """
+    places: dict[str, list[int]] = {}
+    for i, name in enumerate(classes):
+        places.setdefault(_plain(name), []).append(i)
+    rows = [[j for j in places[_plain(name)] if j != i] for i, name in enumerate(classes)]
+    met: set[str] = set()
+    for name, others in neighbours.items():
+        key = _known(name, places, 'have an entry for')
+        if key in met:
+            raise InputError(f"The neighbour classes have two entries for '{name}': make them one.")
+        met.add(key)
+        keys = [_known(other, places, f"give '{name}' the neighbour") for other in others]
+        for position, (other, other_key) in enumerate(zip(others, keys)):
+            if other_key == key:
+                raise InputError(f"The neighbour classes give '{name}' itself as a neighbour: take it out.")
+            if other_key in keys[:position]:
+                raise InputError(f"The neighbour classes give '{name}' the neighbour '{other}' twice: take one out.")
+        for i in places[key]:
+            rows[i] += [j for other in keys for j in places[other]]
+    width = max(map(len, rows), default=0)
+    return torch.tensor([row + [i] * (width - len(row)) for i, row in enumerate(rows)]).long().view(len(rows), width)
+
+
+def _plain(name: str) -> str:
+    return ' '.join(str(name).replace('_', ' ').split())
+
+
+def _known(name: str, places: Mapping[str, list[int]], what: str) -> str:
+    key = _plain(name)
+    if key not in places:
+        near = difflib.get_close_matches(key, places, 1, 0)
+        raise InputError(
+            f"The neighbour classes {what} '{name}', which is no class of the dataset; the nearest name is '{near[0]}'."
+        )
+    return key
+
+
+def nearest_classes(embeddings: Tensor, classes: Sequence[str], number: int) -> dict[str, list[tuple[str, float]]]:
+    """The classes whose embeddings have the largest cosines with that of each class.
+
+    Of equal cosines the class of the lower index comes first. A class is never
+    a neighbour of one of its own name.
+
+    Args:
+        embeddings (Tensor): Of the classes' texts, (C, D), of any length.
+        classes (Sequence[str]): C class names.
+        number (int): Neighbours of a class, fewer where there are no more.
+
+    Returns:
+        dict[str, list[tuple[str, float]]]: Names of the neighbours and their
+        cosines by the name of the class, the nearest first.
+    """
+    embeddings = F.normalize(embeddings.double(), dim=-1)
+    most = max(Counter(map(_plain, classes)).values(), default=1)  # of one name
+    found: dict[str, list[tuple[str, float]]] = {}
+    for start in range(0, len(classes), _ROWS):
+        ranked = (embeddings[start : start + _ROWS] @ embeddings.t()).sort(dim=1, descending=True, stable=True)
+        first = slice((number + 1) * most)  # no more are looked at
+        rows = ranked.values[:, first].tolist(), ranked.indices[:, first].tolist()
+        for name, cosines, order in zip(classes[start : start + _ROWS], *rows):
+            nearest: dict[str, float] = {}
+            for cosine, j in zip(cosines, order):
+                if _plain(classes[j]) != _plain(name):
+                    nearest.setdefault(str(classes[j]), cosine)
+            found.setdefault(str(name), list(nearest.items())[:number])
+    return found
