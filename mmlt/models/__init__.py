@@ -1,4 +1,4 @@
-from .backbones import AdaptFormer, CIFARResNet, OpenCLIPVision
+from .backbones import AdaptFormer, CIFARResNet, ImageTower, OpenCLIPVision, TimmViT
 from .data_preprocessor import CLIPDataPreprocessor
 from .heads import AnchorKNNHead, CosineClsHead, LGRHead, LWSHead, NCMHead, TauNormClsHead, TextClsHead
 from .losses import (
@@ -35,6 +35,7 @@ __all__ = [
     'CosineClsHead',
     'DistributionBalancedLoss',
     'ImageTextDistillLoss',
+    'ImageTower',
     'LDAMLoss',
     'LGRHead',
     'LWSHead',
@@ -47,4 +48,5 @@ __all__ = [
     'SoftmaxFocalLoss',
     'TauNormClsHead',
     'TextClsHead',
+    'TimmViT',
 ]
