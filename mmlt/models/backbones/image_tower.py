@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from mmengine.model.weight_init import initialize
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
 
@@ -86,7 +87,8 @@ class ImageTower(BaseBackbone):
         """Read the pretrained weights; called once by MMEngine before training."""
         self.load_pretrained()
         if self.init_cfg is not None:
-            super().init_weights()
+            # Not MMEngine's whole init_weights, which would go on to timm's method of that name and draw all anew.
+            initialize(self, self.init_cfg)
         self._is_init = True
 
     def train(self, mode: bool = True):
