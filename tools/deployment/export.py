@@ -51,7 +51,7 @@ def parse_args(argv=None):
 
 
 def image_size(args, model) -> tuple[int, int]:
-    own = getattr(getattr(model.backbone, 'visual', None), 'image_size', None)
+    own = getattr(model.backbone, 'image_size', None)
     size = args.image_size or own
     if size is None:
         raise InputError('The backbone does not tell its image size: give --image-size.')

@@ -67,6 +67,11 @@ class ImageTower(BaseBackbone):
         """Read the pretrained weights into the tower, in place."""
         raise NotImplementedError
 
+    @property
+    def image_size(self) -> int | tuple[int, int]:
+        """Pixels of the images that the tower was built for."""
+        return self.visual.image_size
+
     def check_filled(self) -> None:
         """Refuse, once, a tower whose pretrained weights nobody has read."""
         self._filled(self.visual)

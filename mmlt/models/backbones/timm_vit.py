@@ -103,11 +103,16 @@ class TimmViT(ImageTower):
         super().__init__(visual, model, adapter, frozen, grad_checkpointing, compile, init_cfg)
         self.pretrained, self.pooling, self.dynamic = pretrained, pooling, dynamic
         self.out_channels = visual.embed_dim * (2 if pooling == 'cls+avg' else 1)
-        self._check_size(*visual.patch_embed.img_size)
+        self._check_size(*self.image_size)
         if pooling != 'timm' and visual.attn_pool is not None:
             visual.attn_pool.requires_grad_(False)  # unused parameters would stall DDP
         self._loaded = False
         self.train(self.training)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images that the tower was built for."""
+        return tuple(self.visual.patch_embed.img_size)
 
     def load_pretrained(self) -> None:
         """Read the pretrained weights, once."""
@@ -140,8 +145,8 @@ class TimmViT(ImageTower):
         return torch.cat([visual.fc_norm(part) for part in parts], dim=-1)
 
     def _check_size(self, height: int, width: int) -> None:
-        own, patch = self.visual.patch_embed.img_size, patch_size(self.visual)
-        if not self.dynamic and (height, width) != tuple(own):
+        own, patch = self.image_size, patch_size(self.visual)
+        if not self.dynamic and (height, width) != own:
             raise InputError(
                 f"The images are {height} x {width} and '{self.model_name}' was built for {own[0]} x {own[1]}: set "
                 f'model.backbone.image_size={height}, or dynamic=True for images of several sizes.'
