@@ -249,3 +249,18 @@ def test_the_cache_of_features_does_not_need_the_adapters(lift, train_tool, call
     train_tool.main(['lift.py', '--cfg-options', *options])
     assert len(calls) == 1
     assert list(Path('work_dirs/lift/features').glob('*.safetensors'))
+
+
+def test_tiny_config_trains(repo, tmp_path, monkeypatch, train_tool, calls):
+    """From the class means of random features on MNIST-LT; two epochs of it."""
+    monkeypatch.chdir(tmp_path)
+    config = str(repo / 'configs/lift/lift_tiny-dinov2_mnist-lt.py')
+    options = ['train_cfg.max_epochs=2', 'train_cfg.val_interval=2', 'train_dataloader.num_workers=0']
+    options += ['train_dataloader.persistent_workers=False', 'val_dataloader.num_workers=0']
+    options += ['val_dataloader.persistent_workers=False']
+    train_tool.main([config, '--no-test', '--cfg-options', *options])
+    assert len(calls) == 1
+    state = read_checkpoint('work_dirs/lift_tiny-dinov2_mnist-lt/epoch_2.pth')['state_dict']
+    assert all(v.isfinite().all() for v in state.values())
+    assert any(v.any() for k, v in state.items() if k.endswith('up.weight'))  # they began at zero
+    assert not torch.equal(state['head.weight'], calls[0])
