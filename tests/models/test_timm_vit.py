@@ -11,12 +11,8 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from mmlt import InputError
-from mmlt.checkpoints.export import FORMATS, export, load_exported
 from mmlt.models import TimmViT
 from mmlt.models.backbones import adapter_bottleneck
-from mmlt.models.deployed import DeployedClassifier
-
-pytestmark = pytest.mark.filterwarnings('ignore:.*torch.jit:FutureWarning', 'ignore:.*torch.jit:DeprecationWarning')
 
 DINO, REG, DINO3 = 'vit_small_patch14_dinov2', 'vit_small_patch14_reg4_dinov2', 'vit_small_patch16_dinov3'
 SIGLIP, GAP, DEIT3 = 'vit_base_patch16_siglip_224', 'vit_base_patch16_siglip_gap_224', 'deit3_small_patch16_224'
@@ -356,40 +352,16 @@ def test_bad_settings(kwargs, sentence):
         TimmViT(**kwargs)
 
 
-# Export
-
-
-def lift_model(name):
-    """A classifier of LIFT as a training leaves it."""
-    model = MODELS.build(
-        dict(
-            type='ImageClassifier',
-            backbone=dict(type='mmlt.TimmViT', model=name, image_size=SIZE[name], options=TINY, adapter=ADAPTER),
-            head=dict(type='mmlt.CosineClsHead', num_classes=3, in_channels=WIDTH, init='class_means'),
-            data_preprocessor=dict(type='mmlt.CLIPDataPreprocessor'),
-        )
-    )
-    return stirred(model).eval()
-
-
-@pytest.mark.parametrize('form', FORMATS)
-@pytest.mark.parametrize('name', [REG, DINO3, SIGLIP])
-def test_export(name, form, tmp_path):
-    model, size, path = lift_model(name), SIZE[name], str(tmp_path / f'model{FORMATS[form]}')
-    graph = DeployedClassifier(model)
-    export(graph, path, form, (size, size))
-    exported = load_exported(path, form)
-    for number in (1, 5):
-        pictures = torch.randint(0, 256, (number, 3, size, size)).float()
-        with torch.no_grad():
-            inputs = model.data_preprocessor(dict(inputs=pictures.flip(1).to(torch.uint8)))['inputs']
-            expected = model(inputs, mode='tensor')
-            assert (graph(pictures)[0] - expected).abs().max() <= 1e-4
-            logits, probabilities = exported(pictures)
-        assert logits.shape == (number, 3) and (logits - expected).abs().max() <= 1e-4
-        assert (probabilities - expected.softmax(-1)).abs().max() <= 1e-5
-        assert number == 1 or expected.std(0).max() > 1e-2  # pictures are told apart
-
-
 def test_image_size_for_the_export_tool():
     assert TimmViT(REG, image_size=42, options=TINY).image_size == (42, 42)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('model', [m.replace('small', 'base') for m in (DINO, REG, DINO3)])
+def test_whole_model_at_224(model):
+    adapter = dict(type='mmlt.AdaptFormer', num_classes=1000)
+    tower, x = TimmViT(model, image_size=224, adapter=adapter).eval(), images(224, 1)
+    own = timm.create_model(model, num_classes=0, img_size=224).eval()
+    own.load_state_dict(tower.visual.state_dict())
+    with torch.no_grad():
+        assert (tower(x)[0] - own(x)).abs().max() <= 1e-6
