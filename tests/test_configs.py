@@ -50,6 +50,7 @@ TINY_COMMANDS = [
     if folder in ('ballad', 'vlltr') and f'{folder}_rn50_imagenet-lt' in line and '_paper' not in line
 ]
 DRAWN_SIZE = {'mmlt.NamedIcons': 32, 'mmlt.TwemojiLT': 32}  # of pictures that a dataset draws; the others 28
+TIMM_WIDTH = {'vit_base_patch14_dinov2': 768}
 ANCHORS = {}  # anchor files by their width
 
 
@@ -95,9 +96,15 @@ def backbone_of(model):
     return model.get('backbone') or model.classifier.backbone
 
 
+def is_timm(backbone):
+    return backbone.type == 'mmlt.TimmViT'
+
+
 def image_size(model):
     """Pixels of its pictures."""
     backbone = backbone_of(model)
+    if is_timm(backbone):
+        return backbone.image_size
     if 'model' not in backbone:
         # ImageNet's, CIFAR's, and one for arrays of any size
         return {('ResNet', 50): 224, ('mmlt.CIFARResNet', 32): 32}.get((backbone.type, backbone.depth), 28)
@@ -114,6 +121,8 @@ def shrink(model):
     for d in dicts(model):
         if 'num_classes' in d:
             d.num_classes = 10
+    if is_timm(backbone_of(model)):
+        return shrink_timm(model)
     if not towers(model):
         backbone_of(model).pop('init_cfg', None)
         return model
@@ -140,6 +149,17 @@ def shrink(model):
         assert model.teacher.model == name
     for tower in [*towers(model), *filter(None, [model.get('teacher')])]:
         tower.model = 'mmlt-tiny-rn' if name == 'mmlt-tiny-rn' else 'mmlt-tiny-vit'
+    return model
+
+
+def shrink_timm(model):
+    """A Vision Transformer of timm with two narrow blocks, for pictures of 32 px."""
+    parts = 2 if model.backbone.pooling == 'cls+avg' else 1
+    if not model.backbone.get('options'):
+        assert model.head.in_channels == parts * TIMM_WIDTH[model.backbone.model]
+    model.backbone.update(pretrained=None, image_size=32, compile=False)
+    model.backbone.options = dict(depth=2, embed_dim=64, num_heads=2, patch_size=8)
+    model.head.in_channels = parts * 64
     return model
 
 
@@ -234,18 +254,22 @@ def test_lift(path, test_tool, monkeypatch, tmp_path):
     monkeypatch.setenv('LOCAL_RANK', '0')
     cfg = Config.fromfile(path)
     backbone, head = cfg.model.backbone, cfg.model.head
-    size = open_clip.get_model_config(backbone.model)['vision_cfg']['image_size']
-    # The texts of the same model and weights, and one number of classes everywhere.
-    assert {k: v for k, v in head.text.items() if k != 'type'} == {
-        k: backbone[k] for k in ('model', 'pretrained', 'quick_gelu') if k in backbone
-    }
+    size = image_size(cfg.model)
+    if is_timm(backbone):  # no texts
+        assert head.init == 'class_means' and cfg.default_hooks.class_means.type == 'mmlt.ClassMeansHook'
+    else:
+        # The texts of the same model and weights.
+        assert {k: v for k, v in head.text.items() if k != 'type'} == {
+            k: backbone[k] for k in ('model', 'pretrained', 'quick_gelu') if k in backbone
+        }
+        assert not backbone.projection and not head.get('projected', False)
+    # One number of classes everywhere.
     classes = {**NUM_CLASSES, 'cifar100-lt': 100}[path.stem.split('_')[2]]
     assert head.num_classes == classes
     assert backbone.adapter == dict(
         type='mmlt.AdaptFormer',
         **(dict(bottleneck=16) if classes == 10 else dict(num_classes=classes, init='normal')),
     )
-    assert not backbone.projection and not head.get('projected', False)
     if 'plus' in path.stem:
         crop = next(t for t in cfg.train_dataloader.dataset.pipeline if 'Crop' in t.type)
         assert crop.type == 'mmlt.GrowingRandomResizedCrop' and cfg.default_hooks.epoch.type == 'mmlt.EpochHook'

@@ -41,7 +41,7 @@ class ExportOptions:
 
 
 def image_size(args: ExportOptions, model) -> tuple[int, int]:
-    own = getattr(getattr(model.backbone, 'visual', None), 'image_size', None)
+    own = getattr(model.backbone, 'image_size', None)
     size = args.image_size or own
     if size is None:
         raise InputError('The backbone does not tell its image size: give --image-size.')

@@ -77,7 +77,7 @@ def main():
         name = osp.splitext(osp.basename(path))[0]
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             model = random_model(path, args.classes, folder)
-            size = tuple(np.broadcast_to(model.backbone.visual.image_size, 2).tolist())
+            size = tuple(np.broadcast_to(model.backbone.image_size, 2).tolist())
             pictures = {n: torch.randint(0, 256, (n, 3, *size)).float() for n in args.batches}
 
             def trained(images, model=model):

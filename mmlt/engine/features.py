@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import random
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -12,6 +14,23 @@ from mmengine.dist import all_gather, is_main_process
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
+
+from mmlt.datasets.transforms import compose_like
+
+
+def with_pipeline(dataset, pipeline: Sequence[dict | Callable]):
+    """A dataset with other transforms, which loads its pictures as by its own.
+
+    Args:
+        dataset (BaseDataset): With a ``pipeline``; it stays as it is.
+        pipeline (Sequence[dict | Callable]): Transforms, or configs of them.
+
+    Returns:
+        BaseDataset: A shallow copy.
+    """
+    other = copy.copy(dataset)
+    other.pipeline = compose_like(dataset, pipeline)
+    return other
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from torch import nn
 
 from mmlt.engine.sharding import ShardedModule, find_fully_shard, gathered, reshard, whole_tensor
 from mmlt.errors import InputError
-from mmlt.models import OpenCLIPVision
+from mmlt.models import ImageTower
 from mmlt.utils import local_part, unwrap
 
 
@@ -134,7 +134,7 @@ class FSDP:
         mesh = init_device_mesh(torch.device(get_device()).type, (get_world_size(),))
         model = unwrap(runner.model)
         for module in model.modules():
-            if isinstance(module, OpenCLIPVision):
+            if isinstance(module, ImageTower):
                 module.prepare(torch.device(get_device()))  # layout and compiled blocks, before parameters are split
         for tensor in (*model.parameters(), *model.buffers()):
             broadcast(tensor.data)  # parts of different models would make none

@@ -14,6 +14,7 @@ from mmpretrain.registry import DATASETS
 from mmlt.engine.stages import Stage
 from mmlt.errors import InputError
 from mmlt.models.open_clip_towers import carries_weights, is_tag
+from mmlt.models.timm_weights import is_timm_cached, is_timm_tag
 from mmlt.preparation.benchmarks import Benchmark, Contents, check_benchmark, compare_statistics
 from mmlt.preparation.file_checks import check_files
 
@@ -125,7 +126,8 @@ def missing_files(cfg: Config) -> list[str]:
             named[f'init_cfg.checkpoint={part.get("checkpoint")}'] = part.get('checkpoint')
         model, weights = part.get('model'), part.get('pretrained')
         if isinstance(model, str) and isinstance(weights, str) and not carries_weights(model):
-            named[f'pretrained={weights}'] = None if is_tag(model, weights) else weights
+            known = is_timm_tag if _of_timm(part) else is_tag
+            named[f'pretrained={weights}'] = None if known(model, weights) else weights
     return [
         f'The weight file of {what} does not exist: give the path of one that does.'
         for what, path in named.items()
@@ -147,11 +149,11 @@ def missing_weights(stages: Sequence[Stage]) -> list[str]:
         for part in dicts(stage.cfg.model):
             model, pretrained = part.get('model'), part.get('pretrained')
             if isinstance(model, str) and isinstance(pretrained, str) and not carries_weights(model):
-                wanted[model, pretrained] = None
+                wanted[model, pretrained] = (is_timm_tag, is_timm_cached) if _of_timm(part) else (is_tag, is_cached)
     missing = []
-    for model, pretrained in wanted:
-        if is_tag(model, pretrained):
-            if not is_cached(model, pretrained):
+    for (model, pretrained), (known, cached) in wanted.items():
+        if known(model, pretrained):
+            if not cached(model, pretrained):
                 missing.append(
                     f"The weights '{pretrained}' of {model} are not on this machine: they are fetched when they are "
                     'first used; without a network give a file, see docs/deploy.md.'
@@ -159,6 +161,10 @@ def missing_weights(stages: Sequence[Stage]) -> list[str]:
         elif '{stage:' not in pretrained and not osp.isfile(pretrained):
             missing.append(f"The weight file '{pretrained}' of {model} does not exist.")
     return missing
+
+
+def _of_timm(part: dict) -> bool:
+    return str(part.get('type')).rpartition('.')[2] == 'TimmViT'
 
 
 def is_cached(model: str, tag: str) -> bool:

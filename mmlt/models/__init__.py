@@ -1,4 +1,4 @@
-from .backbones import AdaptFormer, CIFARResNet, OpenCLIPVision
+from .backbones import AdaptFormer, CIFARResNet, ImageTower, OpenCLIPVision, TimmViT
 from .classifiers import CUEClassifier
 from .data_preprocessor import CLIPDataPreprocessor
 from .heads import AnchorKNNHead, CosineClsHead, LGRHead, LWSHead, NCMHead, TauNormClsHead, TextClsHead
@@ -39,6 +39,7 @@ __all__ = [
     'CosineClsHead',
     'DistributionBalancedLoss',
     'ImageTextDistillLoss',
+    'ImageTower',
     'LDAMLoss',
     'LGRHead',
     'LWSHead',
@@ -51,4 +52,5 @@ __all__ = [
     'SoftmaxFocalLoss',
     'TauNormClsHead',
     'TextClsHead',
+    'TimmViT',
 ]

@@ -20,7 +20,7 @@ from mmlt.errors import InputError
 _VARIANTS = 64
 
 # Where the blocks lie in the towers of open_clip and timm.
-_BLOCKS = ('transformer.resblocks', 'trunk.blocks', 'trunk.stages')
+_BLOCKS = ('transformer.resblocks', 'trunk.blocks', 'trunk.stages', 'blocks')
 
 
 def compile_options(value: bool | str | dict) -> dict | None:
@@ -91,7 +91,7 @@ def tower_blocks(visual: nn.Module) -> list[nn.Module]:
     """The repeated parts of an image tower, which hold nearly all of its work.
 
     Args:
-        visual (nn.Module): The image tower of an open_clip model.
+        visual (nn.Module): An image tower of open_clip or timm.
 
     Returns:
         list[nn.Module]: In order; the tower itself where it is of another

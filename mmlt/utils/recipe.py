@@ -21,6 +21,8 @@ _NOT_SETTINGS = {
     'compile',
 }  # fmt: skip
 _GPUS = 8
+# Arguments of timm's models that make any of them small, for pictures of 64 pixels.
+_TINY_VIT = dict(depth=2, embed_dim=64, num_heads=2, patch_size=8)
 
 
 def recipe(cfg: Config, images: int | None = None) -> dict[str, str]:
@@ -95,9 +97,19 @@ def _dicts(part) -> Iterator[dict]:
             yield from _dicts(value)
 
 
+def _shrink_timm(model: ConfigDict) -> None:
+    for tower in [d for d in _dicts(model) if d.get('type') == 'mmlt.TimmViT']:
+        tower['options'] = dict(_TINY_VIT)
+        for d in _dicts(model):
+            if 'in_channels' in d:
+                d['in_channels'] = _TINY_VIT['embed_dim'] * (2 if tower.get('pooling') == 'cls+avg' else 1)
+
+
 def _tiny_model(cfg: Config) -> nn.Module:
     model = copy.deepcopy(cfg.model)
-    names = {d['model'] for d in _dicts(model) if isinstance(d.get('model'), str)}
+    _shrink_timm(model)
+    named = [d for d in _dicts(model) if d.get('type') != 'mmlt.TimmViT']
+    names = {d['model'] for d in named if isinstance(d.get('model'), str)}
     for name in names:
         vision = open_clip.get_model_config(name)['vision_cfg']
         tiny = 'mmlt-tiny-vit' if isinstance(vision['layers'], int) else 'mmlt-tiny-rn'

@@ -192,7 +192,7 @@ def test_single_precision_under_autocast():
 @pytest.mark.parametrize(
     ('options', 'match'),
     [
-        (dict(init='mean'), "init is 'mean'; choose 'text' or 'random'"),
+        (dict(init='mean'), "init is 'mean'; choose 'text', 'class_means' or 'random'"),
         (dict(text=None), 'has no text tower: give model.head.text='),
         (dict(scale=0), 'scale is 0; it must be positive'),
     ],

@@ -2,6 +2,7 @@ from .anchor_selection import AnchorSelectionHook
 from .checkpoint import CheckpointHook
 from .checkpoint_guard import CheckpointGuardHook
 from .class_info import ClassInfoHook
+from .class_means import ClassMeansHook
 from .data_time import DataTimeHook
 from .epoch import EpochHook
 from .export_open_clip import ExportOpenCLIPHook
@@ -21,6 +22,7 @@ __all__ = [
     'CheckpointGuardHook',
     'CheckpointHook',
     'ClassInfoHook',
+    'ClassMeansHook',
     'DataTimeHook',
     'EpochHook',
     'ExportOpenCLIPHook',

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import mmcv
 import numpy as np
 import open_clip
 import PIL
+import timm
 import torch
 from mmengine.dist import get_dist_info, is_main_process
 from mmengine.hooks import Hook
@@ -22,11 +22,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mmlt.checkpoints import whole_file
-from mmlt.datasets.transforms import compose_like
-from mmlt.engine.features import compute_features
+from mmlt.engine.features import compute_features, with_pipeline
 from mmlt.engine.passes import count_epochs
 from mmlt.errors import InputError
-from mmlt.models import OpenCLIPVision
+from mmlt.models import ImageTower
 from mmlt.registry import HOOKS
 from mmlt.utils import object_fingerprint, unwrap
 from mmlt.utils.labels import dataset_labels
@@ -154,10 +153,10 @@ class FeatureCacheHook(Hook):
                 'cached: turn the cache off with default_hooks.feature_cache.views=0, or freeze the adapters as well '
                 'with model.backbone.frozen=True.'
             )
-        if not isinstance(backbone, OpenCLIPVision) or not backbone.frozen:
+        if not isinstance(backbone, ImageTower) or not backbone.frozen:
             raise InputError(
-                'Cached features need a frozen OpenCLIPVision backbone: set model.backbone.frozen=True, or turn the '
-                'cache off with default_hooks.feature_cache.views=0.'
+                'Cached features need a frozen OpenCLIPVision or TimmViT backbone: set model.backbone.frozen=True, or '
+                'turn the cache off with default_hooks.feature_cache.views=0.'
             )
         self._viewed_dataset(runner, runner.train_dataloader.dataset)
         _check_widths(model)
@@ -201,10 +200,7 @@ class FeatureCacheHook(Hook):
                     'test_dataloader: give FeatureCacheHook a pipeline.'
                 )
             pipeline = evaluated.dataset.pipeline
-        viewed = copy.copy(dataset)
-        if pipeline is not None:
-            viewed.pipeline = compose_like(dataset, pipeline)
-        return viewed
+        return dataset if pipeline is None else with_pipeline(dataset, pipeline)
 
     def _fingerprint(self, model, dataset, labels: np.ndarray, seed: int) -> str:
         facts = dict(
@@ -214,7 +210,7 @@ class FeatureCacheHook(Hook):
             views=self.views,
             dtype=str(self.dtype),
             seed=seed if self.random else None,
-            versions=[m.__version__ for m in (torch, open_clip, PIL, cv2, mmcv)],
+            versions=[m.__version__ for m in (torch, open_clip, timm, PIL, cv2, mmcv)],
         )
         digest = hashlib.blake2b(object_fingerprint(facts, _NOT_OF_FEATURES).encode(), digest_size=12)
         digest.update(labels.tobytes())

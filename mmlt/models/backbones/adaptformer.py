@@ -40,8 +40,8 @@ class AdaptFormer(nn.Module):
 
     LN' is the adapter's own. ``up`` starts at zero, so training starts at the
     plain tower; s is learned, as LIFT has it, and starts at 1. It is the
-    ``adapter`` of an :class:`OpenCLIPVision`, which makes one for every block
-    and gives ``width`` and ``num_blocks``.
+    ``adapter`` of an :class:`OpenCLIPVision` or a :class:`TimmViT`, which makes
+    one for every block and gives ``width`` and ``num_blocks``.
 
     Args:
         width (int): W, width of the tokens.
@@ -122,7 +122,7 @@ def add_adapters(visual: nn.Module, adapter: dict, model: str) -> nn.ModuleList:
     """Give every block of an image tower an adapter.
 
     Args:
-        visual (nn.Module): An image tower of open_clip.
+        visual (nn.Module): An image tower of open_clip or timm.
         adapter (dict): Config of a module such as :class:`AdaptFormer`.
         model (str): The tower's name, for the error.
 
@@ -136,7 +136,7 @@ def add_adapters(visual: nn.Module, adapter: dict, model: str) -> nn.ModuleList:
     if hasattr(visual, 'transformer'):
         blocks = list(visual.transformer.resblocks)
     else:
-        blocks = list(getattr(getattr(visual, 'trunk', None), 'blocks', ()))
+        blocks = list(getattr(getattr(visual, 'trunk', visual), 'blocks', ()))
     if not blocks or any(_second_norm(block) is None for block in blocks):
         raise InputError(
             f"The image tower of '{model}' is no Vision Transformer whose blocks AdaptFormer fits into: choose a model "

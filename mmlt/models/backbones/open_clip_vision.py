@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import torch
-from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mmlt.errors import InputError
-from mmlt.models.backbones.adaptformer import add_adapters
-from mmlt.models.compiled import compile_options, compile_tower, is_due
+from mmlt.models.backbones.image_tower import ImageTower
 from mmlt.models.open_clip_towers import QuickGELUGuard, open_clip_tower
-from mmlt.models.undrawn import FilledOnce
 from mmlt.registry import MODELS
 
 
 @MODELS.register_module()
-class OpenCLIPVision(BaseBackbone):
+class OpenCLIPVision(ImageTower):
     """The image tower of any open_clip model.
 
     The output is the projected image embedding, not normalised, in the joint
@@ -91,40 +88,22 @@ class OpenCLIPVision(BaseBackbone):
         compile: bool | str | dict = False,
         init_cfg: dict | None = None,
     ):
-        super().__init__(init_cfg)
-        self.visual, self._towers = open_clip_tower('image', model, pretrained, image_size, quick_gelu)
-        self.model_name = model
-        self.out_channels = self._towers.embed_dim
+        visual, towers = open_clip_tower('image', model, pretrained, image_size, quick_gelu)
+        super().__init__(visual, model, adapter, frozen, grad_checkpointing, compile, init_cfg)
+        self._towers = towers
+        self.out_channels = towers.embed_dim
         self.projection = projection
         if not projection:
             self.out_channels = self._leave_out_projection(model)
-        self.adapters = None
-        if adapter is not None:
-            self.visual.requires_grad_(False)
-            self.adapters = add_adapters(self.visual, adapter, model)
-        self.activation = QuickGELUGuard(self._towers.quick_gelu)
-        self.frozen, self.norm_eval = frozen, norm_eval
-        if grad_checkpointing:
-            self.visual.set_grad_checkpointing(True)
-        if frozen:
-            self.requires_grad_(False)
-        self._compile_when, self._compile = compile, compile_options(compile)
-        self._prepared: torch.device | None = None
-        self._filled = FilledOnce(f"The image tower '{model}'")
+        self.activation = QuickGELUGuard(towers.quick_gelu)
+        self.norm_eval = norm_eval
         self.train(self.training)
-
-    def check_filled(self) -> None:
-        """Refuse, once, a tower whose pretrained weights nobody has read."""
-        self._filled(self.visual)
 
     def prepare(self, device: torch.device) -> None:
         """What is done once a device: compiled blocks, and the layout of memory that convolutions are fast in."""
-        self._prepared = device
         if device.type == 'cuda' and isinstance(self.visual, ModifiedResNet):
             self.visual.to(memory_format=torch.channels_last)
-        if self._compile is not None and is_due(self._compile_when, device):
-            options, self._compile = self._compile, None  # once
-            compile_tower(self.visual, options, device)
+        super().prepare(device)
 
     def _leave_out_projection(self, model: str) -> int:
         if not isinstance(self.visual, VisionTransformer):
@@ -135,50 +114,32 @@ class OpenCLIPVision(BaseBackbone):
         self.visual.proj.requires_grad_(False)  # an unused parameter would stall DDP
         return self.visual.proj.shape[0]
 
-    @property
-    def tower_is_fixed(self) -> bool:
-        """Whether the tower itself, without adapters, stays as it is."""
-        return self.frozen or self.adapters is not None
-
-    def init_weights(self) -> None:
-        """Read the pretrained weights; called once by MMEngine before training."""
+    def load_pretrained(self) -> None:
+        """Read the pretrained weights of both towers of the model, once."""
         self._towers.load()
-        if self.init_cfg is not None:
-            super().init_weights()
-        self._is_init = True
 
     def train(self, mode: bool = True):
         """Set the mode; frozen parts stay in eval mode."""
         super().train(mode)
-        if self.tower_is_fixed:
-            self.visual.eval()
-        elif self.norm_eval:
+        if self.norm_eval and not self.tower_is_fixed:
             for module in self.visual.modules():
                 if isinstance(module, nn.modules.batchnorm._NormBase):
                     module.eval()
         return self
 
-    def forward(self, x: Tensor) -> tuple[Tensor]:
+    def encode(self, x: Tensor) -> Tensor:
         """Encode images.
 
         Args:
-            x (Tensor): Normalised images of shape (N, 3, H, W), or features of
-                shape (N, D) that were cached before and pass unchanged.
+            x (Tensor): Normalised images of shape (N, 3, H, W).
 
         Returns:
-            tuple[Tensor]: One tensor of shape (N, D), without projection
-            (N, W).
+            Tensor: Shape (N, D), without projection (N, W).
         """
-        if x.ndim == 2:
-            return (x,)
-        self.check_filled()
-        if self._prepared != x.device:
-            self.prepare(x.device)
         if x.device.type == 'cuda' and isinstance(self.visual, ModifiedResNet):
             x = x.contiguous(memory_format=torch.channels_last)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            out = self.visual(x) if self.projection else _unprojected(self.visual, x)
-        return (out[0] if isinstance(out, tuple) else out,)
+        out = self.visual(x) if self.projection else _unprojected(self.visual, x)
+        return out[0] if isinstance(out, tuple) else out
 
 
 def _unprojected(visual: VisionTransformer, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Classification by cosines with trained class vectors, which may start from texts."""
+"""Classification by cosines with trained class vectors, which may start from texts or from class means."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
 
 from mmlt.errors import InputError
+from mmlt.models.heads.baseline_heads import mean_features
 from mmlt.models.heads.text_cls_head import TextClsHead
 from mmlt.registry import MODELS
 
@@ -45,6 +46,28 @@ def before_projection(embeddings: Tensor, projection: Tensor) -> Tensor:
     return F.normalize(embeddings @ projection.t(), dim=-1)
 
 
+def class_mean_vectors(features: Tensor, labels: Tensor, num_classes: int, normalised: bool = True) -> Tensor:
+    """Mean feature of every class as its class vector, ``w_c = m_c / ||m_c||``, ``m_c`` the mean of ``f / ||f||``.
+
+    Args:
+        features (Tensor): f, (N, D).
+        labels (Tensor): Integers of shape (N, ), all C classes among them.
+        num_classes (int): C.
+        normalised (bool): Whether the features are normalised before the mean,
+            as they are in the cosine; False as LIFT's published code has it.
+            Defaults to True.
+
+    Returns:
+        Tensor: Shape (C, D), rows of length 1.
+
+    Raises:
+        InputError: A label outside [0, C), or a class without features.
+    """
+    if normalised:
+        features = F.normalize(features, dim=-1)
+    return F.normalize(mean_features(features, labels, num_classes), dim=-1)
+
+
 @MODELS.register_module()
 class CosineClsHead(ClsHead):
     """Cosine classifier, ``z_c = scale * cos(f, w_c)``, initialised from class texts (Shi et al. 2024, LIFT).
@@ -53,6 +76,8 @@ class CosineClsHead(ClsHead):
     normalised text embeddings, and for features that are not projected
     (``OpenCLIPVision(projection=False)``) those mapped back through the visual
     projection. The text tower serves once, before a training, and is not kept.
+    Where there is no text tower they begin at the class means of the training
+    features (LIFT's choice then): :class:`ClassMeansHook` computes them.
 
     Class names come from the dataset through :class:`ClassInfoHook`.
 
@@ -60,8 +85,8 @@ class CosineClsHead(ClsHead):
         num_classes (int): C.
         in_channels (int): Width of the features.
         scale (float): Defaults to 25, as in LIFT.
-        init (str): Where the class vectors begin, 'text' or 'random'.
-            Defaults to 'text'.
+        init (str): Where the class vectors begin, 'text', 'class_means' or
+            'random'. Defaults to 'text'.
         text (dict, optional): Text tower for ``init='text'``, for example
             ``dict(type='mmlt.OpenCLIPText', model='ViT-B-16',
             pretrained='openai')``, of the same model and weights as the
@@ -76,7 +101,7 @@ class CosineClsHead(ClsHead):
 
     Raises:
         InputError: No text tower; no class names, or not C of them; features
-            of another width than the head or the tower.
+            of another width than the head or the tower; no class means yet.
     """
 
     def __init__(
@@ -92,20 +117,20 @@ class CosineClsHead(ClsHead):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if init not in ('text', 'random'):
-            raise InputError(f"CosineClsHead's init is '{init}'; choose 'text' or 'random'.")
+        if init not in ('text', 'class_means', 'random'):
+            raise InputError(f"CosineClsHead's init is '{init}'; choose 'text', 'class_means' or 'random'.")
         if init == 'text' and text is None:
             raise InputError(
                 "CosineClsHead starts from class texts and has no text tower: give model.head.text=dict(type='mmlt."
-                "OpenCLIPText', ...), or init='random'."
+                "OpenCLIPText', ...), or init='class_means', or init='random'."
             )
         if not scale > 0:
             raise InputError(f"CosineClsHead's scale is {scale}; it must be positive (LIFT: 25).")
         self.num_classes, self.in_channels, self.scale = num_classes, in_channels, scale
         self.text, self.templates, self.projected, self.centre = text, templates, projected, centre
         self.classes: tuple[str, ...] | None = None
-        self._waits_for_classes = False
-        self.from_text = init == 'text'
+        self._waits_for_classes = self.waits_for_features = False
+        self.from_text, self.from_features = init == 'text', init == 'class_means'
         self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, in_channels), dim=-1))
 
     def set_class_info(self, classes: Sequence[str], class_counts=None, class_texts=None) -> None:
@@ -128,8 +153,13 @@ class CosineClsHead(ClsHead):
             self._start_from_texts()
 
     def init_weights(self) -> None:
-        """Start the class vectors from the texts, or as soon as the classes are known; called before a training."""
+        """Start the class vectors from the texts, or as soon as the classes are known; called before a training.
+
+        Class means come after it, by :meth:`start_from_features`; a checkpoint
+        with class vectors that is loaded in between is what is wanted instead.
+        """
         super().init_weights()
+        self.waits_for_features = self.from_features
         if self.from_text and self.classes is None:
             self._waits_for_classes = True
         elif self.from_text:
@@ -154,6 +184,27 @@ class CosineClsHead(ClsHead):
         self.weight.copy_(embeddings)
         self._waits_for_classes = False
 
+    @torch.no_grad()
+    def start_from_features(self, features: Tensor, labels: Tensor, normalised: bool = True) -> None:
+        """Start the class vectors from class means, once; :class:`ClassMeansHook` calls it before a training.
+
+        Args:
+            features (Tensor): Of the training set, (N, D).
+            labels (Tensor): Integers of shape (N, ), all C classes among them.
+            normalised (bool): See :func:`class_mean_vectors`.
+                Defaults to True.
+        """
+        self._check_width(features)
+        self.weight.copy_(class_mean_vectors(features, labels, self.num_classes, normalised))
+        self.waits_for_features = False
+
+    def _check_width(self, features: Tensor) -> None:
+        if features.shape[-1] != self.in_channels:
+            raise InputError(
+                f'The image features are {features.shape[-1]} wide and the head expects {self.in_channels}: set '
+                f'model.head.in_channels={features.shape[-1]}.'
+            )
+
     def _projection(self, text: nn.Module) -> Tensor:
         if text.visual_projection is None:
             raise InputError(
@@ -165,7 +216,7 @@ class CosineClsHead(ClsHead):
     def _load_from_state_dict(self, state_dict, prefix, *args):
         super()._load_from_state_dict(state_dict, prefix, *args)
         if prefix + 'weight' in state_dict:
-            self._waits_for_classes = False
+            self._waits_for_classes = self.waits_for_features = False
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Normalised feature, (N, D), in single precision at least."""
@@ -181,10 +232,11 @@ class CosineClsHead(ClsHead):
             Tensor: Shape (N, C), in [-scale, scale].
         """
         image = self.pre_logits(feats)
-        if image.shape[-1] != self.in_channels:
+        self._check_width(image)
+        if self.waits_for_features:
             raise InputError(
-                f'The image features are {image.shape[-1]} wide and the head expects {self.in_channels}: set '
-                f'model.head.in_channels={image.shape[-1]}.'
+                "CosineClsHead starts from class means and has none yet: add dict(type='mmlt.ClassMeansHook') to "
+                "custom_hooks, give a checkpoint, or set init='random'."
             )
         if self._waits_for_classes:
             raise InputError(
