@@ -24,7 +24,7 @@ def tool():
     spec = importlib.util.spec_from_file_location('mmlt_class_neighbours', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(module.main.__module__)
 
 
 @pytest.fixture
