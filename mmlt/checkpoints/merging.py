@@ -326,7 +326,7 @@ def _check_tensor(key: str, value: Tensor, wanted: Tensor, name: str, first: str
     table = key.rpartition('.')[2] in _TABLES or not (value.is_floating_point() or _is_counter(value))
     if table and not torch.equal(value, wanted):
         raise InputError(
-            f"'{key}' of '{name}' is not that of '{first}'. It is looked up, and a mean of it means nothing: train both "
+            f"'{key}' of '{name}' is not that of '{first}'. It is looked up, and a mean means nothing: train both "
             'on the same texts and classes.'
         )
 

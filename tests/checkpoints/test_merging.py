@@ -154,7 +154,7 @@ def test_recursion_with_ratio_1_is_the_last_subset(states):
     assert all(torch.equal(v, states['b'][k]) for k, v in merged.items() if v.is_floating_point())
 
 
-# ---------------------------------------------------------------------------------------------------------------- greedy
+# Greedy
 
 
 def test_greedy_follows_recipe_1(states):
@@ -192,7 +192,7 @@ def test_greedy_is_never_below_the_best_single(seed):
     assert soup.score == score(soup.merged.state)
 
 
-# --------------------------------------------------------------------------------------------------------------- refusals
+# Refusals
 
 
 def without(state, name):
