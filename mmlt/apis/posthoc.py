@@ -69,11 +69,12 @@ class Steps:
     sweep: tuple[list[float], np.ndarray, float] | None = None
 
 
-def parse_taus(text: str) -> list[float]:
-    """Strengths of the logit adjustment as they are typed.
+def parse_taus(text: str, option: str = '--tau') -> list[float]:
+    """Strengths of the logit adjustment, or other settings that are not negative, as they are typed.
 
     Args:
         text (str): A number, or ``first:last:step`` with both ends.
+        option (str): Begins the error. Defaults to '--tau'.
 
     Returns:
         list[float]: Ascending.
@@ -86,13 +87,13 @@ def parse_taus(text: str) -> list[float]:
     except ValueError:
         numbers = []
     if len(numbers) not in (1, 3) or not all(math.isfinite(x) and x >= 0 for x in numbers):
-        raise InputError(f"--tau is '{text}'; give a number that is not negative, or first:last:step as in 0:2:0.1.")
+        raise InputError(f"{option} is '{text}'; give a number that is not negative, or first:last:step as in 0:2:0.1.")
     if len(numbers) == 1:
         return numbers
     first, last, step = numbers
     if step == 0 or last < first or (last - first) / step > _MOST_TAUS:
         raise InputError(
-            f"--tau is '{text}'; in first:last:step the last is not below the first, and the step is above 0 and makes "
+            f"{option} is '{text}'; in first:last:step the last is not below the first, and the step is above 0 and makes "
             f'at most {_MOST_TAUS} values.'
         )
     # Rounded, since 3 * 0.1 is not 0.3 and names are made of it.
