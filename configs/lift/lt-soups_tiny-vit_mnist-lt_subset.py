@@ -1,5 +1,5 @@
-# LT-Soups, stage 1, on MNIST-LT: all of the tiny ViT on a subset of limited imbalance; lt-soups_tiny-vit_mnist-lt.py
-# trains one for each of the imbalances 1, 2, 4, ...
+# LT-Soups, stage 1, on MNIST-LT: all of the tiny ViT on a subset of limited imbalance.
+# lt-soups_tiny-vit_mnist-lt.py trains models with the imbalances 1, 2, 4, ...
 _base_ = [
     '../_base_/models/lift_clip_tiny-vit.py',
     '../_base_/datasets/mnist-lt.py',

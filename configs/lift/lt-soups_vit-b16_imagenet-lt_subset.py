@@ -1,5 +1,5 @@
-# LT-Soups, stage 1, on ImageNet-LT: all of CLIP's ViT-B/16 on a subset of limited imbalance; lt-soups_vit-b16_imagenet-lt.py
-# trains one for each of the imbalances 1, 2, 4, ...
+# LT-Soups, stage 1, on ImageNet-LT: all of CLIP's ViT-B/16 on a subset of limited imbalance.
+# lt-soups_vit-b16_imagenet-lt.py trains models with the imbalances 1, 2, 4, ...
 _base_ = [
     '../_base_/models/lift_clip_vit-b16.py',
     '../_base_/datasets/imagenet-lt_lift.py',

@@ -1,5 +1,5 @@
-# LT-Soups on iNaturalist 2018 with CLIP's ViT-B/16: a model on a subset of each imbalance from 1 to 256; they are merged,
-# with the shares of the published script for this data set, and the class vectors are trained on all pictures.
+# LT-Soups on iNaturalist 2018 with CLIP's ViT-B/16: a model on a subset of each imbalance from 1 to 256; they are
+# merged, with the shares of the published script for this data set, and the class vectors are trained on all pictures.
 _base_ = './lt-soups_vit-b16_inat18_subset.py'
 
 stages = {

@@ -93,7 +93,7 @@ def parse_taus(text: str, option: str = '--tau') -> list[float]:
     first, last, step = numbers
     if step == 0 or last < first or (last - first) / step > _MOST_TAUS:
         raise InputError(
-            f"{option} is '{text}'; in first:last:step the last is not below the first, and the step is above 0 and makes "
+            f"{option} is '{text}'; in first:last:step the last is not below the first, the step is above 0 and makes "
             f'at most {_MOST_TAUS} values.'
         )
     # Rounded, since 3 * 0.1 is not 0.3 and names are made of it.

@@ -77,6 +77,12 @@ def print_reports(reports: dict[str, dict], where: str) -> None:
     console.print(comparison_table(summarise({name: [report] for name, report in reports.items()}), title))
 
 
+def short_names(paths: list[str]) -> dict[str, str]:
+    """Paths without the folder that they share, for a table."""
+    folder = osp.commonpath([osp.dirname(osp.abspath(path)) for path in paths])
+    return {path: osp.relpath(osp.abspath(path), folder) for path in paths}
+
+
 def merge_greedily(states: dict, args, validation: Validation) -> tuple[Merged, dict]:
     reports = []
 
@@ -85,7 +91,9 @@ def merge_greedily(states: dict, args, validation: Validation) -> tuple[Merged, 
         return figure_of(reports[-1], args.figure)
 
     soup = greedy(states, score)
-    tried = [*states, *(f'+ {name}{"" if stayed else " (left out)"}' for name, _, stayed in soup.steps[1:])]
+    short = short_names(list(states))
+    added = [f'+ {short[name]}{"" if stayed else " (left out)"}' for name, _, stayed in soup.steps[1:]]
+    tried = [*short.values(), *added]
     print_reports(dict(zip(tried, reports)), validation.where)
     print(f'{len(soup.chosen)} of {len(states)}: {", ".join(soup.chosen)}; {args.figure} {soup.score:.2f}')
     return soup.merged, dict(way='greedy', figure=args.figure, score=soup.score, chosen_on=validation.where)

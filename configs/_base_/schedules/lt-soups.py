@@ -1,5 +1,5 @@
-# LT-Soups as published for CIFAR-100-LT: AdamW, lr 3e-5, 10 epochs, 20 steps of warm-up, cosine to a tenth by iteration,
-# batch 128, averaged weights of decay 0.99. What is tested and merged are the averaged weights.
+# LT-Soups as published for CIFAR-100-LT: AdamW, lr 3e-5, 10 epochs, 20 steps of warm-up, cosine to a tenth by
+# iteration, batch 128, averaged weights of decay 0.99. What is tested and merged are the averaged weights.
 max_epochs = 10
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict()
