@@ -9,3 +9,5 @@ _base_ = [
 
 model = dict(backbone=dict(adapter=None))
 train_dataloader = dict(drop_last=False, dataset=dict(max_imbalance=1, subset_seed=0))
+train_cfg = dict(val_interval=2)
+default_hooks = dict(checkpoint=dict(save_best='shot/all'))

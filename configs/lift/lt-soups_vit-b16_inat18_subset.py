@@ -8,4 +8,5 @@ _base_ = [
 ]
 
 model = dict(backbone=dict(adapter=None), head=dict(num_classes=8142))
+# Its validation pictures are those of the test, so the last averaged weights are kept, not the best.
 train_dataloader = dict(drop_last=False, dataset=dict(max_imbalance=1, subset_seed=0))
