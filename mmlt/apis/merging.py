@@ -87,11 +87,11 @@ class Validation:
         self.runner.call_hook('before_run')
         self.model = unwrap(self.runner.model)
 
-    def check_classes(self, contents: Mapping[str, dict]) -> None:
-        """Refuse checkpoints of other classes than the data's.
+    def check(self, contents: Mapping[str, dict]) -> None:
+        """Refuse checkpoints of other classes than the data's, or of another model, before the first is tested.
 
         Args:
-            contents (Mapping[str, dict]): By name.
+            contents (Mapping[str, dict]): By name, see :func:`read_weights`.
 
         Raises:
             InputError: They differ.
@@ -99,6 +99,8 @@ class Validation:
         meta = getattr(self.runner.test_dataloader.dataset, 'metainfo', None) or {}
         lists = {f"'{name}'": checkpoint_classes(content) for name, content in contents.items()}
         check_same_classes({**lists, f"the data of '{self.config}'": meta.get('classes')})
+        for name, content in contents.items():
+            check_fits(self.model, content['state_dict'], name)
 
     def pretrained(self) -> dict[str, Tensor]:
         """The model as the config begins: pretrained towers, class vectors from texts."""

@@ -260,9 +260,9 @@ def check_mergeable(contents: Mapping[str, dict]) -> list[str]:
 
 
 def _computed(model):
-    """A model's settings without those of the training."""
+    """A model's settings without those of the training; None is as good as not given."""
     if isinstance(model, dict):
-        return {k: _computed(v) for k, v in model.items() if k not in _OF_THE_TRAINING}
+        return {k: _computed(v) for k, v in model.items() if k not in _OF_THE_TRAINING and v is not None}
     return [_computed(v) for v in model] if isinstance(model, list) else model
 
 

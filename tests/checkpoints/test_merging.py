@@ -294,7 +294,7 @@ def test_what_is_of_the_training_only_may_differ():
     first = content(model="dict(type='M', b=dict(type='B', pretrained='openai'), head=dict(type='H', scale=25))")
     other = content(
         model="dict(type='mmlt.MORE', classifier=dict(type='M', b=dict(type='B', pretrained=None, frozen=True),"
-        " head=dict(type='H', scale=25, loss=dict(type='L'))))"
+        " neck=None, head=dict(type='H', scale=25, loss=dict(type='L'))))"
     )
     assert check_mergeable({'a.pth': first, 'b.pth': other}) == []
     other['meta'].pop('cfg')

@@ -143,6 +143,27 @@ def test_the_models_own_beginning(tool, files):
     assert all(torch.equal(v, files['zero'][k]) for k, v in state.items() if k != 'head.steps')
 
 
+def test_split_weights_of_more_are_merged_and_tested_as_plain_ones(tool, files, capsys):
+    """Of a config of MORE the plain model is taken, and its checkpoints may be mixed with plain ones."""
+    Path('more.py').write_text(
+        "_base_ = ['./val.py']\nmodel = dict(_delete_=True, type='mmlt.MORE', classifier={{_base_.model}})\n"
+    )
+    cfg = read_config('more.py')
+    model = MODELS.build(cfg.model)
+    model.head.set_class_info(NAMES)
+    model.init_weights()
+    torch.manual_seed(5)
+    for parameter in model.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    split = save(model, cfg, 'more.pth')
+    assert any('parametrizations' in key for key in split)
+    tool.main(['a.pth', 'more.pth', '--out', 'soup.pth', '--greedy', 'more.py'])
+    merged = read_checkpoint('soup.pth')
+    assert set(merged['state_dict']) == set(files['a']) and 'MORE' not in merged['meta']['cfg']
+    tool.main(['a.pth', 'more.pth', '--out', 'mean.pth'])
+    assert same(weights_of('mean.pth'), average({'a': files['a'], 'more': split}).state)
+
+
 def test_on_test_is_told(tool, files, capsys):
     arguments = ['a.pth', '--out', 'wise.pth', '--wise-ft', 'zero.pth', '--alphas', '0:1:0.5', '--config', 'a.py']
     with pytest.raises(SystemExit, match="'a.py' validates on its test set, and nothing is chosen on.*--on-test"):
@@ -164,6 +185,12 @@ def change(name, edit):
 
 def drop_validation(files):
     (Path('none.py')).write_text("_base_ = ['./a.py']\nval_dataloader = val_cfg = val_evaluator = None\n")
+
+
+def other_config(files):
+    Path('other.py').write_text(
+        "_base_ = ['./val.py']\nmodel = dict(neck=dict(type='mmlt.BalancedLinearAdapter', in_channels=64))\n"
+    )
 
 
 def other_classes(files):
@@ -198,12 +225,17 @@ def other_model(files):
         (None, ['a.pth', '--wise-ft', 'zero.pth'], 'give --config, or one number as --alphas'),
         (None, ['a.pth', '--wise-ft', 'zero.pth', '--alphas', '0:2:1'], "--alphas is '0:2:1'; alpha is a share"),
         (None, ['a.pth', '--wise-ft', 'zero.pth', '--alphas', 'half'], "--alphas is 'half'; give a number"),
+        (other_config, ['a.pth', 'b.pth', '--greedy', 'other.py'], "'a.pth' .*neck|'a.pth' lacks"),
         (drop_validation, ['a.pth', 'b.pth', '--greedy', 'none.py'], "'none.py' has no validation set"),
         (other_classes, ['a.pth', 'changed.pth'], "class 1 is 'pear' in 'a.pth' and 'plum' in 'changed.pth'"),
         (other_model, ['a.pth', 'changed.pth'], "'changed.pth' is of another model than 'a.pth'.*logit_scale"),
         (other_shape, ['a.pth', 'changed.pth'], r"ln_final.bias' has the shape \(3,\) in 'changed.pth'"),
         (nan, ['a.pth', 'changed.pth'], "'changed.pth': The weights are NaN or infinite"),
-        (no_state, ['a.pth', 'changed.pth'], "'changed.pth': The file is no checkpoint of MMEngine"),
+        (
+            no_state,
+            ['changed.pth', 'a.pth', '--greedy', 'val.py'],
+            "'changed.pth': The file is no checkpoint of MMEngine",
+        ),
     ],
 )
 def test_what_is_refused_writes_nothing(tool, files, prepare, arguments, sentence):

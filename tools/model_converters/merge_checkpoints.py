@@ -62,7 +62,7 @@ def make_validation(args, config: str | None, contents: dict) -> Validation:
     if config is None:
         raise InputError('A range of --alphas is chosen on a validation set: give --config, or one number as --alphas.')
     validation = Validation(config, args.work_dir, args.cfg_options, args.on_test)
-    validation.check_classes(contents)
+    validation.check(contents)
     if args.on_test:
         print('It is chosen on the TEST set, so its figures are no estimate for other data.')
     return validation
