@@ -29,7 +29,8 @@ CONFIGS = sorted(p for p in REPO.glob('configs/*/*.py') if p.parent.name != '_ba
 STAGED = [p for p in CONFIGS if p.with_name(f'{p.stem}_phase-a.py') in CONFIGS]
 VLLTR = [p for p in CONFIGS if p.with_name(f'{p.stem}_cvlp.py') in CONFIGS]
 NUM_CLASSES = {'imagenet-lt': 1000, 'places-lt': 365, 'inat18': 8142, 'mnist-lt': 10, 'twemoji-lt': 42}
-LIFT = [p for p in CONFIGS if p.parent.name == 'lift']
+LIFT = [p for p in CONFIGS if p.stem.startswith('lift')]
+SOUPS = [p for p in CONFIGS if p.with_name(f'{p.stem}_subset.py') in CONFIGS]
 READMES = sorted(REPO.glob('configs/*/README.md'))
 COMMANDS = list(
     dict.fromkeys(
@@ -376,6 +377,30 @@ def test_vlltr_augments_bgr_pictures():
     assert by_type['mmlt.RandAugment'].hparams.pad_val == pytest.approx(mean.tolist(), abs=0.5)
 
 
+@pytest.mark.parametrize('path', SOUPS, ids=config_id)
+def test_soups_are_of_models_like_this_one(path, tmp_path):
+    cfg = Config.fromfile(path)
+    cfg.work_dir = str(tmp_path)
+    *earlier, own = plan(cfg)
+    subsets = {s.name: s.cfg for s in earlier if s.name.startswith('imbalance')}
+    groups = [[name[len('{stage:') : -1] for name in group] for group in cfg.default_hooks.soup.groups]
+    assert [name for group in groups for name in group] == list(subsets)
+    for i, group in enumerate(groups):
+        assert {subsets[name].train_dataloader.dataset.max_imbalance for name in group} == {2**i}
+    seeds = [c.train_dataloader.dataset.subset_seed for c in subsets.values()]
+    assert len(set(seeds)) == len(seeds)
+    # The anchor is what every subset's training begins with, and the last stage trains the head only, on all pictures.
+    assert cfg.train_dataloader.dataset.max_imbalance is None and not cfg.get('load_from')
+    for subset in subsets.values():
+        assert {**cfg.model, 'backbone': {**cfg.model.backbone, 'frozen': False}} == {
+            **subset.model, 'backbone': {**subset.model.backbone, 'frozen': False}
+        }  # fmt: skip
+        assert not subset.model.backbone.get('frozen') and subset.model.backbone.adapter is None
+        assert subset.test_dataloader == cfg.test_dataloader
+    assert {n for n, p in build(cfg).named_parameters() if p.requires_grad} == {'head.weight'}
+    assert cfg.custom_hooks[0].type == 'EMAHook'
+
+
 def load(command, tool, load_config):
     """The config of a command line, with its options."""
     words = shlex.split(command)
@@ -524,7 +549,7 @@ def test_metafile_names_configs_that_exist(path):
 def test_metafiles_name_every_config_that_is_no_first_stage():
     named = [REPO / m['Config'] for path in REPO.glob('configs/*/metafile.yml') for m in mmengine.load(path)['Models']]
     assert len(set(named)) == len(named)
-    stages = {p for p in CONFIGS if p.stem.endswith(('_phase-a', '_cvlp'))}
+    stages = {p for p in CONFIGS if p.stem.endswith(('_phase-a', '_cvlp', '_subset'))}
     assert set(named) | stages == set(CONFIGS)
 
 

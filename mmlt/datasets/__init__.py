@@ -6,6 +6,7 @@ from .cifar_lt import CIFAR10LT, CIFAR100LT
 from .embedded import MNISTLT, MultiLabelDigits, NamedIcons, PrintedCharacters, TwemojiLT
 from .image_text import ImageTextDataset
 from .inaturalist import INaturalist2018
+from .limited import LimitsImbalance
 from .long_tailed_dataset import LongTailedDataset
 from .multi_label import LongTailedMultiLabel
 from .samplers import ClassAwareSampler, ClassBalancedSampler, MixBalancedSampler, SquareRootSampler
@@ -35,6 +36,7 @@ __all__ = [
     'FiveCropPart',
     'GrowingRandomResizedCrop',
     'ImageTextDataset',
+    'LimitsImbalance',
     'LoadPicture',
     'LongTailedDataset',
     'LongTailedMultiLabel',

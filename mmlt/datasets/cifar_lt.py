@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from mmpretrain.datasets import CIFAR10, CIFAR100
 
+from mmlt.datasets.limited import LimitsImbalance
 from mmlt.registry import DATASETS
 from mmlt.utils.long_tail import exponential_profile, select_long_tail
 
 
-class _CIFARLT:
+class _CIFARLT(LimitsImbalance):
     """Cut the train split of a CIFAR dataset to an exponential profile."""
 
     def __init__(self, *args, imbalance_ratio: float = 100, selection_seed: int = 0, **kwargs):
@@ -36,7 +37,7 @@ class CIFAR10LT(_CIFARLT, CIFAR10):
         imbalance_ratio (float): Largest over smallest class.
             Defaults to 100 (12,406 images).
         selection_seed (int): Which images are kept. Defaults to 0.
-        **kwargs: See MMPretrain's ``CIFAR10``.
+        **kwargs: See MMPretrain's ``CIFAR10`` and :class:`LimitsImbalance`.
     """
 
 
@@ -48,5 +49,5 @@ class CIFAR100LT(_CIFARLT, CIFAR100):
         imbalance_ratio (float): Largest over smallest class. Defaults to 100
             (10,847 images, 35 / 35 / 30 many / medium / few).
         selection_seed (int): Which images are kept. Defaults to 0.
-        **kwargs: See MMPretrain's ``CIFAR100``.
+        **kwargs: See MMPretrain's ``CIFAR100`` and :class:`LimitsImbalance`.
     """

@@ -14,6 +14,7 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS as MM_DATASETS
 from tqdm import tqdm
 
+from mmlt.datasets.limited import LimitsImbalance
 from mmlt.datasets.picture_files import image_paths, picture_backend
 from mmlt.datasets.pictures import read_error
 from mmlt.datasets.texts.class_names import is_published, resolve_classes
@@ -117,7 +118,7 @@ def read_pipeline(dataset: dict) -> list[dict]:
 
 
 @DATASETS.register_module()
-class LongTailedDataset(NamesUnreadablePictures, CustomDataset):
+class LongTailedDataset(LimitsImbalance, NamesUnreadablePictures, CustomDataset):
     """A long-tailed dataset of ``path label`` lists (ImageNet-LT, Places-LT, one's own).
 
     ``metainfo['class_counts']`` holds the images of every class in the TRAIN
@@ -141,7 +142,8 @@ class LongTailedDataset(NamesUnreadablePictures, CustomDataset):
             out those that cannot be read; they are counted and named.
             By default an unreadable picture stops the run with its name.
             Defaults to False.
-        **kwargs: See MMPretrain's ``CustomDataset``.
+        **kwargs: See MMPretrain's ``CustomDataset``; ``max_imbalance`` and
+            ``subset_seed`` of :class:`LimitsImbalance` on the train split.
 
     Raises:
         InputError: Missing lists or pictures, bad lines, labels outside

@@ -14,6 +14,7 @@ from .hooks import (
     MOREHook,
     ProgressBarHook,
     ShotReportHook,
+    SoupHook,
 )
 from .optim import BFloat16OptimWrapper, RatesOptimWrapperConstructor
 from .runner import Runner
@@ -38,6 +39,7 @@ __all__ = [
     'RatesOptimWrapperConstructor',
     'Runner',
     'ShotReportHook',
+    'SoupHook',
     'compute_features',
     'cosine_by_epoch',
 ]

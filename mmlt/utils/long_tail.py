@@ -60,6 +60,30 @@ def select_long_tail(labels: np.ndarray, counts: Sequence[int], seed: int) -> np
     return np.concatenate(chosen)
 
 
+def limit_imbalance(counts: Sequence[int], max_ratio: float) -> list[int]:
+    """Class counts of the largest subset whose imbalance is limited, ``min(n_c, floor(ratio * min n))``.
+
+    LT-Soups (Aminbeidokhti et al. 2025) trains on such subsets with ratios
+    2^0, 2^1, ...; the cap is that of the authors' published code.
+
+    Args:
+        counts (Sequence[int]): Images of every class, (C, ), none without.
+        max_ratio (float): Largest over smallest count, at least 1.
+
+    Returns:
+        list[int]: C counts.
+
+    Raises:
+        InputError: A ratio below 1, or an empty class.
+    """
+    if not max_ratio >= 1:
+        raise InputError(f'The imbalance ratio is {max_ratio}; it is largest over smallest count, so at least 1.')
+    if not min(counts, default=0):
+        raise InputError('A class has no training images, so no imbalance ratio can be told.')
+    cap = int(max_ratio * min(counts) + 1e-9)
+    return [min(int(n), cap) for n in counts]
+
+
 def count_classes(labels: Sequence[int], classes: Sequence[str] | None, where: str) -> list[int]:
     """Count the training images of every class, and check labels and class list.
 

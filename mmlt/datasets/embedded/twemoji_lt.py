@@ -13,6 +13,7 @@ import numpy as np
 from mmpretrain.datasets import BaseDataset
 from PIL import Image
 
+from mmlt.datasets.limited import LimitsImbalance
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
 
@@ -238,7 +239,7 @@ def class_texts(names: Sequence[Sequence[str]], labels: Sequence[int], num_class
 
 
 @DATASETS.register_module()
-class TwemojiLT(BaseDataset):
+class TwemojiLT(LimitsImbalance, BaseDataset):
     """Emoji of 42 kinds, as many of each as there are.
 
     The pictures (Twemoji graphics, copyright Twitter, Inc and other
@@ -266,7 +267,7 @@ class TwemojiLT(BaseDataset):
         split (str): 'train', 'val' or 'test'. Defaults to 'train'.
         selection_seed (int): Which emoji are held out. Defaults to 0.
         image_size (int): Pixels a side. Defaults to 32.
-        **kwargs: See MMPretrain's ``BaseDataset``.
+        **kwargs: See MMPretrain's ``BaseDataset`` and :class:`LimitsImbalance`.
 
     Raises:
         InputError: A package is missing; no such split.

@@ -16,6 +16,7 @@ from .progress_bar import ProgressBarHook
 from .random_numbers import RandomNumbersHook
 from .runtime_info import RuntimeInfoHook
 from .shot_report import ShotReportHook
+from .soup import SoupHook
 
 __all__ = [
     'AnchorSelectionHook',
@@ -36,4 +37,5 @@ __all__ = [
     'RandomNumbersHook',
     'RuntimeInfoHook',
     'ShotReportHook',
+    'SoupHook',
 ]
