@@ -31,6 +31,7 @@ VERBS = {
     'plot-losses': ('plot_losses', 'draw the losses of a run'),
     'plot-gain': ('plot_class_gain', 'draw what a run gains over another in every class'),
     'concepts': ('retrieve_concepts', 'find the pictures nearest to words'),
+    'merge': ('merge', 'merge checkpoints: soups, WiSE-FT'),
     'neighbours': ('class_neighbours', 'find the neighbours of every class by its text, for CUE'),
     'bench': ('bench', 'run a benchmark of speed or memory'),
     'doctor': ('doctor', 'say what is installed here, and what will not work'),

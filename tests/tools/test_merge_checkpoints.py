@@ -21,7 +21,7 @@ def tool():
     spec = importlib.util.spec_from_file_location('mmlt_tools_merge_checkpoints', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(module.main.__module__)
 
 
 def save(model, cfg, path, steps=5) -> dict:
