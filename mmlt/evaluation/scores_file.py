@@ -87,7 +87,7 @@ def write_scores(scores: Scores, path: str | Path) -> None:
         if getattr(scores, name) is not None:
             arrays[name] = np.asarray(getattr(scores, name), dtype=np.float32)
     with whole_file(check_npz_path(path)) as part, open(part, 'wb') as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, **arrays)  # of numbers and texts; older numpy would store a setting as an array
 
 
 def read_scores(path: str | Path) -> Scores:

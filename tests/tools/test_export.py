@@ -13,7 +13,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from mmlt import InputError
-from mmlt.apis import get_model
+from mmlt.apis import exporting, get_model
 from mmlt.checkpoints.export import FORMATS, export, load_exported, median_times
 from mmlt.datasets.pictures import READING
 from mmlt.models import BalancedLinearAdapter
@@ -249,10 +249,10 @@ def test_models_of_arrays_in_rgb(tmp_path, export_tool):
 
 def test_how_pictures_are_read(export_tool):
     plain = dict(type='LoadImageFromFile')
-    assert export_tool.picture_reading([dict(type='mmlt.LoadPicture')]) is READING
-    assert 'LoadImageFromFile reads it; EXIF orientation is applied' in export_tool.picture_reading([plain])
+    assert exporting.picture_reading([dict(type='mmlt.LoadPicture')]) is READING
+    assert 'LoadImageFromFile reads it; EXIF orientation is applied' in exporting.picture_reading([plain])
     unturned = dict(plain, color_type='color_ignore_orientation')
-    assert 'EXIF orientation is ignored' in export_tool.picture_reading([unturned])
+    assert 'EXIF orientation is ignored' in exporting.picture_reading([unturned])
 
 
 def test_multi_label_has_independent_probabilities():
@@ -343,7 +343,7 @@ def test_checkpoint_of_other_classes(tmp_path, export_tool, kind):
 
 def test_an_export_that_differs_is_removed(tmp_path, export_tool, monkeypatch):
     config, weights = trained(tmp_path, 'linear', VIT)
-    monkeypatch.setattr(export_tool, 'TOLERANCE', -1.0)
+    monkeypatch.setattr(exporting, 'TOLERANCE', -1.0)
     out = tmp_path / 'm.pt'
     with pytest.raises(SystemExit, match='differ by .* it was removed'):
         export_tool.main([config, weights, '--format', 'torchscript', '--out', str(out)])
