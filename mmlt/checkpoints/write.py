@@ -34,8 +34,12 @@ def whole_file(path: str | os.PathLike, shared: bool = False) -> Iterator[str]:
         InputError: It cannot be written.
 
     Examples:
-        >>> with whole_file('work_dirs/x/run.json') as part:
-        ...     Path(part).write_text('{}')
+        >>> import tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), 'run.json')
+        >>> with whole_file(path) as part, open(part, 'w') as file:
+        ...     count = file.write('{}')
+        >>> open(path).read()
+        '{}'
     """
     path = os.fspath(path)
     part = f'{path}.{os.getpid()}{PART}' if shared else f'{path}{PART}'

@@ -85,7 +85,7 @@ class ColorJitter(MMPretrainColorJitter):
         **kwargs: See there.
 
     Examples:
-        >>> dict(type='mmlt.ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4)
+        >>> transform = dict(type='mmlt.ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4)
     """
 
     def transform(self, results: dict) -> dict:
@@ -120,7 +120,7 @@ class RandomFlip(MMCVRandomFlip):
         **kwargs: See there.
 
     Examples:
-        >>> dict(type='mmlt.RandomFlip', prob=0.5, direction='horizontal')
+        >>> transform = dict(type='mmlt.RandomFlip', prob=0.5, direction='horizontal')
     """
 
     @cache_randomness

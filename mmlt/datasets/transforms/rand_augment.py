@@ -122,7 +122,7 @@ class RandAugment(mm.RandAugment):
         **kwargs: See there.
 
     Examples:
-        >>> dict(type='mmlt.RandAugment', policies='timm_increasing', num_policies=2, magnitude_level=9)
+        >>> transform = dict(type='mmlt.RandAugment', policies='timm_increasing', num_policies=2, magnitude_level=9)
     """
 
     def __init__(self, policies: str | list[dict], *args, **kwargs):
