@@ -91,3 +91,24 @@ def test_no_circle(graph):
 
     for module in sorted(edges):
         visit(module)
+
+
+def test_files_and_functions_stay_short():
+    """400 lines a file; 40 lines of code a function, without its docstring, blank lines and comments."""
+    long = []
+    for name, path in modules().items():
+        lines = path.read_text(encoding='utf-8').splitlines()
+        if len(lines) > 400:
+            long.append(f'{name}: {len(lines)} lines')
+        for node in ast.walk(ast.parse('\n'.join(lines))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                doc = node.body[0] if ast.get_docstring(node) else None
+                skipped = range(doc.lineno, doc.end_lineno + 1) if doc else ()
+                code = [
+                    i
+                    for i in range(node.lineno, node.end_lineno + 1)
+                    if i not in skipped and lines[i - 1].strip() and not lines[i - 1].strip().startswith('#')
+                ]
+                if len(code) > 40:
+                    long.append(f'{name}.{node.name}: {len(code)} lines of code')
+    assert not long

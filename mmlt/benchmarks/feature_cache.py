@@ -21,16 +21,18 @@ from mmlt.benchmarks.common import compare
 from mmlt.engine.hooks.feature_cache import FeatureLoader
 
 
-def main():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--model', default='RN50')
     parser.add_argument('--batch', type=int, default=32)
     parser.add_argument('--classes', type=int, default=100)
     parser.add_argument('--rounds', type=int, default=3)
-    args = parser.parse_args()
-    torch.manual_seed(0)
-    config = open_clip.get_model_config(args.model)
-    model = MODELS.build(
+    return parser.parse_args(argv)
+
+
+def phase_b(args, config: dict):
+    """BALLAD's second phase: both towers frozen, an adapter."""
+    return MODELS.build(
         dict(
             type='ImageClassifier',
             backbone=dict(type='mmlt.OpenCLIPVision', model=args.model, frozen=True),
@@ -43,6 +45,13 @@ def main():
             data_preprocessor=dict(type='mmlt.CLIPDataPreprocessor'),
         )
     ).train()
+
+
+def main():
+    args = parse_args()
+    torch.manual_seed(0)
+    config = open_clip.get_model_config(args.model)
+    model = phase_b(args, config)
     wrapper = OptimWrapper(torch.optim.SGD(model.neck.parameters(), lr=0.2, momentum=0.9))
     size = config['vision_cfg']['image_size']
     labels = np.random.default_rng(0).integers(args.classes, size=args.batch)

@@ -308,6 +308,18 @@ def trained(bench: Bench, model, batch: Callable[[], dict]) -> Callable[[], None
     return run
 
 
+def cvlp(shapes: Shapes, compile) -> dict:
+    tower = dict(model=shapes.model, compile=compile)
+    return dict(
+        type='mmlt.CVLP',
+        backbone=dict(type='mmlt.OpenCLIPVision', **tower),
+        text=dict(type='mmlt.OpenCLIPText', **tower),
+        teacher=dict(pretrained=None, **tower),
+        loss=dict(type='mmlt.CCLLoss', form='mean', label_smoothing=0.1),
+        distill_loss=dict(type='mmlt.ImageTextDistillLoss', form='full'),
+    )
+
+
 def steps(bench: Bench, shapes: Shapes) -> None:
     torch.manual_seed(0)
 
@@ -323,22 +335,10 @@ def steps(bench: Bench, shapes: Shapes) -> None:
     classes = [f'{name} {i}' for i, name in enumerate((open_clip.IMAGENET_CLASSNAMES * 9)[: shapes.classes])]
     sentences = [[f'a sentence about {c} that has a few more words in it', f'{c} again'] for c in classes]
 
-    def cvlp(compile):
-        tower = dict(model=shapes.model, compile=compile)
-        model = dict(
-            type='mmlt.CVLP',
-            backbone=dict(type='mmlt.OpenCLIPVision', **tower),
-            text=dict(type='mmlt.OpenCLIPText', **tower),
-            teacher=dict(pretrained=None, **tower),
-            loss=dict(type='mmlt.CCLLoss', form='mean', label_smoothing=0.1),
-            distill_loss=dict(type='mmlt.ImageTextDistillLoss', form='full'),
-        )
-        return model
-
     for n in shapes.cvlp:
         variants = {}
         for name, compile in (('eager', False), ('compiled', bench.compile)):
-            variants[name] = trained(bench, cvlp(compile), batch(n))
+            variants[name] = trained(bench, cvlp(shapes, compile), batch(n))
             variants[name].model.set_class_info(classes, class_texts=sentences)
             variants[name].model.stand_in()
         bench.compare(f'step of CVLP, batch {n}', variants)

@@ -40,7 +40,7 @@ def ours(branch: Branch, image, table):
     return text_similarity(folded, F.normalize(image, dim=-1), table)
 
 
-def main():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--batch', type=int, default=128)
     parser.add_argument('--classes', type=int, default=1000)
@@ -50,7 +50,11 @@ def main():
     parser.add_argument('--only-ours', action='store_true', help='leave out the form that needs much memory')
     parser.add_argument('--compile', action='store_true', help='also the published form under torch.compile')
     parser.add_argument('--bf16', action='store_true', help='also the published form under bfloat16 autocast')
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main():
+    args = parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
     values = torch.randn(args.classes, args.anchors, args.dim)

@@ -33,20 +33,39 @@ CLASSIFIERS = {
 }
 
 
-def main():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--model', choices=CLASSIFIERS, default='resnet32')
     parser.add_argument('--classes', type=int, default=100)
     parser.add_argument('--batch', type=int, default=64)
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--device', default='cpu')
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def make_batch(args):
+    size = 32 if args.model == 'resnet32' else 224
+    images = torch.randn(args.batch, 3, size, size, device=args.device)
+    return images, [DataSample().set_gt_label(i % args.classes).to(args.device) for i in range(args.batch)]
+
+
+def predict(model, images, wait):
+    model.eval()
+
+    @torch.no_grad()
+    def run():
+        model(images, mode='predict')
+        wait()
+
+    return run
+
+
+def main():
+    args = parse_args()
     torch.manual_seed(0)
     classifier = dict(type='ImageClassifier', **copy.deepcopy(CLASSIFIERS[args.model]))
     classifier['head']['num_classes'] = args.classes
-    size = 32 if args.model == 'resnet32' else 224
-    images = torch.randn(args.batch, 3, size, size, device=args.device)
-    samples = [DataSample().set_gt_label(i % args.classes).to(args.device) for i in range(args.batch)]
+    images, samples = make_batch(args)
 
     def build(cfg):
         return MODELS.build(copy.deepcopy(cfg)).to(args.device).train()
@@ -85,19 +104,5 @@ def main():
         clock,
     )
 
-    def predict(model):
-        model.eval()
-
-        @torch.no_grad()
-        def run():
-            model(images, mode='predict')
-            wait()
-
-        return run
-
-    compare(
-        'prediction',
-        {'plain': predict(plain), 'MORE, merged': predict(more().merge()), 'MORE, split': predict(more())},
-        args.rounds,
-        clock,
-    )
+    models = {'plain': plain, 'MORE, merged': more().merge(), 'MORE, split': more()}
+    compare('prediction', {name: predict(m, images, wait) for name, m in models.items()}, args.rounds, clock)

@@ -98,11 +98,9 @@ def _without_shared_folders(read):
     return run
 
 
-def _watch(phases: Phases, training) -> list[float]:
-    """Measure the phases of a training; return the list that the ends of its steps come into."""
-    import torch
-    from mmengine.hooks import Hook
-    from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+def _wrap_phases(phases: Phases, training) -> None:
+    """Measure the parts of a training's start."""
+    from mmengine.runner import Runner
 
     from mmlt.engine.runner import Runner as OurRunner
     from mmlt.models.open_clip_towers import OpenCLIPTowers
@@ -125,6 +123,15 @@ def _watch(phases: Phases, training) -> list[float]:
         (Runner, 'call_hook', 'hooks'),
     ):
         phases.wrap(owner, method, name)
+
+
+def _watch(phases: Phases, training) -> list[float]:
+    """Measure the phases of a training; return the list that the ends of its steps come into."""
+    import torch
+    from mmengine.hooks import Hook
+    from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+
+    _wrap_phases(phases, training)
     steps = []
 
     class Watch(Hook):

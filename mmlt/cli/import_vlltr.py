@@ -55,19 +55,8 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def select(args, model, classes) -> Anchors:
-    """Anchor sentences from the published embeddings and scores."""
-    embeddings, scores = read_array(args.embeddings, 2), read_array(args.scores, 1)
-    if args.texts:
-        if classes is None:
-            raise InputError('--texts needs the class names: give --classes.')
-        sentences = ClassTexts(args.texts, templates=args.templates or 'imagenet').read(classes)
-        counts = [len(own) for own in sentences]
-    elif args.counts:
-        counts = read_numbers(args.counts)
-        sentences = unknown_sentences(counts)
-    else:
-        raise InputError('To select anchors, the sentences of every class must be known: give --texts or --counts.')
+def _check_corpus(args, embeddings, scores, counts, model, classes) -> None:
+    """Embeddings, scores and sentences must be of one corpus and of this model."""
     if not len(embeddings) == len(scores) == sum(counts):
         raise InputError(
             f"'{args.embeddings}' has {len(embeddings)} sentences, '{args.scores}' {len(scores)}, and the classes have "
@@ -84,6 +73,22 @@ def select(args, model, classes) -> Anchors:
             f'There are sentence counts of {len(counts)} classes, the least is {min(counts)}, {known} class names: '
             'every class needs a sentence.'
         )
+
+
+def select(args, model, classes) -> Anchors:
+    """Anchor sentences from the published embeddings and scores."""
+    embeddings, scores = read_array(args.embeddings, 2), read_array(args.scores, 1)
+    if args.texts:
+        if classes is None:
+            raise InputError('--texts needs the class names: give --classes.')
+        sentences = ClassTexts(args.texts, templates=args.templates or 'imagenet').read(classes)
+        counts = [len(own) for own in sentences]
+    elif args.counts:
+        counts = read_numbers(args.counts)
+        sentences = unknown_sentences(counts)
+    else:
+        raise InputError('To select anchors, the sentences of every class must be known: give --texts or --counts.')
+    _check_corpus(args, embeddings, scores, counts, model, classes)
     number = 64 if args.num_anchors is None else args.num_anchors
     facts = dict(image_tower=tensors_fingerprint(model.backbone.state_dict()), num_sentences=sum(counts))
     if classes is not None:
