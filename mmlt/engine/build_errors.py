@@ -57,8 +57,6 @@ def explain(error: Exception, cfg: Config | None = None) -> str | None:
     """
     frames = [frame for frame in _frames(error) if frame.f_code.co_name in _BUILDERS]
     text = str(error.args[0] if error.args else error)
-    if 'cfg should be a dict' in text and frames and isinstance(frames[-1].f_locals['cfg'], (list, tuple)):
-        return _explain_list(frames[-1].f_locals, cfg)
     for frame in reversed(frames):
         found = frame.f_locals
         if isinstance(error, KeyError):
@@ -96,16 +94,6 @@ def _explain_type(found: dict, text: str, cfg: Config | None) -> str | None:
     near = nearest_type(kind, registered_names(root, registry.scope))
     meant = f", the nearest is '{near}'" if near else '; a package of your own is named in custom_imports'
     return f"{_place(cfg, kind)}there is no {registry.name} '{kind}'{meant}."
-
-
-def _explain_list(found: dict, cfg: Config | None) -> str:
-    """Two losses, or two heads: nothing here adds them up."""
-    given, whole = plain(list(found['cfg'])), plain(_known(cfg))
-    names = [str(part.get('type')) if isinstance(part, dict) else repr(part) for part in given]
-    keys = {path.rpartition('.')[0] for path in _paths(whole, 'type')}
-    lists = (key.rpartition('.')[0] for key in sorted(keys) if key.rpartition('.')[2].isdigit())
-    where = next((path for path in lists if _at(whole, path) == given), 'A part of the config')
-    return f'{where} is a list ({", ".join(names)}) where one component stands: choose one of them.'
 
 
 def _unexpected(name: str, path: str, target: Callable) -> str:

@@ -31,10 +31,11 @@ def check_composition(model: nn.Module, with_checkpoint: bool = False) -> None:
             with it (:meth:`AnchorHead.check_checkpoint`). Defaults to False.
 
     Raises:
-        InputError: A head that compares features with texts of another space;
-            a loss that does not fit the head's logits.
+        InputError: Two heads or two losses; a head that compares features with
+            texts of another space; a loss that does not fit the head's logits.
     """
     backbone, head = (getattr(model, name, None) for name in ('backbone', 'head'))
+    _check_lists(head)
     if getattr(model, 'neck', None) is None:  # a neck may lead to the texts' space
         _check_projection(backbone, head)
         _check_texts(backbone, head, with_checkpoint)
@@ -43,6 +44,21 @@ def check_composition(model: nn.Module, with_checkpoint: bool = False) -> None:
         _check_labels(head, loss)
         _check_branches(head, loss)
         _check_scale(head, loss)
+
+
+def _check_lists(head: nn.Module) -> None:
+    """MMEngine makes a chain of a list, in which the first one's loss would be the next one's logits."""
+    if isinstance(head, nn.Sequential):
+        names = ', '.join(type(m).__name__ for m in head)
+        raise InputError(f'model.head is a list ({names}), but a prediction is of one head: choose one of them.')
+    loss = getattr(head, 'loss_module', None)
+    for where, module in (('model.head.loss', loss), ('model.head.loss.base', getattr(loss, 'base', None))):
+        if isinstance(module, nn.Sequential):
+            names = ', '.join(type(m).__name__ for m in module)
+            raise InputError(
+                f'{where} is a list ({names}), but each of them corrects for the class counts by itself and two would '
+                'do it twice: choose one of them.'
+            )
 
 
 def _wants_projected(head: nn.Module) -> bool:
