@@ -15,7 +15,6 @@ from mmengine.config import Config
 from mmengine.runner.base_loop import BaseLoop
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from mmlt import InputError
@@ -44,9 +43,15 @@ REFUSED = {
     ('LGR', 'CUE'): "binary terms, which read a logit's own value.*use model.head.loss=.*LogitAdjustedLoss",
     ('LGR', 'LDAM'): 'one margin for cosines.*set model.head.loss=',
     ('LGR', 'DINOv2'): "'vit_small_patch14_dinov2' was never trained with texts: set model.backbone.type=",
-    **{pair: r'^model.head.loss is a list \(\w+, \w+\), .* twice: choose one' for pair in combinations(LOSSES, 2)},
+    **dict.fromkeys(combinations(LOSSES, 2), r'^model.head.loss is a list \(\w+, \w+\), .* twice: choose one'),
 }
 ALLOWED = [pair for pair in combinations(PARTS, 2) if pair not in REFUSED]
+MORE_THAN_TWO = [
+    ('adapters', 'LGR'),
+    ('adapters', 'LGR', 'balanced softmax', 'MORE'),
+    ('LIFT', 'CUE', 'LDAM', 'MORE'),
+    ('LIFT', 'CUE', 'logit adjustment', 'MORE', 'DINOv2'),
+]
 
 
 @pytest.fixture(scope='module')
@@ -62,7 +67,8 @@ def config(clip_file, anchors):
     """The config of a model with some parts; without any it is a linear classifier on a tower of open_clip."""
 
     def backbone(parts):
-        adapter = dict(adapter=dict(type='mmlt.AdaptFormer', bottleneck=4)) if 'LIFT' in parts else {}
+        adapted = {'LIFT', 'adapters'} & set(parts)
+        adapter = dict(adapter=dict(type='mmlt.AdaptFormer', bottleneck=4)) if adapted else {}
         if 'DINOv2' in parts:
             options = dict(depth=2, embed_dim=64, num_heads=2, init_values=0.1)
             return dict(type='mmlt.TimmViT', model=DINO, image_size=28, options=options, **adapter)
@@ -119,10 +125,14 @@ class Loop(BaseLoop):
         """Never called."""
 
 
+def tell(model, load_from=None):
+    tell_classes(SimpleNamespace(model=model, _train_loop=Loop(None, DataLoader(Labels())), _load_from=load_from))
+
+
 def start(cfg, load_from=None):
     """The model of a config as a training has it before its first step."""
     model = MODELS.build(copy.deepcopy(cfg))
-    tell_classes(SimpleNamespace(model=model, _train_loop=Loop(None, DataLoader(Labels())), _load_from=load_from))
+    tell(model, load_from)
     model.init_weights()
     head = model.head
     if getattr(head, 'waits_for_features', False):
@@ -223,7 +233,7 @@ def naive_total(model, cfg, parts):
 
 def should_train(name, parts):
     """Whether a parameter, by its name without MORE, is one that is to be trained."""
-    if 'LIFT' in parts and name.startswith('backbone.'):
+    if {'LIFT', 'adapters'} & set(parts) and name.startswith('backbone.'):
         return name.startswith('backbone.adapters.')
     return name not in ('backbone.visual.mask_token', 'head.log_scale')
 
@@ -231,7 +241,7 @@ def should_train(name, parts):
 # The matrix
 
 
-@pytest.mark.parametrize('parts', [p for p in ALLOWED if 'merging' not in p], ids=' + '.join)
+@pytest.mark.parametrize('parts', [p for p in ALLOWED if 'merging' not in p] + MORE_THAN_TWO, ids=' + '.join)
 def test_allowed_pair_trains_a_step(config, parts):
     cfg = config(*parts)
     model = start(cfg)
@@ -283,3 +293,89 @@ def test_refused_pair_is_told_why(config, parts):
         start(config(*parts))
     sentence = str(refusal.value)
     assert '\n' not in sentence and sentence.endswith('.') and ': ' in sentence
+
+
+# Settings of allowed parts that do not fit
+
+
+def changed(cfg, **settings):
+    """A config with other settings, by dotted names with __ in place of the dot."""
+    cfg = Config(dict(model=cfg))
+    cfg.merge_from_dict({f'model.{name.replace("__", ".")}': value for name, value in settings.items()})
+    return cfg.model.to_dict()
+
+
+@pytest.mark.parametrize(
+    'parts, settings, sentence',
+    [
+        (('LIFT',), dict(head__loss=LOSSES['LDAM']), 'by 25, and LDAMLoss by 30 once more: .*to 0.5 times 25'),
+        (('LIFT', 'CUE'), dict(head__loss__base=LOSSES['LDAM']), 'by 25, and LDAMLoss by 30 once more'),
+        (('LIFT',), dict(backbone__projection=True), r"projected=False\), but model.backbone projects"),
+        (('LIFT',), dict(head__projected=True), 'CosineClsHead compares .*projection=False gives features from'),
+        (('LGR',), dict(backbone__projection=False), 'LGRHead compares .*: set model.backbone.projection=True'),
+        (('LIFT', 'DINOv2'), dict(head__init='text', head__text=dict(type='T')), "was never .*init='class_means'"),
+        (('CUE',), dict(head__loss__base=[*LOSSES.values()][:2]), r'^model.head.loss.base is a list \(LogitAdj'),
+        (('focal',), dict(head__type='MultiLabelLinearClsHead'), 'SoftmaxFocalLoss is of one label an image'),
+        (('CUE',), dict(head__type='MultiLabelLinearClsHead'), 'CUELoss is of one label an image'),
+    ],
+)  # fmt: skip
+def test_settings_of_which_the_shapes_fit_alone(config, parts, settings, sentence):
+    cfg = changed(config(*parts), **settings)
+    for model in (cfg, dict(type='mmlt.MORE', classifier=cfg)):
+        with pytest.raises(InputError, match=sentence):
+            start(model)
+
+
+def test_a_tower_that_learned_the_sentences_may_be_timms(config):
+    """CVLP's checkpoint is compared with the anchors when it is loaded."""
+    parts = ('LGR', 'DINOv2')
+    cfg = config(*parts)
+    model = start(cfg, load_from='cvlp/epoch_20.pth')
+    expected = naive_total(model, cfg, parts)
+    assert step(model) == pytest.approx(expected, rel=2e-5)
+
+
+def test_cosines_for_ldam_are_scaled_once(config):
+    """The head's scale and the loss's are the same factor, in one place or the other."""
+    cfg = config('LIFT', 'LDAM')
+    by_head = start(cfg)
+    by_loss = MODELS.build(changed(cfg, head__scale=1.0, head__loss=dict(scale=25.0, max_margin=0.5)))
+    tell(by_loss)
+    by_loss.load_state_dict(by_head.state_dict())
+    assert step(by_loss.train()) == pytest.approx(step(by_head), rel=1e-5)
+
+
+def test_cue_merges_with_what_was_trained_without_it(config):
+    other = config('LIFT', 'CUE')
+    other['teacher']['templates'] = 'the fruit {}'
+    named = dict(
+        cue=config('LIFT', 'CUE'), other=other, plain=config('LIFT', 'LDAM'), more=config('LIFT', 'CUE', 'MORE')
+    )
+    contents = {n: dict(meta=dict(cfg=Config(dict(model=c)).pretty_text), state_dict={}) for n, c in named.items()}
+    assert check_mergeable(contents) == []
+
+
+def test_models_of_other_sentences_do_not_merge(config):
+    cfg = config('LGR')
+    one, other = start(cfg), start(cfg)
+    other.head._take(Anchors.stand_in(len(CLASSES), 3, 64))
+    with pytest.raises(InputError, match="'head.anchor_features' of 'other' is not that of 'one'"):
+        average({'one': one.state_dict(), 'other': other.state_dict()})
+
+
+@pytest.mark.parametrize('loss', ['DistributionBalancedLoss', 'ClassBalancedBCELoss'])
+@pytest.mark.parametrize('part', ['LGR', 'MORE'])
+def test_losses_of_several_labels_need_such_a_head(config, loss, part):
+    where = 'classifier__head__loss' if part == 'MORE' else 'head__loss'
+    model = start(changed(config(part), **{where: dict(type=f'mmlt.{loss}')}))
+    with pytest.raises(InputError, match=rf'{loss} is of several labels an image.*\(7,\) .*: use a multi-label head'):
+        step(model)
+
+
+def test_the_documents_table_is_this_one(repo):
+    text = (repo / 'docs' / 'compositions.md').read_text(encoding='utf-8')
+    rows = re.findall(r'^\| ([\w -]+) \+ ([\w -]+) \| (yes|no) \| (.+) \|$', text, re.M)
+    assert [(a, b, verdict == 'yes') for a, b, verdict, _ in rows] == [
+        (*pair, pair not in REFUSED) for pair in combinations(PARTS, 2)
+    ]
+    assert all(len(clause) > 10 for *_, clause in rows)

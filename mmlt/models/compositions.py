@@ -56,8 +56,8 @@ def _check_lists(head: nn.Module) -> None:
         if isinstance(module, nn.Sequential):
             names = ', '.join(type(m).__name__ for m in module)
             raise InputError(
-                f'{where} is a list ({names}), but the losses of a long tail are each a whole one, and two would correct '
-                'for the class counts twice: choose one of them.'
+                f'{where} is a list ({names}), but each is a whole loss, and two would correct for the class counts '
+                'twice: choose one of them.'
             )
 
 

@@ -176,8 +176,15 @@ class _CountingLoss(TrainingCounts):
             that are scored.
 
         Raises:
-            InputError: The counts are not known, or not as many as classes.
+            InputError: The counts are not known, or not as many as classes;
+                targets that are labels, not of every class.
         """
+        if target.shape != pred.shape:
+            raise InputError(
+                f'{type(self).__name__} is of several labels an image, but it got targets of shape '
+                f'{tuple(target.shape)} for logits of shape {tuple(pred.shape)}: use a multi-label head such as '
+                "MultiLabelLinearClsHead, or a loss of one label such as 'mmlt.LogitAdjustedLoss'."
+            )
         logits = pred.to(torch.promote_types(pred.dtype, torch.float32))
         known, target = scored(target)
         loss = self.elementwise(logits, target.to(logits.dtype))
