@@ -46,11 +46,11 @@ REFUSED = {
     **dict.fromkeys(combinations(LOSSES, 2), r'^model.head.loss is a list \(\w+, \w+\), .* twice: choose one'),
 }
 ALLOWED = [pair for pair in combinations(PARTS, 2) if pair not in REFUSED]
-MORE_THAN_TWO = [
-    ('adapters', 'LGR'),
-    ('adapters', 'LGR', 'balanced softmax', 'MORE'),
-    ('LIFT', 'CUE', 'LDAM', 'MORE'),
-    ('LIFT', 'CUE', 'logit adjustment', 'MORE', 'DINOv2'),
+MORE_THAN_TWO = [('adapters', 'LGR'), ('adapters', 'LGR', 'balanced softmax', 'MORE')] + [
+    parts
+    for number in range(3, len(PARTS))
+    for parts in combinations([part for part in PARTS if part != 'merging'], number)
+    if not REFUSED.keys() & set(combinations(parts, 2))
 ]
 
 
@@ -324,6 +324,19 @@ def test_settings_of_which_the_shapes_fit_alone(config, parts, settings, sentenc
     for model in (cfg, dict(type='mmlt.MORE', classifier=cfg)):
         with pytest.raises(InputError, match=sentence):
             start(model)
+
+
+@pytest.mark.parametrize('scale, said', [(20.0, '20'), ('pretrained', 'the scale of its weights')])
+def test_a_text_head_is_looked_at_too(clip_file, scale, said):
+    text = dict(type='mmlt.OpenCLIPText', model=VIT, pretrained=clip_file)
+    head = dict(type='mmlt.TextClsHead', text=text, logit_scale=scale, loss=LOSSES['LDAM'])
+    tower = dict(type='mmlt.OpenCLIPVision', model=VIT, pretrained=clip_file)
+    cfg = dict(type='ImageClassifier', backbone=tower, head=head)
+    with pytest.raises(InputError, match=f'TextClsHead multiplies its cosines by {said}, and LDAMLoss by 30'):
+        start(cfg)
+    tell(MODELS.build(changed(cfg, head__loss=dict(scale=1.0))))
+    with pytest.raises(InputError, match='TextClsHead compares .*: set model.backbone.projection=True'):
+        start(changed(cfg, backbone__projection=False))
 
 
 def test_a_tower_that_learned_the_sentences_may_be_timms(config):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from mmpretrain.models.heads import MultiLabelClsHead
 from torch import nn
 
@@ -130,12 +128,19 @@ def _check_scale(head: nn.Module, loss: nn.Module) -> None:
     """Cosines that the head has scaled, scaled once more: a softmax of them is all or nothing."""
     if not isinstance(head, (CosineClsHead, TextClsHead)) or not isinstance(loss, LDAMLoss) or loss.scale == 1:
         return
-    scale = float(head.scale if isinstance(head, CosineClsHead) else head.logit_scale)
-    if scale == 1:
+    known = _known_scale(head)
+    if known == '1':
         return
-    # The tower's own scale is not read yet.
-    known = f'{scale:g}' if math.isfinite(scale) else 'the scale of its weights'
     raise InputError(
         f'{type(head).__name__} multiplies its cosines by {known}, and LDAMLoss by {loss.scale:g} once more: set '
         f'model.head.loss.scale=1 and model.head.loss.max_margin to {loss.max_margin:g} times {known}.'
     )
+
+
+def _known_scale(head: nn.Module) -> str:
+    """The factor on the cosines; that of a tower is not read yet when a model is looked at."""
+    if isinstance(head, CosineClsHead):
+        return f'{head.scale:g}'
+    if head.log_scale is None and head._fixed_scale is None:
+        return 'the scale of its weights'
+    return f'{float(head.logit_scale):g}'
