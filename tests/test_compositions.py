@@ -62,44 +62,46 @@ def anchors(tmp_path_factory):
     return path
 
 
+def backbone(parts, clip_file):
+    adapted = {'LIFT', 'adapters'} & set(parts)
+    adapter = dict(adapter=dict(type='mmlt.AdaptFormer', bottleneck=4)) if adapted else {}
+    if 'DINOv2' in parts:
+        options = dict(depth=2, embed_dim=64, num_heads=2, init_values=0.1)
+        return dict(type='mmlt.TimmViT', model=DINO, image_size=28, options=options, **adapter)
+    projection = 'LIFT' not in parts
+    return dict(type='mmlt.OpenCLIPVision', model=VIT, pretrained=clip_file, projection=projection, **adapter)
+
+
+def heads(parts, clip_file, anchors):
+    size = dict(num_classes=len(CLASSES), in_channels=64)
+    text = dict(type='mmlt.OpenCLIPText', model=VIT, pretrained=clip_file)
+    if 'LIFT' in parts:
+        start = dict(init='class_means') if 'DINOv2' in parts else dict(text=text)
+        yield dict(type='mmlt.CosineClsHead', **size, **start)
+    if 'LGR' in parts:
+        yield dict(type='mmlt.LGRHead', anchors=anchors, logit_scale=10.0, **size)
+    if not {'LIFT', 'LGR'} & set(parts):
+        yield dict(type='LinearClsHead', **size)
+
+
+def loss_of(parts):
+    losses = [copy.deepcopy(LOSSES[part]) for part in parts if part in LOSSES]
+    if 'LIFT' in parts and 'LDAM' in parts:
+        losses[0].update(scale=1.0, max_margin=12.5)  # the head scales its cosines itself, by 25
+    base = losses if len(losses) > 1 else losses[0] if losses else dict(type='CrossEntropyLoss')
+    if 'CUE' in parts:
+        return dict(type='mmlt.CUELoss', base=base, neighbours=NEIGHBOURS, top_k=2)
+    return base
+
+
 @pytest.fixture
 def config(clip_file, anchors):
     """The config of a model with some parts; without any it is a linear classifier on a tower of open_clip."""
 
-    def backbone(parts):
-        adapted = {'LIFT', 'adapters'} & set(parts)
-        adapter = dict(adapter=dict(type='mmlt.AdaptFormer', bottleneck=4)) if adapted else {}
-        if 'DINOv2' in parts:
-            options = dict(depth=2, embed_dim=64, num_heads=2, init_values=0.1)
-            return dict(type='mmlt.TimmViT', model=DINO, image_size=28, options=options, **adapter)
-        projection = 'LIFT' not in parts
-        return dict(type='mmlt.OpenCLIPVision', model=VIT, pretrained=clip_file, projection=projection, **adapter)
-
-    def heads(parts):
-        size = dict(num_classes=len(CLASSES), in_channels=64)
-        text = dict(type='mmlt.OpenCLIPText', model=VIT, pretrained=clip_file)
-        if 'LIFT' in parts:
-            start = dict(init='class_means') if 'DINOv2' in parts else dict(text=text)
-            yield dict(type='mmlt.CosineClsHead', **size, **start)
-        if 'LGR' in parts:
-            yield dict(type='mmlt.LGRHead', anchors=anchors, logit_scale=10.0, **size)
-        if not {'LIFT', 'LGR'} & set(parts):
-            yield dict(type='LinearClsHead', **size)
-
-    def loss(parts):
-        losses = [copy.deepcopy(LOSSES[part]) for part in parts if part in LOSSES]
-        if 'LIFT' in parts and 'LDAM' in parts:
-            losses[0].update(scale=1.0, max_margin=12.5)  # the head scales its cosines itself, by 25
-        base = losses if len(losses) > 1 else losses[0] if losses else dict(type='CrossEntropyLoss')
-        if 'CUE' in parts:
-            return dict(type='mmlt.CUELoss', base=base, neighbours=NEIGHBOURS, top_k=2)
-        return base
-
     def make(*parts):
-        found = list(heads(parts))
-        for head in found:
-            head['loss'] = loss(parts)
-        model = dict(type='ImageClassifier', backbone=backbone(parts), head=found if len(found) > 1 else found[0])
+        found = [dict(head, loss=loss_of(parts)) for head in heads(parts, clip_file, anchors)]
+        head = found if len(found) > 1 else found[0]
+        model = dict(type='ImageClassifier', backbone=backbone(parts, clip_file), head=head)
         model['data_preprocessor'] = dict(type='mmlt.CLIPDataPreprocessor')
         if 'CUE' in parts:
             model.update(type='mmlt.CUEClassifier', teacher=dict(model=VIT, pretrained=clip_file))
