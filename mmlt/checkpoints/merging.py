@@ -227,7 +227,7 @@ def check_mergeable(contents: Mapping[str, dict]) -> list[str]:
     """Refuse checkpoints of other classes, or of models that compute something else.
 
     What a config says of the training only (loss, frozen parts, where the
-    weights began) may differ, and so may MORE.
+    weights began) may differ, and so may MORE and CUE.
 
     Args:
         contents (Mapping[str, dict]): By name, as :func:`read_checkpoint` gives
@@ -262,6 +262,8 @@ def check_mergeable(contents: Mapping[str, dict]) -> list[str]:
 def _computed(model):
     """A model's settings without those of the training; None is as good as not given."""
     if isinstance(model, dict):
+        if str(model.get('type')) in ('mmlt.CUEClassifier', 'CUEClassifier'):  # its zero-shot model is of the training
+            model = {k: v for k, v in model.items() if k != 'teacher'} | {'type': 'ImageClassifier'}
         return {k: _computed(v) for k, v in model.items() if k not in _OF_THE_TRAINING and v is not None}
     return [_computed(v) for v in model] if isinstance(model, list) else model
 

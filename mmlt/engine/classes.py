@@ -11,6 +11,7 @@ from torch import nn
 
 from mmlt.datasets.texts.class_names import is_published
 from mmlt.errors import InputError
+from mmlt.models.compositions import check_composition
 from mmlt.utils import unwrap
 from mmlt.utils.classes import check_same_classes, check_twins, find_twins
 from mmlt.utils.labels import read_labels, training_counts
@@ -39,7 +40,9 @@ def tell_classes(runner, modules: bool = True, split: str = 'train') -> None:
 
     Raises:
         InputError: Datasets or head have different classes, or two classes of
-            one name; a module asks for classes that the dataset does not tell.
+            one name; a module asks for classes that the dataset does not tell;
+            parts that are not to be trained together, see
+            :func:`check_composition`.
     """
     datasets, model = built_datasets(runner), unwrap(runner.model)
     metas = {name: getattr(dataset, 'metainfo', None) or {} for name, dataset in datasets.items()}
@@ -57,6 +60,7 @@ def tell_classes(runner, modules: bool = True, split: str = 'train') -> None:
     metrics = _metrics(runner)
     if own == 'train':
         _check_scored(model, datasets[own])
+        check_composition(model, bool(getattr(runner, '_load_from', None) or getattr(runner, '_resume', False)))
     if own == 'train' and (asking or metrics):
         meta['class_counts'], meta['num_train_images'] = training_counts(datasets[own])
         _correct_meta(datasets[own], meta)

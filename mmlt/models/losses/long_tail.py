@@ -243,7 +243,8 @@ class LDAMLoss(_CountLoss):
 
     Its logits are meant to be cosines of normalised features and class
     vectors, in [-1, 1]; for a head that scales its cosines itself, give
-    ``scale=1`` and a margin in units of its logits.
+    ``scale=1`` and a margin in units of its logits; scaled by both it is
+    refused (:func:`check_composition`).
 
     With ``drw_epoch`` the classes are weighted by
     :func:`effective_number_weights` from that epoch on, which

@@ -176,14 +176,24 @@ class _CountingLoss(TrainingCounts):
             that are scored.
 
         Raises:
-            InputError: The counts are not known, or not as many as classes.
+            InputError: The counts are not known, or not as many as classes;
+                targets that are labels, not of every class.
         """
+        self._check_targets(pred, target)
         logits = pred.to(torch.promote_types(pred.dtype, torch.float32))
         known, target = scored(target)
         loss = self.elementwise(logits, target.to(logits.dtype))
         loss = loss.where(known, loss.new_zeros(())).sum(1) / known.sum(1).clamp(min=1)
         reduction = reduction_override or self.reduction
         return self.loss_weight * reduce_scored(loss, known.any(1), weight, reduction, avg_factor)
+
+    def _check_targets(self, pred: Tensor, target: Tensor) -> None:
+        if target.shape != pred.shape:
+            raise InputError(
+                f'{type(self).__name__} is of several labels an image, but it got targets of shape '
+                f'{tuple(target.shape)} for logits of shape {tuple(pred.shape)}: use a multi-label head such as '
+                "MultiLabelLinearClsHead, or a loss of one label such as 'mmlt.LogitAdjustedLoss'."
+            )
 
 
 @MODELS.register_module()
