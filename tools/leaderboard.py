@@ -42,7 +42,10 @@ def parse_args(argv=None):
     parser.add_argument('--work-dir', default='work_dirs/leaderboard', help='default work_dirs/leaderboard')
     parser.add_argument('--board', default=str(REPO / 'docs/leaderboard.yml'), help='list of rows')
     parser.add_argument('--out', default=str(REPO / 'docs/leaderboard.md'), help='page to write')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.only and not args.run:
+        parser.error('--only belongs to --run: the page always has all rows')
+    return args
 
 
 def cost(row: Row) -> int:
