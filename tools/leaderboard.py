@@ -5,7 +5,7 @@
     python tools/leaderboard.py --run --only 'lift|cue'
 
 The rows are in docs/leaderboard.yml. What is finished is not run again, so the same command goes on after an
-interruption; the cheapest runs come first, and a row that fails is told at the end and does not stop the others.
+interruption; the cheapest runs come first, and a run that fails is told at the end and does not stop the others.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from mmlt.cli.seeds import read_seeds, run_one
 from mmlt.engine.options import ToolParser
 from mmlt.engine.paper_rows import read_figures
 from mmlt.engine.requirements import draw_options
+from mmlt.engine.stages import RunRecord
 from mmlt.engine.training import planned
 from mmlt.engine.training_cost import stage_costs
 from mmlt.errors import InputError
@@ -55,9 +56,13 @@ def cost(row: Row) -> int:
     return sum(c.batch * (c.steps or 0) * c.passes for c in stage_costs(stages, None, 1))
 
 
-def run_row(group: Group, row: Row, seeds: list[int], work_dir: str) -> None:
-    """Make the runs of a row: test with scores, test with TTE, and where tau needs it one of another draw."""
-    stages = planned(train_cli.parse_args([row.config]))
+def run_row(group: Group, row: Row, seeds: list[int], work_dir: str) -> list[str]:
+    """Make the runs of a row: test with scores, test with TTE, and where tau needs it one of another draw.
+
+    Returns:
+        list[str]: What failed, a sentence each.
+    """
+    stages, failed = planned(train_cli.parse_args([row.config])), []
     runs = [(f'seed{seed}', seed, seed if group.draws else None) for seed in seeds]
     if group.tau_draw is not None:
         runs.append((f'draw{group.tau_draw}', 0, group.tau_draw))
@@ -65,9 +70,17 @@ def run_row(group: Group, row: Row, seeds: list[int], work_dir: str) -> None:
         options = [*row.options, *([] if draw is None else draw_options(stages, group.dataset, draw))]
         folder = str(Path(work_dir, row.folder, name))
         for tta in (False, True) if name.startswith('seed') else (False,):
-            print(f'== {row.folder}, {name}{", TTE" if tta else ""}: {folder}', flush=True)
-            args = argparse.Namespace(tta=tta, save_logits=not tta, gpus=1, cfg_options=options)
-            run_one(row.config, seed, folder, args)
+            what = f'{row.folder}, {name}{", TTE" if tta else ""}'
+            print(f'== {what}: {folder}', flush=True)
+            try:
+                args = argparse.Namespace(tta=tta, save_logits=not tta, gpus=1, cfg_options=options)
+                run_one(row.config, seed, folder, args)
+            except InputError as e:
+                failed.append(f'{what}: {e}')
+                print(f'mmlt: {failed[-1]}', file=sys.stderr, flush=True)
+                if not RunRecord(folder).finished:
+                    break  # TTE would train again what has just failed
+    return failed
 
 
 def run_all(groups: list[Group], seeds: list[int], only: str | None, work_dir: str) -> list[str]:
@@ -76,14 +89,8 @@ def run_all(groups: list[Group], seeds: list[int], only: str | None, work_dir: s
     rows = [(g, r) for g, r in rows if only is None or re.search(only, r.folder) or re.search(only, r.label)]
     if not rows:
         raise InputError(f"No row has '{only}' in its folder or label.")
-    failed = []
-    for group, row in sorted(rows, key=lambda pair: cost(pair[1])):
-        try:
-            run_row(group, row, seeds, work_dir)
-        except InputError as e:
-            failed.append(f'{row.folder}: {e}')
-            print(f'mmlt: {failed[-1]}', file=sys.stderr, flush=True)
-    return failed
+    rows.sort(key=lambda pair: cost(pair[1]))
+    return [failure for group, row in rows for failure in run_row(group, row, seeds, work_dir)]
 
 
 @told
@@ -98,7 +105,7 @@ def main(argv=None):
     write_text(args.out, page(found, seeds, read_figures()['paper'], old))
     print(f'Page: {args.out}')
     if failed:
-        raise InputError(f'{len(failed)} row(s) failed:\n' + '\n'.join(failed))
+        raise InputError(f'{len(failed)} run(s) failed:\n' + '\n'.join(failed))
 
 
 if __name__ == '__main__':

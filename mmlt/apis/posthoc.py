@@ -338,7 +338,7 @@ def chosen_tau_report(test_file: str | Path, val_file: str | Path, taus: str) ->
         test_file (str | Path): Scores of the test.
         val_file (str | Path): Those to choose on, see
             :func:`check_validation`.
-        taus (str): See :func:`parse_taus`.
+        taus (str): A range, see :func:`parse_taus`.
 
     Returns:
         dict: :attr:`ShotAccuracy.report`, with ``tau``.

@@ -127,9 +127,11 @@ def read_board(path: str | Path) -> tuple[list[Group], str]:
     try:
         groups = {g['key']: Group(**g) for g in content['groups']}
         rows = [Row(**{**r, 'options': tuple(r.get('options', ()))}) for r in content['rows']]
-        taus = str(content['taus'])
+        taus = content['taus']
     except (KeyError, TypeError) as e:
         raise InputError(f"'{path}' is no list of tables and rows ({type(e).__name__}: {e}).") from e
+    if not isinstance(taus, str) or ':' not in taus:  # YAML takes 0:2:0.1 for hours, minutes and seconds
+        raise InputError(f"taus in '{path}' is {taus!r}: give a range in quotes, as '0:2:0.1'.")
     folders = [row.folder for row in rows]
     if twice := next((f for f in folders if folders.count(f) > 1), None):
         raise InputError(f"Two rows of '{path}' have runs in '{twice}': give one of them a name.")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mmlt import InputError
-from mmlt.apis.posthoc import chosen_tau_report
+from mmlt.apis.posthoc import chosen_tau_report, parse_taus
 from mmlt.engine.configs import config_names, read_config
 from mmlt.engine.paper_rows import read_figures
 from mmlt.evaluation import shot_accuracy
@@ -250,6 +250,7 @@ def test_unknown_paper_figure(tmp_path, group):
     [
         (('reference: a', 'reference: b'), "has no row 'b' to compare with"),
         (('group: g', 'group: h'), "is of the group 'h', which is not there"),
+        (('"0:2:1"', '0:2:1'), r'is 121: give a range in quotes|is 121\.'),
         (('taus:', 'tau:'), 'is no list of tables and rows'),
         (('label: A', 'lable: A'), 'is no list of tables and rows'),
         (('rows:', 'rows:\n  - {group: g, config: a, label: B}'), "Two rows of .* have runs in 'a'"),
@@ -257,7 +258,7 @@ def test_unknown_paper_figure(tmp_path, group):
 )
 def test_wrong_lists(tmp_path, wrong, why):
     text = (
-        'taus: 0:2:1\ngroups:\n  - {key: g, title: T, about: a, protocol: standard, reference: a, dataset: D}\n'
+        'taus: "0:2:1"\ngroups:\n  - {key: g, title: T, about: a, protocol: standard, reference: a, dataset: D}\n'
         'rows:\n  - {group: g, config: a, label: A}\n'
     )
     path = tmp_path / 'board.yml'
@@ -270,7 +271,7 @@ def test_wrong_lists(tmp_path, wrong, why):
 
 def test_all_methods_are_in_the_list():
     groups, taus = read_board(REPO / 'docs/leaderboard.yml')
-    assert taus and sum(len(group.rows) for group in groups) > 40
+    assert len(parse_taus(taus)) > 10 and sum(len(group.rows) for group in groups) > 40
     listed = {row.config for group in groups for row in group.rows}
     wanted = {n for n in config_names() if re.search(r'_tiny.*_(mnist|twemoji)-lt', n)}
     # Stage 1 of VL-LTR and of LT-Soups are no classifiers of the whole data.
@@ -324,7 +325,9 @@ def test_tool_runs_what_is_asked_for(tool, started, tmp_path, capsys):
 
 def test_tool_goes_on_after_a_failure(tool, started, tmp_path, capsys):
     arguments = ['--run', '--work-dir', str(tmp_path), '--out', str(tmp_path / 'page.md')]
-    with pytest.raises(SystemExit, match=r'(?s)1 row\(s\) failed:\nzeroshot_tiny_mnist-lt: there are no weights'):
+    with pytest.raises(
+        SystemExit, match=r'(?s)4 run\(s\) failed:\nzeroshot_tiny_mnist-lt, seed0: there are no weights'
+    ):
         tool.main([*arguments, '--only', '(zeroshot|tau-norm)_tiny_mnist-lt'])
     assert {config for config, *_ in started} == {'zeroshot_tiny_mnist-lt', 'tau-norm_tiny_mnist-lt'}
     own = 'stages.ce.options.test_dataloader.dataset.selection_seed=1'
