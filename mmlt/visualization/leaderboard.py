@@ -86,6 +86,8 @@ class Run:
         tte (dict, optional): Of the test with TTE. Defaults to None.
         tau (dict, optional): Of the test after an adjustment. Defaults to None.
         provenance (dict, optional): Defaults to None.
+        draw (dict, optional): Provenance of the run of another draw on whose
+            scores tau was chosen. Defaults to None.
     """
 
     folder: Path
@@ -93,6 +95,7 @@ class Run:
     tte: dict | None = None
     tau: dict | None = None
     provenance: dict | None = None
+    draw: dict | None = None
 
     def figure(self, column: str) -> float | None:
         """A figure in percent, None where the run has none.
@@ -184,8 +187,9 @@ def _read_run(group: Group, row: Row, seed: int, place: Path, adjusted: Callable
     if group.tau_draw is not None:
         other = place.parent / f'draw{group.tau_draw}'
         val = other / 'test.npz'
+        run.draw = _provenance(row, 0, other, group.tau_draw)
         # Scores that do not tell of which draw they are may be those of the test.
-        if val.is_file() and _provenance(row, 0, other, group.tau_draw) is None:
+        if val.is_file() and run.draw is None:
             raise InputError(f"'{other}' has no provenance.json, which would say of which draw it is: make it again.")
     if test.is_file() and val.is_file():
         run.tau = adjusted(test, val)

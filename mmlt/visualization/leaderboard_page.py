@@ -146,8 +146,22 @@ def missing(group: Group, runs: Runs, seeds: Sequence[int]) -> str:
     return 'Missing:\n\n' + '\n'.join(lines) if lines else 'No run is missing.'
 
 
-def _joined(found: Sequence[str]) -> str:
-    return ', '.join(dict.fromkeys(found))
+def _made(group: Group, runs: Runs) -> list[tuple[str, dict]]:
+    """Names of the runs that tell where they come from, and what they tell."""
+    found = []
+    for row in group.rows:
+        own = runs[row.folder]
+        found += [(f'{row.folder}, seed {s}', run.provenance) for s, run in own.items() if run.provenance is not None]
+        draw = next((run.draw for run in own.values() if run.draw is not None), None)
+        found += [] if draw is None else [(f'{row.folder}, draw {group.tau_draw} for τ', draw)]
+    return found
+
+
+def _asked(found: dict) -> str:
+    """Config and options; a draw of the data, which is an option for every list of every stage, as one word."""
+    draws = {o.rpartition('=')[2] for o in found['options'] if 'selection_seed=' in o}
+    options = [f'`{o}`' for o in found['options'] if 'selection_seed=' not in o]
+    return ' '.join((f'`{found["config"]}`', *options, *(f'draw {d}' for d in sorted(draws))))
 
 
 def provenance(group: Group, runs: Runs) -> str:
@@ -157,31 +171,27 @@ def provenance(group: Group, runs: Runs) -> str:
         group (Group): The table.
         runs (Runs): See :func:`read_runs`.
     """
-    known = [(row, seed, run.provenance) for row in group.rows for seed, run in runs[row.folder].items()]
-    known = [(row, seed, found) for row, seed, found in known if found is not None]
-    if not known:
-        return 'No run has told where it comes from.'
     sets: dict[str, int] = {}
     commits: dict[str, None] = {}
-    lines = [
-        '| run | config and options | commit | versions | seconds: training, tests |',
-        '| :-- | :-- | :-- | :-: | :-: |',
-    ]
-    for row, seed, found in known:
+    lines = []
+    for name, found in _made(group, runs):
         steps = found['steps']
         own = [', '.join(f'{k} {v}' for k, v in step['versions'].items()) for step in steps]
-        numbers = _joined([str(sets.setdefault(text, len(sets) + 1)) for text in own])
+        numbers = [str(sets.setdefault(text, len(sets) + 1)) for text in own]
         made = [step['commit'] or 'not in git' for step in steps]
         commits |= dict.fromkeys(made)
         seconds = [sum(s['seconds'] for s in steps if (s['name'] == 'train') is training) for training in (True, False)]
-        draws = {o.rpartition('=')[2] for o in found['options'] if 'selection_seed=' in o}
-        options = [f'`{o}`' for o in found['options'] if 'selection_seed=' not in o] + [
-            f'draw {d}' for d in sorted(draws)
-        ]
-        what = ' '.join((f'`{found["config"]}`', *options))
-        cells = (f'{row.folder}, seed {seed}', what, _joined(made), numbers, ', '.join(f'{s:.0f}' for s in seconds))
+        told = ', '.join(f'{s:.0f}' for s in seconds)
+        cells = (name, _asked(found), ', '.join(dict.fromkeys(made)), ', '.join(dict.fromkeys(numbers)), told)
         lines.append(f'| {" | ".join(map(_cell, cells))} |')
-    text = '\n'.join(lines) + '\n\nVersions:\n\n' + '\n'.join(f'{n}. {versions}' for versions, n in sets.items())
+    if not lines:
+        return 'No run has told where it comes from.'
+    head = [
+        '| run | config and options | commit | versions | seconds: training, tests |',
+        '| :-- | :-- | :-- | :-: | :-: |',
+    ]
+    text = '\n'.join([*head, *lines, '', 'Versions:', '', *(f'{n}. {versions}' for versions, n in sets.items())])
+    text += '\n\nThe first run that needs a shared pretraining has its seconds.'
     if len(sets) > 1 or len(commits) > 1:
         text += f'\n\n**Mixed**: these runs are of {len(commits)} commit(s) and {len(sets)} set(s) of versions.'
     if any(c.endswith('-dirty') for c in commits):

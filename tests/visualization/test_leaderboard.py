@@ -174,6 +174,7 @@ def test_tau_of_another_draw(tmp_path, group):
     (other / 'provenance.json').write_text(json.dumps(told))
     run = read_runs(drawn, tmp_path, [0], tau_report)['ce_x'][0]
     assert run.tau == tau_report(tmp_path / 'ce_x/seed0/test.npz', other / 'test.npz')
+    assert '| ce_x, draw 1 for τ | `ce_x` draw 1 | c0ffee | 1 | 60, 12 |' in made_page(drawn, tmp_path, seeds=[0])
     write_scores(test, other / 'test.npz')
     with pytest.raises(InputError, match='has images of the test'):
         made_page(drawn, tmp_path, seeds=[0])
@@ -250,7 +251,7 @@ def test_unknown_paper_figure(tmp_path, group):
     [
         (('reference: a', 'reference: b'), "has no row 'b' to compare with"),
         (('group: g', 'group: h'), "is of the group 'h', which is not there"),
-        (('"0:2:1"', '0:2:1'), r'is 121: give a range in quotes|is 121\.'),
+        (('"0:2:1"', '0:2:0.1'), r'taus in .* is 120\.1: give a range in quotes'),
         (('taus:', 'tau:'), 'is no list of tables and rows'),
         (('label: A', 'lable: A'), 'is no list of tables and rows'),
         (('rows:', 'rows:\n  - {group: g, config: a, label: B}'), "Two rows of .* have runs in 'a'"),
