@@ -27,7 +27,7 @@ from mmlt.evaluation.posthoc import (
     tau_sweep,
     temperature_scaling,
 )
-from mmlt.evaluation.scores_file import Scores
+from mmlt.evaluation.scores_file import Scores, read_scores
 from mmlt.evaluation.shot_metric import make_report
 from mmlt.utils.classes import check_same_classes
 
@@ -329,6 +329,24 @@ def step_report(scores: Scores, labels: np.ndarray, logits: np.ndarray, protocol
     figures = shot_accuracy(labels, logits.argmax(1), scores.class_counts, protocol)
     per_class = figures.pop('per_class')
     return make_report(protocol, 'accuracy', figures, len(labels), scores.classes, scores.class_counts, per_class)
+
+
+def chosen_tau_report(test_file: str | Path, val_file: str | Path, taus: str) -> dict:
+    """The report of a test after the logit adjustment that is best on other scores.
+
+    Args:
+        test_file (str | Path): Scores of the test.
+        val_file (str | Path): Those to choose on, see
+            :func:`check_validation`.
+        taus (str): A range, see :func:`parse_taus`.
+
+    Returns:
+        dict: :attr:`ShotAccuracy.report`, with ``tau``.
+    """
+    test = read_scores(test_file)
+    steps = make_steps(test, read_scores(val_file), parse_taus(taus))
+    report = step_report(test, steps.labels, list(steps.logits.values())[-1], str(test.facts.get('protocol')))
+    return {**report, 'tau': steps.sweep[2]}
 
 
 def write_classes(scores: Scores, steps: Steps, path: str | Path) -> None:

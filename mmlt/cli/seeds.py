@@ -6,6 +6,8 @@
 What is finished is not trained again, so the same command goes on after an interruption, and with more seeds. The
 differences are those to the first config, seed by seed, with 95 % intervals (paired t). Tables go to seeds.md and
 seeds.json in the work directory. A stage that configs share (a pretraining with a folder of its own) is trained once.
+Every run folder has provenance.json: config, seed, options, and commit, versions and seconds of all that was started.
+--save-logits keeps the scores as test.npz, and val.npz of a validation split apart from the test, for mmlt posthoc.
 """
 
 import json
@@ -19,6 +21,7 @@ from mmlt.cli.common import told
 from mmlt.cli.launch import launch
 from mmlt.engine.configs import read_config
 from mmlt.engine.options import ToolParser, at_least
+from mmlt.engine.provenance import Provenance
 from mmlt.engine.stages import RunRecord
 from mmlt.errors import InputError
 from mmlt.visualization import comparison_markdown, comparison_table, read_report, summarise, what_is_shown
@@ -31,6 +34,7 @@ def parse_args(argv=None):
     parser.add_argument('--seeds', default='0-4', help='0-4, or 0,3,7; default 0-4')
     parser.add_argument('--work-dir', default='work_dirs/seeds', help='default work_dirs/seeds')
     parser.add_argument('--tta', action='store_true', help='test with test-time augmentation')
+    parser.add_argument('--save-logits', action='store_true', help='keep the scores of every run as .npz files')
     parser.add_argument('--gpus', type=at_least(1), default=1, help='processes that train; default 1')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='settings to override in all of them')
     return parser.parse_args(argv)
@@ -55,18 +59,60 @@ def read_seeds(text: str) -> list[int]:
 
 def run_one(config: str, seed: int, folder: str, args) -> dict:
     """The report of a config with a seed, which is trained and tested if it was not before."""
+    cfg = read_config(config)
     options = ['--cfg-options', f'randomness.seed={seed}', *(args.cfg_options or ())]
-    trains = read_config(config).get('train_cfg') is not None
+    provenance = Provenance(folder, osp.splitext(osp.basename(config))[0], seed, args.cfg_options or ())
     tested = osp.join(folder, 'tta') if args.tta else folder
-    done = osp.isfile(osp.join(tested, 'shot_report.json'))
-    if not (done and (not trains or RunRecord(folder).finished)):
-        if trains:
-            launch('train', config, ['--work-dir', folder, *(['--no-test'] if args.tta else []), *options], args.gpus)
-        if args.tta or not trains:
-            checkpoint = [RunRecord(folder).result] if trains else []
-            tta = ['--tta'] if args.tta else []
-            launch('test', config, [*checkpoint, '--work-dir', tested, *tta, *options])
+    splits = splits_to_save(cfg) if args.save_logits else {}
+    files = [osp.join(tested, 'shot_report.json'), *(osp.join(tested, f'{name}.npz') for name in splits)]
+    done = all(map(osp.isfile, files))
+    trains = cfg.get('train_cfg') is not None
+    staged = trains or bool(cfg.get('stages'))  # of a head that is not trained, the stages are
+    apart = args.tta or args.save_logits or not staged
+    finished = not trains or RunRecord(folder).finished
+    if not (done and finished):
+        if staged and not (apart and finished and provenance.trained):
+            arguments = ['--work-dir', folder, *(['--no-test'] if apart else []), *options]
+            with provenance.step('train'):
+                launch('train', config, arguments, args.gpus)
+        if apart:
+            with provenance.step('tta' if args.tta else 'test'):
+                test_one(config, cfg, folder, tested, options, args)
     return read_report(tested)
+
+
+def test_one(config: str, cfg, folder: str, tested: str, options: list[str], args) -> None:
+    """Test what was trained in a folder, on the validation split as well where its scores are to be saved."""
+    checkpoint = [RunRecord(folder).result] if cfg.get('train_cfg') is not None else []
+    # A test whose results lie elsewhere has to find the stages of this run.
+    own = [name for name, stage in (cfg.get('stages') or {}).items() if not stage.get('work_dir')]
+    options = [*options, *(f'stages.{name}.work_dir={osp.join(folder, name)}' for name in own)]
+    tta = ['--tta'] if args.tta else []
+    for split, of_split in (splits_to_save(cfg) if args.save_logits else {'test': []}).items():
+        # The validation's report must not be taken for the test's.
+        where = tested if split == 'test' else osp.join(tested, split)
+        save = ['--save-logits', osp.join(tested, f'{split}.npz')] if args.save_logits else []
+        launch('test', config, [*checkpoint, '--work-dir', where, *tta, *save, *options, *of_split])
+
+
+def splits_to_save(cfg) -> dict[str, list[str]]:
+    """The splits whose scores are saved, and the options with which a test runs on them.
+
+    Args:
+        cfg (Config): The config.
+
+    Returns:
+        dict[str, list[str]]: 'test', and 'val' where the validation split is
+        another one and differs in plain settings only, such as its list.
+    """
+    splits, loaders = {'test': []}, [cfg.get(f'{part}_dataloader') for part in ('val', 'test')]
+    if None in loaders:
+        return splits
+    val, test = (dict(loader.dataset) for loader in loaders)
+    differs = {key: val.get(key) for key in {*val, *test} if key != 'pipeline' and val.get(key) != test.get(key)}
+    if differs and all(isinstance(value, (str, int, float)) for value in differs.values()):
+        splits['val'] = [f'test_dataloader.dataset.{key}={value}' for key, value in sorted(differs.items())]
+    return splits
 
 
 def write_tables(groups: dict[str, list[dict]], seeds: list[int], folder: str) -> None:

@@ -214,7 +214,7 @@ def write_record(path: str, row: Row, table: dict, report: dict, arguments: dict
         num_samples=report['num_samples'],
         overall=overall_meaning(report['protocol'], report.get('measure', 'accuracy')),
         versions=versions(),
-        commit=_commit(),
+        commit=commit(),
     )
     write_text(path, json.dumps(record, indent=1))
 
@@ -227,7 +227,7 @@ def versions() -> dict[str, str]:
     return dict(mmlt=__version__, python=platform.python_version(), **found, device=device, platform=sys.platform)
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The repository's commit, with '-dirty' where files differ from it; None outside of git."""
     command = ['git', '-C', str(CONFIGS), 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*']
     try:

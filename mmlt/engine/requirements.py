@@ -47,6 +47,30 @@ def data_options(stages: Sequence[Stage], root: str) -> list[str]:
     return options
 
 
+def draw_options(stages: Sequence[Stage], kind: str, seed: int) -> list[str]:
+    """The options that give all stages another draw of an embedded data set's splits.
+
+    Args:
+        stages (Sequence[Stage]): Of :func:`mmlt.engine.stages.plan`.
+        kind (str): The data set, for example 'mmlt.TwemojiLT'.
+        seed (int): Its ``selection_seed``.
+
+    Returns:
+        list[str]: ``key=value`` as for ``--cfg-options``, for every dict of
+        that type outside of lists; none for stages that other trainings share.
+    """
+
+    def walk(value: dict, path: str) -> Iterator[str]:
+        if value.get('type') == kind:
+            yield f'{path}selection_seed={seed}'
+        for key, part in value.items():
+            if isinstance(part, dict) and key != 'stages':
+                yield from walk(part, f'{path}{key}.')
+
+    prefixes = [(stage, f'{stage.key}.options.' if stage.key else '') for stage in stages if not stage.shared]
+    return [option for stage, prefix in prefixes for option in walk(stage.cfg._cfg_dict, prefix)]
+
+
 def data_root(cfg: Config) -> str | None:
     """The folder of a config's test data, None where they come with a package."""
     return (cfg.test_dataloader.dataset.get('data_root') if cfg.get('test_dataloader') else None) or None

@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from mmlt.engine.arguments import check_arguments
 from mmlt.engine.build_errors import explained
 from mmlt.engine.configs import change_config, read_config
+from mmlt.engine.stages import RunRecord, stage_dir
 from mmlt.errors import InputError
 from mmlt.evaluation.save_logits import save_logits
 from mmlt.evaluation.scores_file import check_npz_path
@@ -80,11 +81,6 @@ def load_config(args: TestOptions) -> Config:
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
     if args.checkpoint:
         cfg.load_from = args.checkpoint
-    elif any(stage.get('load_from') for stage in (cfg.get('stages') or {}).values()):
-        raise InputError(
-            f"'{args.config}' is the last of several stages, so there is no pretrained model of it: give its "
-            'checkpoint, for example the last of its work directory.'
-        )
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir is not None:
@@ -104,7 +100,20 @@ def load_config(args: TestOptions) -> Config:
     loader.update(deepcopy(cfg.test_dataloader))
     cfg.test_dataloader = loader
     change_config(cfg, args.cfg_options)
+    _check_stages(cfg, args)
     return cfg
+
+
+def _check_stages(cfg: Config, args: TestOptions) -> None:
+    """A head that is not trained is tested on a finished stage's weights; any other last stage has its own."""
+    starts = [name for name, stage in (cfg.get('stages') or {}).items() if stage.get('load_from')]
+    if args.checkpoint or cfg.get('load_from') or not starts:
+        return
+    if cfg.get('train_cfg') or not all(RunRecord(stage_dir(cfg, name)).finished for name in starts):
+        raise InputError(
+            f"'{args.config}' is the last of several stages, so there is no pretrained model of it: give its "
+            'checkpoint, for example the last of its work directory.'
+        )
 
 
 def test(args: TestOptions) -> dict:
@@ -128,7 +137,7 @@ def test(args: TestOptions) -> dict:
         if args.out and args.out_item != 'metrics':
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
         if args.save_logits:
-            save_logits(runner.test_evaluator, cfg, runner.model, args.save_logits, args.tta)
+            save_logits(runner.test_evaluator, runner.cfg, runner.model, args.save_logits, args.tta)
         metrics = runner.test()
     if args.out and args.out_item == 'metrics':
         mmengine.dump(metrics, args.out)

@@ -7,5 +7,6 @@ default_hooks = dict(
     fit_head=dict(
         type='mmlt.FitHeadHook',
         dataset=dict(type='mmlt.MNISTLT', split='train', imbalance_ratio=_base_.imbalance_ratio),
+        pipeline=_base_.test_pipeline,  # with --tta, too
     )
 )
