@@ -184,6 +184,20 @@ def check_validation(val: Scores, test: Scores) -> list[str]:
     return [f"Mind: {key} is '{a}' in --val and '{b}' in the test." for key, a, b in told]
 
 
+def _needs_validation(norm: bool, adjusted: bool, temperature: bool) -> None:
+    """Refuse to choose anything without a validation."""
+    asked = {
+        '--tau-norm FIRST:LAST:STEP': (norm, ', or one number as --tau-norm'),
+        '--tau FIRST:LAST:STEP': (adjusted, ', or one number as --tau'),
+        '--temperature': (temperature, ''),
+    }
+    if found := next(((what, other) for what, (is_asked, other) in asked.items() if is_asked), None):
+        raise InputError(
+            f'{found[0]} is chosen on a validation split, never on the test: give its scores as --val '
+            f'VAL.npz{found[1]}.'
+        )
+
+
 def make_steps(
     test: Scores,
     val: Scores | None,
@@ -220,15 +234,8 @@ def make_steps(
             class has no training images.
     """
     chosen = taus is not None and len(taus) > 1
-    if val is None and norm_taus is not None and len(norm_taus) > 1:
-        raise InputError(
-            '--tau-norm FIRST:LAST:STEP is chosen on a validation split: give its scores as --val VAL.npz.'
-        )
-    if val is None and (chosen or temperature):
-        what, other = ('--tau FIRST:LAST:STEP', ', or one number as --tau') if chosen else ('--temperature', '')
-        raise InputError(
-            f'{what} is chosen on a validation split, never on the test: give its scores as --val VAL.npz{other}.'
-        )
+    if val is None:
+        _needs_validation(norm_taus is not None and len(norm_taus) > 1, chosen, temperature)
     notes = [] if val is None else check_validation(val, test)
     sweep, tested = None, test.logits
     if norm_taus is not None:

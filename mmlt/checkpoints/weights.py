@@ -71,6 +71,25 @@ def check_fits(model: nn.Module, state: Mapping[str, Tensor], source: str, compl
         )
 
 
+def _read_state(checkpoint: str) -> tuple[dict, dict[str, Tensor]]:
+    """A checkpoint, and the weights in it."""
+    try:
+        content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
+    except (OSError, KeyError) as e:
+        raise InputError(f"The checkpoint '{checkpoint}' cannot be read: {why_unreadable(e, checkpoint)}.") from e
+    state = content.get('state_dict', content) if isinstance(content, dict) else None
+    if (
+        not state
+        or not hasattr(state, 'items')
+        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    ):
+        raise InputError(
+            f"'{checkpoint}' holds no state dict of this project's kind: a published checkpoint is converted first, "
+            'see tools/model_converters/.'
+        )
+    return content, bare_names(state)
+
+
 def load_weights(model: nn.Module, checkpoint: str | os.PathLike) -> dict:
     """Load a checkpoint into the model that it belongs to, all of it into all of it.
 
@@ -90,21 +109,7 @@ def load_weights(model: nn.Module, checkpoint: str | os.PathLike) -> dict:
         raise InputError(
             f"The checkpoint '{checkpoint}' does not exist: give a file, for example the last of a work directory."
         )
-    try:
-        content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
-    except (OSError, KeyError) as e:
-        raise InputError(f"The checkpoint '{checkpoint}' cannot be read: {why_unreadable(e, checkpoint)}.") from e
-    state = content.get('state_dict', content) if isinstance(content, dict) else None
-    if (
-        not state
-        or not hasattr(state, 'items')
-        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
-    ):
-        raise InputError(
-            f"'{checkpoint}' holds no state dict of this project's kind: a published checkpoint is converted first, "
-            'see tools/model_converters/.'
-        )
-    state = bare_names(state)
+    content, state = _read_state(checkpoint)
     check_fits(model, state, checkpoint)
     if (name := not_finite(state)) is not None:
         raise InputError(

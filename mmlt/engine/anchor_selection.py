@@ -73,6 +73,19 @@ def _origin(model) -> dict:
     )
 
 
+def _score(model, texts: torch.Tensor, images: torch.Tensor, labels: torch.Tensor, scale: float) -> torch.Tensor:
+    """Scores of all sentences on the model's device, (T, )."""
+    device = next(model.parameters()).device
+    return sentence_scores(
+        F.normalize(texts, dim=-1).to(device),
+        model.table.labels.to(device),
+        F.normalize(images, dim=-1).to(device),
+        labels.to(device),
+        scale,
+        progress=lambda tiles: tqdm(tiles, desc='Scoring sentences', mininterval=1, disable=not is_main_process()),
+    ).cpu()
+
+
 def select_anchors(
     model,
     dataset,
@@ -116,16 +129,8 @@ def select_anchors(
     images = compute_features(model, Subset(viewed, chosen), batch_size, num_workers, 'Images to score sentences')
     texts = encode_table(model.text, model.table, 'Sentences')
     model.train(was_training)
-    device = next(model.parameters()).device
     scale = model.text.logit_scale.item()
-    scores = sentence_scores(
-        F.normalize(texts, dim=-1).to(device),
-        model.table.labels.to(device),
-        F.normalize(images, dim=-1).to(device),
-        torch.from_numpy(labels[chosen]).to(device),
-        scale,
-        progress=lambda tiles: tqdm(tiles, desc='Scoring sentences', mininterval=1, disable=not is_main_process()),
-    ).cpu()
+    scores = _score(model, texts, images, torch.from_numpy(labels[chosen]), scale)
     counts = model.table.counts.tolist()
     facts = dict(method=method, images_per_class=images_per_class, num_sentences=sum(counts), **_origin(model))
     anchors = Anchors.gather(

@@ -165,6 +165,14 @@ def decide(stages: Sequence[Stage], args: TrainOptions) -> list[Stage]:
     return todo
 
 
+def _announce(i: int, stages: Sequence[Stage], trains: bool) -> None:
+    cfg = stages[i].cfg
+    state = 'resuming' if cfg.get('resume') else 'training'
+    if not trains:
+        state = 'already finished' if cfg.get('train_cfg') else 'nothing to train'
+    print(f'== Stage {i + 1}/{len(stages)}: {stages[i].name} ({stages[i].work_dir}): {state}', flush=True)
+
+
 def train(args: TrainOptions) -> dict | None:
     """Train what is not trained yet, stage by stage, and test the last.
 
@@ -199,10 +207,7 @@ def train(args: TrainOptions) -> dict | None:
         last = stage is stages[-1]
         trains = stage in todo and stage.cfg.get('train_cfg') is not None
         if main_process:
-            state = 'resuming' if stage.cfg.get('resume') else 'training'
-            if not trains:
-                state = 'already finished' if stage.cfg.get('train_cfg') else 'nothing to train'
-            print(f'== Stage {i + 1}/{len(stages)}: {stage.name} ({stage.work_dir}): {state}', flush=True)
+            _announce(i, stages, trains)
         if not trains and not last:
             continue
         stage.cfg.stage_name = stage.name

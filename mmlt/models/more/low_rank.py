@@ -148,6 +148,16 @@ def _any_match(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, p) for p in patterns)
 
 
+def _check_patterns(patterns: Sequence[str], found: list[tuple]) -> None:
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name, *_ in found):
+            examples = ', '.join(f"'{name}'" for name, *_ in (found[:1] + found[1:][-2:])) or 'none'
+            raise InputError(
+                f"The pattern '{pattern}' matches no weight of a Linear, Conv2d or attention layer; there are "
+                f'{len(found)}, for example {examples}.'
+            )
+
+
 def split_weights(
     root: nn.Module,
     layers: str | Sequence[str] = '*',
@@ -189,13 +199,7 @@ def split_weights(
     """
     layers, exclude = _patterns(layers), _patterns(exclude)
     found = list(_matrices(root))
-    for pattern in (*layers, *exclude):
-        if not any(fnmatchcase(name, pattern) for name, *_ in found):
-            examples = ', '.join(f"'{name}'" for name, *_ in (found[:1] + found[1:][-2:])) or 'none'
-            raise InputError(
-                f"The pattern '{pattern}' matches no weight of a Linear, Conv2d or attention layer; there are "
-                f'{len(found)}, for example {examples}.'
-            )
+    _check_patterns((*layers, *exclude), found)
     chosen = [f for f in found if _any_match(f[0], layers) and not _any_match(f[0], exclude)]
     for name, module, attribute in chosen:
         if parametrize.is_parametrized(module) or attribute not in module._parameters:
