@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine.utils import digit_version
 from mmpretrain.registry import MODELS
 
 from mmlt.checkpoints.export import FORMATS, export, load_exported
@@ -38,6 +39,8 @@ def lift_model(name):
 @pytest.mark.parametrize('form', FORMATS)
 @pytest.mark.parametrize('name', [REG, DINO3, SIGLIP])
 def test_export(name, form, tmp_path):
+    if form != 'torchscript' and digit_version(torch.__version__) < digit_version('2.7'):
+        pytest.skip('its export does not follow what adapters keep of a block for the next part of it')
     model, size, path = lift_model(name), SIZE[name], str(tmp_path / f'model{FORMATS[form]}')
     graph = DeployedClassifier(model)
     export(graph, path, form, (size, size))
