@@ -17,7 +17,6 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
-import mmlt  # noqa: F401
 from mmlt.benchmarks.common import compare
 from mmlt.checkpoints.export import FORMATS, export, load_exported
 from mmlt.engine.configs import CONFIGS

@@ -16,7 +16,6 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch.utils.data import DataLoader, SequentialSampler
 
-import mmlt  # noqa: F401
 from mmlt.benchmarks.common import compare
 from mmlt.engine.hooks.feature_cache import FeatureLoader
 

@@ -27,7 +27,6 @@ from mmpretrain.structures import DataSample
 from rich.console import Console
 from rich.table import Table
 
-import mmlt  # noqa: F401  registers everything
 from mmlt.benchmarks.lgr import Branch, as_published, ours
 from mmlt.engine.precision import fused_optimizer
 from mmlt.models import OpenCLIPText, OpenCLIPVision

@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import mmlt  # noqa: F401
 from mmlt.engine.sharding import blocks
 
 MODELS = ('RN50', 'ViT-B-16', 'ViT-L-14', 'ViT-SO400M-14-SigLIP', 'ViT-H-14')

@@ -14,7 +14,6 @@ import torch
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-import mmlt  # noqa: F401
 from mmlt.benchmarks.common import compare
 
 CLASSIFIERS = {

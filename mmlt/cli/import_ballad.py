@@ -8,7 +8,6 @@ finds its place, or nothing is written. The published adapter has neither ReLU n
 is printed at the end, says so.
 """
 
-import mmlt  # noqa: F401  registers everything
 from mmlt.checkpoints import read_checkpoint
 from mmlt.checkpoints.converters import fill, from_ballad
 from mmlt.cli.common import told

@@ -18,7 +18,6 @@ padding. Everything that is in the checkpoint finds its place, or nothing is wri
 import os.path as osp
 import shlex
 
-import mmlt  # noqa: F401  registers everything
 from mmlt.checkpoints import read_checkpoint
 from mmlt.checkpoints.arrays import read_array
 from mmlt.checkpoints.converters import (

@@ -17,7 +17,6 @@ import os.path as osp
 
 from rich.console import Console
 
-import mmlt  # noqa: F401  lets checkpoints of MMEngine load safely
 from mmlt.apis.merging import Validation, check_paths, figure_of, read_weights, sweep, write_merged
 from mmlt.apis.posthoc import parse_taus
 from mmlt.checkpoints.merging import Merged, average, check_mergeable, greedy, interpolate, lt_soups

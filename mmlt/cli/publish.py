@@ -12,7 +12,6 @@ import os.path as osp
 import torch
 from mmpretrain.registry import MODELS
 
-import mmlt  # noqa: F401  lets checkpoints of MMEngine load safely
 from mmlt.checkpoints import read_checkpoint, read_config_text, whole_file
 from mmlt.checkpoints.publish import check_merged, is_split, plain_config, publish_checkpoint
 from mmlt.cli.common import told

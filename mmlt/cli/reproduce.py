@@ -8,7 +8,6 @@ The config is configs/*/METHOD_BACKBONE_DATASET.py. The data are checked first; 
 directory is not trained again. At the end stands a table of the paper's figures and these, and reproduce.json.
 """
 
-import mmlt  # noqa: F401  registers everything
 from mmlt.cli.common import told
 from mmlt.cli.reproduction import dry_run, reproduce
 from mmlt.engine.options import ToolParser, at_least

@@ -10,7 +10,6 @@ import os.path as osp
 
 from safetensors.torch import save_file
 
-import mmlt  # noqa: F401  lets torch read MMEngine's checkpoints
 from mmlt.checkpoints import read_checkpoint, whole_file
 from mmlt.checkpoints.converters import expect_kind, to_open_clip
 from mmlt.cli.common import told

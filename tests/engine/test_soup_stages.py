@@ -92,8 +92,20 @@ def test_finished_stages_are_not_trained_again(folder, train_tool, capsys):
     assert json.loads((folder / 'w/run.json').read_text())['finished']
 
 
-def test_a_resumed_training_merges_nothing():
-    SoupHook([['nowhere']]).before_train(SimpleNamespace(iter=3))
+def test_a_resumed_training_merges_nothing(monkeypatch):
+    merged = []
+
+    def merge(hook, runner, anchor):
+        merged.append(runner.iter)
+        raise InputError('merged')
+
+    monkeypatch.setattr(SoupHook, 'merge', merge)
+    hook, model = SoupHook([['nowhere']]), torch.nn.Linear(1, 1)
+    hook.before_train(SimpleNamespace(iter=3, model=model))
+    assert not merged
+    with pytest.raises(InputError, match='merged'):
+        hook.before_train(SimpleNamespace(iter=0, model=model))
+    assert merged == [0]
 
 
 @pytest.mark.parametrize(
