@@ -22,6 +22,7 @@ from mmlt.engine import testing, training
 from mmlt.engine.stages import plan
 from mmlt.models import CVLP, MORE
 from mmlt.models.text.anchors import Anchors
+from mmlt.utils.class_info import ClassInfo
 
 REPO = Path(__file__).parent.parent
 CLASSES = tuple(f'thing {i}' for i in range(10))
@@ -181,9 +182,7 @@ def build(cfg):
     model = MODELS.build(shrink(cfg.model))
     for module in model.modules():
         if hasattr(module, 'set_class_info'):
-            module.set_class_info(CLASSES, np.bincount(Labels.labels).tolist())
-        if hasattr(module, 'set_num_train_images'):
-            module.set_num_train_images(55)
+            module.set_class_info(ClassInfo(CLASSES, np.bincount(Labels.labels), num_images=55))
     if isinstance(model, MORE):
         model.set_progress(1, 2)
     if hasattr(model.head, 'anchors'):
@@ -557,7 +556,7 @@ def test_metafiles_name_every_config_that_is_no_first_stage():
 def test_real_rn50():
     cfg = Config.fromfile(REPO / 'configs/ballad/ballad_rn50_imagenet-lt.py')
     model = MODELS.build(cfg.model)
-    model.head.set_class_info(open_clip.IMAGENET_CLASSNAMES)
+    model.head.set_class_info(ClassInfo(open_clip.IMAGENET_CLASSNAMES))
     data = batch(model, False, 224)
     assert model.eval().extract_feat(data['inputs'])[-1].shape == (2, 1024)
     with torch.no_grad():
@@ -574,7 +573,7 @@ def real_step(cfg, picture_folder, names=None):
     samples = [dataset[i] for i in (0, 1, 6, 9)]
     model = MODELS.build(cfg.model)
     if names:
-        model.set_class_info(names)
+        model.set_class_info(ClassInfo(names))
     model.init_weights()
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}

@@ -23,6 +23,7 @@ from mmlt.datasets.texts.class_names import config_classes
 from mmlt.engine.configs import build_model, change_config, read_config
 from mmlt.engine.stages import resolve_placeholders
 from mmlt.errors import InputError
+from mmlt.utils.class_info import ClassInfo
 from mmlt.utils.classes import check_same_classes
 
 INDEX = Path(__file__).parents[1] / 'model-index.yml'
@@ -188,4 +189,4 @@ def _tell(model: nn.Module, classes: Sequence[str]) -> None:
     if number is not None and number != len(classes):
         raise InputError(f'The model has {number} classes, but {len(classes)} class names are given.')
     if hasattr(model.head, 'set_class_info'):
-        model.head.set_class_info(classes)
+        model.head.set_class_info(ClassInfo(classes))

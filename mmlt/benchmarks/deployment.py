@@ -22,6 +22,7 @@ from mmlt.checkpoints.export import FORMATS, export, load_exported
 from mmlt.engine.configs import CONFIGS
 from mmlt.models.deployed import DeployedClassifier
 from mmlt.models.text.anchors import Anchors
+from mmlt.utils.class_info import ClassInfo
 
 CLASSIFIERS = ('ballad/ballad_vit-b16_imagenet-lt', 'vlltr/vlltr_rn50_imagenet-lt', 'lift/lift_vit-b16_imagenet-lt')
 NUM_ANCHORS = 64
@@ -64,7 +65,7 @@ def random_model(path: str, num_classes: int, folder: str):
         model = MODELS.build(cfg)
     model.init_weights()
     if hasattr(model.head, 'set_class_info'):
-        model.head.set_class_info(names)
+        model.head.set_class_info(ClassInfo(names))
     return model.eval()
 
 

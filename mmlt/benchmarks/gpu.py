@@ -33,6 +33,7 @@ from mmlt.models import OpenCLIPText, OpenCLIPVision
 from mmlt.models.heads.lgr_functional import AnchorTable
 from mmlt.models.losses import contrastive_loss, distillation_loss
 from mmlt.models.text import class_prompts, encode_text, equal_groups, few_groups
+from mmlt.utils.class_info import ClassInfo
 
 WORDS = 'of a long and winding road with many trees beside it that a photographer saw one day in spring'
 
@@ -338,7 +339,7 @@ def steps(bench: Bench, shapes: Shapes) -> None:
         variants = {}
         for name, compile in (('eager', False), ('compiled', bench.compile)):
             variants[name] = trained(bench, cvlp(shapes, compile), batch(n))
-            variants[name].model.set_class_info(classes, class_texts=sentences)
+            variants[name].model.set_class_info(ClassInfo(classes, texts=sentences))
             variants[name].model.stand_in()
         bench.compare(f'step of CVLP, batch {n}', variants)
         del variants

@@ -15,6 +15,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from mmlt.benchmarks.common import compare
+from mmlt.utils.class_info import ClassInfo
 
 CLASSIFIERS = {
     'resnet32': dict(
@@ -71,7 +72,7 @@ def main():
 
     def more(**options):
         model = build(dict(type='mmlt.MORE', classifier=classifier, **options))
-        model.set_class_info([str(c) for c in range(args.classes)], range(args.classes, 0, -1))
+        model.set_class_info(ClassInfo(range(args.classes), range(args.classes, 0, -1)))
         model.set_progress(1, 2)
         return model
 

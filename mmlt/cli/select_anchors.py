@@ -27,6 +27,7 @@ from mmlt.engine.stages import resolve_placeholders
 from mmlt.engine.workers import num_workers
 from mmlt.errors import InputError
 from mmlt.models import CVLP
+from mmlt.utils.class_info import class_info
 
 
 def parse_args(argv=None):
@@ -65,7 +66,7 @@ def run(args) -> None:
         raise InputError(f"'{args.config}' is no config of a CVLP training: its model is {cfg.model.type}.")
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     dataset.full_init()
-    model.set_class_info(*(dataset.metainfo.get(k) for k in ('classes', 'class_counts', 'class_texts')))
+    model.set_class_info(class_info(dataset, trains=False))
     model.init_weights()
     if args.checkpoint:
         load_weights(model, args.checkpoint)

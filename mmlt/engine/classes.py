@@ -13,8 +13,9 @@ from mmlt.datasets.texts.class_names import is_published
 from mmlt.errors import InputError
 from mmlt.models.compositions import check_composition
 from mmlt.utils import unwrap
+from mmlt.utils.class_info import ClassInfo, class_info
 from mmlt.utils.classes import check_same_classes, check_twins, find_twins
-from mmlt.utils.labels import read_labels, training_counts
+from mmlt.utils.labels import read_labels
 
 
 def built_datasets(runner) -> dict:
@@ -26,11 +27,10 @@ def built_datasets(runner) -> dict:
 def tell_classes(runner, modules: bool = True, split: str = 'train') -> None:
     """Compare the class lists of all datasets and the head, and tell who asks.
 
-    Metrics with ``set_training_counts(counts)`` and, if wanted, modules with
-    ``set_class_info(classes, class_counts, class_texts)`` and
-    ``set_num_train_images(number)`` are told. Counts are those of the built
-    train dataset, see :func:`training_counts`; where nothing is trained, those
-    that the evaluated dataset knows of its train list.
+    Metrics and, if wanted, modules with ``set_class_info(info)`` are told.
+    Counts are those of the built train dataset, see :func:`class_info`; where
+    nothing is trained, those that the evaluated dataset knows of its train
+    list.
 
     Args:
         runner (Runner): With the loops that it has built.
@@ -54,25 +54,22 @@ def tell_classes(runner, modules: bool = True, split: str = 'train') -> None:
         check_same_classes({name: meta.get('classes') for name, meta in metas.items()})
     for name, meta in metas.items():
         check_names(meta.get('classes') or (), datasets[name], f'The {name} dataset')
-    meta = dict(metas[own])
-    _check_heads(model, meta.get('classes'))
+    _check_heads(model, metas[own].get('classes'))
     asking = [m for m in model.modules() if hasattr(m, 'set_class_info')] if modules else []
     metrics = _metrics(runner)
     if own == 'train':
         _check_scored(model, datasets[own])
         check_composition(model, bool(getattr(runner, '_load_from', None) or getattr(runner, '_resume', False)))
-    if own == 'train' and (asking or metrics):
-        meta['class_counts'], meta['num_train_images'] = training_counts(datasets[own])
-        _correct_meta(datasets[own], meta)
-        if meta['class_counts'] is not None:
-            for metric in metrics:
-                metric.set_training_counts(meta['class_counts'])
-    if asking and not meta.get('classes'):
+    if not asking and not metrics:
+        return
+    info = class_info(datasets[own], trains=own == 'train')
+    if asking and not info.classes:
         raise InputError('The dataset tells no class names (metainfo has no classes): give it classes=[...].')
-    for module in asking:
-        module.set_class_info(*(meta.get(k) for k in ('classes', 'class_counts', 'class_texts')))
-        if hasattr(module, 'set_num_train_images') and meta.get('num_train_images') is not None:
-            module.set_num_train_images(meta['num_train_images'])
+    if own == 'train':
+        _correct_meta(datasets[own], info)
+        asking += metrics
+    for part in asking:
+        part.set_class_info(info)
 
 
 def check_names(classes, dataset, where: str) -> None:
@@ -106,13 +103,11 @@ def _check_heads(model: nn.Module, classes) -> None:
     parts = list(model.modules())
     if not classes or any(isinstance(m, MultiTaskHead) for m in parts):
         return
+    info = ClassInfo(classes)
     for head in parts:
         number = getattr(head, 'num_classes', None) if isinstance(head, ClsHead) else None
-        if isinstance(number, int) and number != len(classes):
-            raise InputError(
-                f'The head has num_classes={number}, but the dataset has {len(classes)} classes: set '
-                f'model.head.num_classes={len(classes)}.'
-            )
+        if isinstance(number, int):
+            info.check_number(number)
 
 
 def _check_scored(model: nn.Module, dataset) -> None:
@@ -140,12 +135,12 @@ def _check_scored(model: nn.Module, dataset) -> None:
 def _metrics(runner) -> list:
     evaluators = (getattr(getattr(runner, f'_{name}_loop', None), 'evaluator', None) for name in ('val', 'test'))
     metrics = [m for evaluator in evaluators for m in getattr(evaluator, 'metrics', ())]
-    return [m for m in metrics if hasattr(m, 'set_training_counts')]
+    return [m for m in metrics if hasattr(m, 'set_class_info')]
 
 
-def _correct_meta(dataset, meta: dict) -> None:
+def _correct_meta(dataset, info: ClassInfo) -> None:
     """What a wrapper hands on of a list is not what it holds; checkpoints keep the metainfo."""
     own = getattr(dataset, '_metainfo', None)
-    for key in ('class_counts', 'num_train_images'):
-        if isinstance(own, dict) and key in own and meta[key] is not None:
-            own[key] = meta[key]
+    for key, value in (('class_counts', info.counts), ('num_train_images', info.num_images)):
+        if isinstance(own, dict) and key in own and value is not None:
+            own[key] = list(value) if key == 'class_counts' else value

@@ -15,6 +15,7 @@ from mmlt.checkpoints import whole_file
 from mmlt.datasets.texts.class_names import class_list, config_classes
 from mmlt.engine.configs import build_model, read_config
 from mmlt.errors import InputError
+from mmlt.utils.class_info import ClassInfo
 from mmlt.version import __version__
 
 
@@ -69,7 +70,7 @@ def tell_classes(cfg: Config, model: nn.Module, classes: str | None) -> tuple[st
             'give the list of the data set that the checkpoint was trained on.'
         )
     if names is not None and hasattr(model.head, 'set_class_info'):
-        model.head.set_class_info(names)
+        model.head.set_class_info(ClassInfo(names))
     return names
 
 

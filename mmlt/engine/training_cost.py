@@ -25,6 +25,7 @@ from mmlt.engine.stages import Stage
 from mmlt.errors import InputError
 from mmlt.models.text.anchors import Anchors
 from mmlt.preparation.benchmarks import Benchmark
+from mmlt.utils.class_info import ClassInfo
 
 CPU_BATCH = 16  # images of a measured step where there is no GPU
 
@@ -244,9 +245,8 @@ def _random_model(cfg: Config, folder: str):
     model = build_model(cfg.model)
     for module in model.modules():
         if hasattr(module, 'set_class_info'):
-            module.set_class_info([f'thing {i}' for i in range(num_classes)], [100] * num_classes)
-        if hasattr(module, 'set_num_train_images'):
-            module.set_num_train_images(1000)
+            names = [f'thing {i}' for i in range(num_classes)]
+            module.set_class_info(ClassInfo(names, [100] * num_classes, num_images=1000))
     if hasattr(model, 'set_progress'):
         model.set_progress(1, 2)
     for module in model.modules():

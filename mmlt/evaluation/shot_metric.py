@@ -24,15 +24,16 @@ from mmlt.evaluation.meanings import meanings
 from mmlt.evaluation.predictions import Predictions
 from mmlt.evaluation.targets import picture_name
 from mmlt.registry import METRICS
+from mmlt.utils.class_info import ClassInfo, class_info
 from mmlt.utils.classes import check_same_classes
-from mmlt.utils.labels import build_dataset, training_counts
+from mmlt.utils.labels import build_dataset
 
 
 class ShotMetric(BaseMetric):
     """A metric by many-, medium- and few-shot classes.
 
     The training counts that split the classes come by themselves: from the
-    built train dataset (:func:`training_counts`), in a test from that of the
+    built train dataset (:func:`class_info`), in a test from that of the
     running config, and where it is not there from ``class_counts`` of the
     tested dataset's metainfo. So a foreign config needs no more than the metric.
 
@@ -104,25 +105,25 @@ class ShotMetric(BaseMetric):
         names = (self.dataset_meta or {}).get('classes') or range(len(counts))
         self.report = make_report(self.protocol, self.measure, metrics, num_samples, names, counts, figures)
 
-    def set_training_counts(self, counts: Sequence[int]) -> None:
+    def set_class_info(self, info: ClassInfo) -> None:
         """Take the counts of the built train dataset, unless they were given; :func:`tell_classes` calls it.
 
         Args:
-            counts (Sequence[int]): Training images of every class, (C, ).
+            info (ClassInfo): Of the train dataset.
         """
-        if not self._given:
-            self.class_counts = np.asarray(counts)
+        if not self._given and info.counts is not None:
+            self.class_counts = np.asarray(info.counts)
 
-    def _find_counts(self) -> list[int]:
+    def _find_counts(self) -> Sequence[int]:
         """Counts where nobody told them: of the running config's train dataset, else those that the dataset knows."""
         meta = self.dataset_meta or {}
         known, classes = meta.get('class_counts'), meta.get('classes')
         try:
-            counts, own = _running_train_dataset()
+            own = _running_train_dataset()
         except Exception as e:  # a machine for tests need not have the training images
             if known is None:
                 raise
-            counts = own = None
+            own = ClassInfo(())
             print_log(
                 f'The train dataset cannot be counted ({type(e).__name__}: {e}): the training counts are those that '
                 'the tested dataset knows of its train list.',
@@ -130,9 +131,9 @@ class ShotMetric(BaseMetric):
                 level=30,
             )
         # Another dataset that knows its counts is another run's; this one's classes in another order are a mistake.
-        if known is None or (own and classes and sorted(own) == sorted(map(str, classes))):
-            check_same_classes({'the train dataset': own, 'the tested one': classes})
-            known = known if counts is None else counts
+        if known is None or (own.classes and classes and sorted(own.classes) == sorted(map(str, classes))):
+            check_same_classes({'the train dataset': own.classes, 'the tested one': classes})
+            known = known if own.counts is None else own.counts
         if known is None:
             raise InputError(
                 f'{type(self).__name__} does not know how many training images the classes have: give '
@@ -141,15 +142,13 @@ class ShotMetric(BaseMetric):
         return known
 
 
-def _running_train_dataset() -> tuple[list[int] | None, list[str] | None]:
-    """Counts and class names of the train dataset of the config that runs now, None where there is none."""
+def _running_train_dataset() -> ClassInfo:
+    """What is known of the train dataset of the config that runs now; nothing where there is none."""
     text = MessageHub.get_current_instance().runtime_info.get('cfg')
     loader = None if text is None else read_config_text(text, 'The training').get('train_dataloader')
     if not loader or not loader.get('dataset'):
-        return None, None
-    dataset = build_dataset(loader.dataset)
-    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-    return training_counts(dataset)[0], classes and [str(c) for c in classes]
+        return ClassInfo(())
+    return class_info(build_dataset(loader.dataset))
 
 
 def make_report(

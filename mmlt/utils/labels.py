@@ -151,43 +151,6 @@ def dataset_positives(dataset) -> tuple[np.ndarray, np.ndarray]:
     return table.entries[known], table.labels[known]
 
 
-def training_counts(dataset) -> tuple[list[int] | None, int | None]:
-    """How many images of every class a train dataset has, as it is built.
-
-    What losses, metrics, samplers, reports and :class:`MORE` know of a train
-    split comes from here. Every entry counts: folds and subsets have fewer
-    images than their list, and wrappers that repeat images have more.
-
-    Args:
-        dataset (Dataset): What :func:`read_labels` takes. One that tells no
-            labels may tell ``class_counts`` (and ``num_train_images``) in its
-            metainfo; a ``declared_counts`` of both, which is not None, wins.
-
-    Returns:
-        tuple: C counts, a class without images has 0; and how many images
-        there are. None for what is not known.
-
-    Raises:
-        InputError: A label outside [0, C), or no images.
-    """
-    if (declared := getattr(dataset, 'declared_counts', None)) is not None:
-        return declared
-    meta = getattr(dataset, 'metainfo', None) or {}
-    try:
-        table = read_labels(dataset)
-    except InputError:
-        counts = meta.get('class_counts')
-        return (None if counts is None else [int(n) for n in counts]), meta.get('num_train_images')
-    name, classes = type(dataset).__name__, meta.get('classes') or None
-    if not table.number:
-        raise InputError(f'{name} lists no images.')
-    known = table.labels >= 0
-    labels = table.labels[known]
-    check_labels(labels, classes, name)
-    number = len(classes) if classes else int(labels.max(initial=-1)) + 1
-    return np.bincount(labels, minlength=number).tolist(), table.number
-
-
 def build_dataset(cfg: dict):
     """Build a dataset; a ConcatDataset may join lists of different counts, which are counted anew.
 

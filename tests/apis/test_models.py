@@ -14,6 +14,7 @@ from mmpretrain.registry import MODELS
 from mmlt import InputError
 from mmlt.apis import get_model, inference, list_models, load_weights, models
 from mmlt.checkpoints import read_checkpoint
+from mmlt.utils.class_info import ClassInfo
 
 MODEL = 'mmlt-tiny-vit'
 CLASSES = ('apple', 'pear', 'plum')
@@ -94,7 +95,7 @@ def test_unknown_model():
 def test_without_checkpoint_the_pretrained_weights(config, clip_file):
     model = get_model(config)
     expected = MODELS.build(Config.fromfile(config).model)
-    expected.head.set_class_info(CLASSES)
+    expected.head.set_class_info(ClassInfo(CLASSES))
     expected.init_weights()
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():

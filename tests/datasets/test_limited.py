@@ -6,10 +6,16 @@ from mmpretrain.registry import DATASETS
 
 from mmlt import InputError
 from mmlt.datasets import LongTailedDataset
-from mmlt.utils.labels import dataset_labels, training_counts
+from mmlt.utils.class_info import class_info
+from mmlt.utils.labels import dataset_labels
 from mmlt.utils.long_tail import limit_imbalance
 
 MNIST = (400, 239, 143, 86, 51, 30, 18, 11, 6, 4)
+
+
+def counted(dataset):
+    info = class_info(dataset)
+    return list(info.counts), info.num_images
 
 
 @pytest.mark.parametrize('i', range(8))
@@ -45,7 +51,7 @@ def names(dataset) -> list[str]:
 
 def test_pictures_of_a_list(picture_folder):
     whole, two = lists(picture_folder), lists(picture_folder, max_imbalance=2)
-    assert np.bincount(dataset_labels(two)).tolist() == training_counts(two)[0] == [2, 2, 1]
+    assert np.bincount(dataset_labels(two)).tolist() == counted(two)[0] == [2, 2, 1]
     assert two.metainfo['class_counts'] == [2, 2, 1] and whole.metainfo['class_counts'] == [6, 3, 1]
     assert [n for n in names(whole) if n in names(two)] == names(two)
     # Nested for one seed, and drawn anew for another.
@@ -63,7 +69,7 @@ def test_data_sets_of_packages(kind):
         dataset = DATASETS.build(dict(type=f'mmlt.{kind}', max_imbalance=1, serialize_data=False))
     except InputError as e:
         pytest.skip(str(e))
-    counts = training_counts(dataset)[0]
+    counts = counted(dataset)[0]
     assert len(set(counts)) == 1 and counts == dataset.metainfo['class_counts']
 
 

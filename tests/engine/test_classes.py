@@ -14,10 +14,16 @@ from mmlt.checkpoints import read_checkpoint
 from mmlt.datasets import LongTailedDataset
 from mmlt.engine import Runner
 from mmlt.registry import DATASETS
+from mmlt.utils.class_info import class_info
 from mmlt.utils.classes import check_same_classes, find_twins
-from mmlt.utils.labels import build_dataset, dataset_positives, training_counts
+from mmlt.utils.labels import build_dataset, dataset_positives
 
 NAMES = ('ant', 'bee', 'cat')
+
+
+def counted(dataset):
+    info = class_info(dataset)
+    return list(info.counts), info.num_images
 
 
 @DATASETS.register_module()
@@ -74,19 +80,19 @@ def joined(root):
 
 def test_counts_are_those_of_the_built_dataset(lists):
     fold = build_dataset(dict(type='mmpretrain.KFoldDataset', dataset=dataset(lists), fold=0, num_splits=3, seed=1))
-    assert training_counts(fold) == (naive(fold), len(fold)) and len(fold) == 47
+    assert counted(fold) == (naive(fold), len(fold)) and len(fold) == 47
     part = build_dataset(dataset(lists, indices=8))
-    assert training_counts(part) == (naive(part), 8) and part.metainfo['class_counts'] == [30, 30, 10]
+    assert counted(part) == (naive(part), 8) and part.metainfo['class_counts'] == [30, 30, 10]
     both = build_dataset(joined(lists))
     few = naive(part)
-    assert training_counts(both)[0] == [30 + few[0], 30 + few[1], 10 + few[2]]
+    assert counted(both)[0] == [30 + few[0], 30 + few[1], 10 + few[2]]
     repeated = build_dataset(dict(type='RepeatDataset', times=3, dataset=dataset(lists, indices=8)))
-    assert training_counts(repeated)[0] == [3 * n for n in few]
+    assert counted(repeated)[0] == [3 * n for n in few]
     balanced = build_dataset(dict(type='ClassBalancedDataset', oversample_thr=0.5, dataset=dataset(lists)))
-    assert training_counts(balanced)[0] == naive(balanced) != [30, 30, 10]
+    assert counted(balanced)[0] == naive(balanced) != [30, 30, 10]
     nested = build_dataset(dict(type='RepeatDataset', times=2, dataset=joined(lists)))
-    assert training_counts(nested)[0] == [2 * n for n in training_counts(both)[0]]
-    assert training_counts(Subset(both, [0, 1, 75])) == (
+    assert counted(nested)[0] == [2 * n for n in counted(both)[0]]
+    assert counted(Subset(both, [0, 1, 75])) == (
         np.bincount([dict(zip(*dataset_positives(both)))[i] for i in (0, 1, 75)], minlength=0).tolist(),
         3,
     )
@@ -94,14 +100,12 @@ def test_counts_are_those_of_the_built_dataset(lists):
 
 def test_counts_of_foreign_datasets():
     plain = LabelsInInfo()
-    assert training_counts(plain) == ([2, 1, 3], 6)
-    assert training_counts(Subset(plain, [5, 0])) == ([1, 0, 1], 2)
+    assert counted(plain) == ([2, 1, 3], 6)
+    assert counted(Subset(plain, [5, 0])) == ([1, 0, 1], 2)
     several = ScoresInInfo()
-    assert training_counts(several) == ([1, 2, 0], 3)
+    assert counted(several) == ([1, 2, 0], 3)
     assert dataset_positives(several)[0].tolist() == [0, 0, 2]
-    counts, number = training_counts(
-        build_dataset(dict(type='RepeatDataset', times=2, dataset=dict(type='mmlt.ScoresInInfo')))
-    )
+    counts, number = counted(build_dataset(dict(type='RepeatDataset', times=2, dataset=dict(type='mmlt.ScoresInInfo'))))
     assert (counts, number) == ([2, 4, 0], 6)
 
 
@@ -112,7 +116,7 @@ def test_counts_of_a_dataset_without_labels_are_those_that_it_tells():
         def __len__(self):
             return 8
 
-    assert training_counts(Mute()) == ([5, 2, 1], None)
+    assert counted(Mute()) == ([5, 2, 1], None)
 
 
 def test_unknown_labels_count_for_nobody():
@@ -120,7 +124,7 @@ def test_unknown_labels_count_for_nobody():
         def load_data_list(self):
             return [dict(gt_label=c) for c in (0, -1, 2)]
 
-    assert training_counts(Unknown()) == ([1, 0, 1], 3)
+    assert counted(Unknown()) == ([1, 0, 1], 3)
     assert dataset_positives(Unknown())[0].tolist() == [0, 2]
 
 
@@ -166,7 +170,7 @@ def test_losses_metrics_and_checkpoints_know_the_counts_of_what_is_trained_on(li
     )[kind]
     runner = Runner.from_cfg(config(lists, train, **HOOK))
     runner.train()
-    expected = training_counts(runner.train_dataloader.dataset)[0]
+    expected = counted(runner.train_dataloader.dataset)[0]
     assert min(expected) > 0 and expected != [30, 30, 10]
     assert runner.model.head.loss_module.class_counts.tolist() == expected
     metric = runner.val_evaluator.metrics[0]

@@ -36,8 +36,8 @@ class Asks(nn.Module):
         super().__init__()
         self.told = []
 
-    def set_class_info(self, classes, class_counts=None, class_texts=None):
-        self.told.append((tuple(classes), class_counts))
+    def set_class_info(self, info):
+        self.told.append((info.classes, info.counts and list(info.counts)))
 
 
 class Loop(BaseLoop):
@@ -390,8 +390,8 @@ class Model(BaseModel):
         self.linear = nn.Linear(1, width)
         self.breaks_at, self.seen, self.told = breaks_at, 0, None
 
-    def set_class_info(self, classes, class_counts=None, class_texts=None):
-        self.told = (classes, class_counts)
+    def set_class_info(self, info):
+        self.told = (info.classes, info.counts and list(info.counts))
 
     def forward(self, x, mode='tensor'):
         self.seen += 1

@@ -19,6 +19,7 @@ from mmlt.checkpoints import read_checkpoint
 from mmlt.checkpoints.split_state import merge_state_dict
 from mmlt.engine import MOREHook
 from mmlt.errors import InputError
+from mmlt.utils.class_info import ClassInfo
 
 CLASSES = ('apple', 'pear', 'plum')
 
@@ -271,7 +272,7 @@ def test_counts_are_found():
         MOREHook().before_train(fake_runner(model, metainfo=metainfo, labels=labels))
         assert model.class_counts == expected
     model = small()
-    model.set_class_info(('a', 'b'), [9, 8])  # by ClassInfoHook
+    model.set_class_info(ClassInfo(('a', 'b'), [9, 8]))  # by ClassInfoHook
     MOREHook().before_train(fake_runner(model, labels=(0, 1)))
     assert model.class_counts == [9, 8]
 

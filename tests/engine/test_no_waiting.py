@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from mmlt.engine.deferred import DeferredScalars
 from mmlt.models.text.anchors import Anchors
 from mmlt.utils import to_device
+from mmlt.utils.class_info import ClassInfo
 
 # 'meta' stands for the GPU: it is not the CPU, and autograd asks no driver for its streams.
 GPU = torch.device('meta')
@@ -189,7 +190,7 @@ def test_cvlp():
         dict(type='mmlt.CVLP', backbone=VIT, text=TEXT, teacher=dict(model='mmlt-tiny-vit', pretrained=None))
     )
     model.set_class_info(
-        CLASSES, class_texts=[['one sentence', 'another one'], ['a longer sentence, of b'], ['c is c']]
+        ClassInfo(CLASSES, texts=[['one sentence', 'another one'], ['a longer sentence, of b'], ['c is c']])
     )
     model.stand_in()
     to_gpu(model.teacher)
@@ -230,7 +231,7 @@ def test_lift(loss):
     model = MODELS.build(classifier(head, dict(VIT, adapter=dict(type='mmlt.AdaptFormer', num_classes=3))))
     for module in model.modules():
         if hasattr(module, 'set_class_info'):
-            module.set_class_info(CLASSES, [5, 3, 2])
+            module.set_class_info(ClassInfo(CLASSES, [5, 3, 2]))
     assert waits(model) == []
 
 
@@ -242,7 +243,7 @@ def test_cue():
     model = MODELS.build(dict(parts, type='mmlt.CUEClassifier'))
     for module in model.modules():
         if hasattr(module, 'set_class_info'):
-            module.set_class_info(CLASSES, [5, 3, 2])
+            module.set_class_info(ClassInfo(CLASSES, [5, 3, 2]))
     model.train()  # reads the neighbours
     model.teacher.stand_in()
     to_gpu(model.teacher.vision)
@@ -254,7 +255,7 @@ def test_cue():
 def test_more(discrepancy):
     plain = classifier(dict(type='LinearClsHead', num_classes=3, in_channels=64))
     model = MODELS.build(dict(type='mmlt.MORE', classifier=plain, discrepancy=discrepancy))
-    model.set_class_info(CLASSES, [5, 3, 2])
+    model.set_class_info(ClassInfo(CLASSES, [5, 3, 2]))
     assert waits(model) == []
 
 

@@ -15,6 +15,7 @@ from mmpretrain.structures import DataSample
 from mmlt.evaluation import ShotAccuracy
 from mmlt.models.losses import contrastive, contrastive_functional, contrastive_loss, distillation_loss
 from mmlt.models.text.anchors import Anchors, sentence_scores
+from mmlt.utils.class_info import ClassInfo
 
 GPU = pytest.param('cuda', marks=pytest.mark.gpu)
 DEVICES = pytest.mark.parametrize('device', ['cpu', GPU])
@@ -32,7 +33,7 @@ def random(*shape, seed=0):
 def told(module):
     for part in module.modules():
         if hasattr(part, 'set_class_info') and not hasattr(part, 'corpus'):
-            part.set_class_info(CLASSES, COUNTS)
+            part.set_class_info(ClassInfo(CLASSES, COUNTS))
     return module
 
 
@@ -173,7 +174,7 @@ def cvlp():
         dict(type='mmlt.CVLP', backbone=VIT, text=TEXT, teacher=dict(model='mmlt-tiny-vit', pretrained=None))
     )
     model.set_class_info(
-        CLASSES, class_texts=[['one sentence', 'another one'], ['a longer sentence, of b'], ['c is c']]
+        ClassInfo(CLASSES, texts=[['one sentence', 'another one'], ['a longer sentence, of b'], ['c is c']])
     )
     return model
 
@@ -188,7 +189,7 @@ def more():
     model = MODELS.build(
         dict(type='mmlt.MORE', classifier=classifier(dict(type='LinearClsHead', num_classes=3, in_channels=64)))
     )
-    model.set_class_info(CLASSES, COUNTS)
+    model.set_class_info(ClassInfo(CLASSES, COUNTS))
     model.set_progress(1, 2)
     return model
 

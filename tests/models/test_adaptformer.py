@@ -15,6 +15,7 @@ from mmlt.engine.hooks.export_open_clip import ExportOpenCLIPHook, open_clip_sta
 from mmlt.models import AdaptFormer, OpenCLIPVision
 from mmlt.models.backbones import adapter_bottleneck
 from mmlt.models.text.anchors import Anchors
+from mmlt.utils.class_info import ClassInfo
 
 VIT, RN, TIMM = 'mmlt-tiny-vit', 'mmlt-tiny-rn', 'ViT-B-16-SigLIP'
 WIDTH, BLOCKS = 64, 2
@@ -282,7 +283,7 @@ def test_more_around_a_classifier_with_adapters():
         for parameter in model.parameters():
             if parameter.requires_grad:  # as after a training: no zeros left
                 parameter.add_(0.3 * torch.randn_like(parameter))
-    model.set_class_info(['a', 'b', 'c'], [30, 9, 1])
+    model.set_class_info(ClassInfo(['a', 'b', 'c'], [30, 9, 1]))
     model.set_progress(3, 10)
     losses = model.train()(inputs, samples, mode='loss')
     assert losses['loss_more'] > 1e-4

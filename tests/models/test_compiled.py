@@ -9,6 +9,7 @@ from mmpretrain.structures import DataSample
 
 from mmlt.errors import InputError
 from mmlt.models import OpenCLIPText, OpenCLIPVision, compiled
+from mmlt.utils.class_info import ClassInfo
 
 EAGER = dict(backend='aot_eager')  # all of torch.compile but the code that it would write
 IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -111,7 +112,7 @@ def test_adapters_and_low_rank_parts(kind):
         for i, parameter in enumerate(model.parameters()):
             parameter.data += 0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i))
         if kind == 'MORE':
-            model.set_class_info(('a', 'b', 'c'), [5, 3, 2])
+            model.set_class_info(ClassInfo(('a', 'b', 'c'), [5, 3, 2]))
             model.set_progress(3, 10)
         return model.train()
 

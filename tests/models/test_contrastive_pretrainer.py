@@ -14,6 +14,7 @@ from mmpretrain.structures import DataSample
 from mmlt import InputError
 from mmlt.datasets import ImageTextDataset
 from mmlt.models import ContrastivePretrainer
+from mmlt.utils.class_info import ClassInfo
 
 MODEL = 'mmlt-tiny-vit'
 CAPTIONS = ['an apple', 'a green pear', 'a plum', 'one more apple on a table', 'an apple', 'a pear']
@@ -90,7 +91,7 @@ def test_tensor_mode_gives_image_features():
 
 def test_prediction_is_zero_shot():
     model = make(templates=['a photo of the {}', '{}']).eval()
-    model.head.set_class_info(['apple', 'pear', 'plum'])
+    model.head.set_class_info(ClassInfo(['apple', 'pear', 'plum']))
     images = torch.randn(6, 3, 32, 32)
     given = samples(captions=[None] * 6)
     out = model(images, given, mode='predict')
@@ -228,7 +229,7 @@ def test_instance_wise_without_meta_keys():
 
 def test_validation_step(dataset):
     model = make()
-    model.head.set_class_info(['apple', 'pear', 'plum'])
+    model.head.set_class_info(ClassInfo(['apple', 'pear', 'plum']))
     data = batch(dataset('captions.csv', [(*row, y) for row, y in zip(ROWS, (0, 1, 2, 0))]))
     out = model.eval().val_step(data)
     assert [int(s.gt_label) for s in out] == [0, 1, 2, 0]

@@ -30,6 +30,7 @@ from mmlt.checkpoints.converters import (
 )
 from mmlt.engine.importing import write_imported
 from mmlt.models.text.anchors import Anchors
+from mmlt.utils.class_info import ClassInfo
 
 REPO = Path(__file__).parent.parent.parent
 CLASSES = ['cat', 'dog', 'red fox']
@@ -482,7 +483,7 @@ def test_vlltr_pretraining(tmp_path, kind):
 
     # The LGR head takes both: the anchors fit the weights that are converted with them.
     head = MODELS.build(dict(lgr_model(kind)['head'], anchors=str(out.parent / 'anchors.safetensors')))
-    head.set_class_info(CLASSES)
+    head.set_class_info(ClassInfo(CLASSES))
     head.init_weights()
     head.check_checkpoint(read_checkpoint(out)['state_dict'], 'ours')
 

@@ -12,6 +12,7 @@ from mmlt import InputError
 from mmlt.models import CosineClsHead, OpenCLIPVision
 from mmlt.models.heads.cosine_cls_head import before_projection, centred
 from mmlt.models.open_clip_towers import open_clip_load_checkpoint
+from mmlt.utils.class_info import ClassInfo
 
 VIT, RN = 'mmlt-tiny-vit', 'mmlt-tiny-rn'
 CLASSES = ('apple', 'pear', 'plum')
@@ -84,7 +85,7 @@ def test_centred_and_before_projection():
 @pytest.mark.parametrize('templates', [TEMPLATES[:1], TEMPLATES])
 def test_starts_from_texts(clip_file, templates, centre):
     head = built(clip_file, templates=templates, centre=centre)
-    head.set_class_info(CLASSES)
+    head.set_class_info(ClassInfo(CLASSES))
     head.init_weights()
     with torch.no_grad():
         expected = torch.tensor(naive_start(clip_file, templates, centre))
@@ -93,7 +94,7 @@ def test_starts_from_texts(clip_file, templates, centre):
 
 def test_projected_features_get_the_texts_themselves(clip_file):
     head = built(clip_file, projected=True, templates=TEMPLATES[0])
-    head.set_class_info(CLASSES)
+    head.set_class_info(ClassInfo(CLASSES))
     head.init_weights()
     clip = open_clip.create_model(VIT).eval()
     open_clip_load_checkpoint(clip, clip_file)
@@ -110,7 +111,7 @@ def test_backbone_of_the_same_load_keeps_its_weights(clip_file):
             head=dict(type='mmlt.CosineClsHead', num_classes=3, in_channels=64, text=text(clip_file)),
         )
     )
-    model.head.set_class_info(CLASSES)
+    model.head.set_class_info(ClassInfo(CLASSES))
     model.init_weights()
     alone = OpenCLIPVision(VIT, clip_file)
     alone.init_weights()
@@ -120,7 +121,7 @@ def test_backbone_of_the_same_load_keeps_its_weights(clip_file):
 
 def test_no_text_tower_stays(clip_file):
     head = built(clip_file)
-    head.set_class_info(CLASSES)
+    head.set_class_info(ClassInfo(CLASSES))
     head.init_weights()
     assert set(head.state_dict()) == {'weight'} == {n for n, _ in head.named_parameters()}
     assert [type(m).__name__ for m in head.modules()] == ['CosineClsHead', 'CrossEntropyLoss']
@@ -128,11 +129,11 @@ def test_no_text_tower_stays(clip_file):
 
 def test_checkpoint_needs_no_text_tower(clip_file, monkeypatch):
     head = built(clip_file)
-    head.set_class_info(CLASSES)
+    head.set_class_info(ClassInfo(CLASSES))
     head.init_weights()
     monkeypatch.setattr('mmlt.models.heads.cosine_cls_head.TextClsHead', None)
     other = built('no/such/file.safetensors')
-    other.set_class_info(CLASSES)
+    other.set_class_info(ClassInfo(CLASSES))
     other.load_state_dict(head.state_dict())
     x = torch.randn(2, 64)
     assert torch.equal(other((x,)), head((x,)))
@@ -141,12 +142,12 @@ def test_checkpoint_needs_no_text_tower(clip_file, monkeypatch):
 def test_classes_may_come_later(clip_file):
     """A test without checkpoint reads the weights before the dataset tells the classes."""
     first, later = built(clip_file), built(clip_file)
-    first.set_class_info(CLASSES)
+    first.set_class_info(ClassInfo(CLASSES))
     first.init_weights()
     later.init_weights()
     with pytest.raises(InputError, match="does not know the classes: add dict.*ClassInfoHook.*init='random'"):
         later((torch.randn(1, 64),))
-    later.set_class_info(CLASSES)
+    later.set_class_info(ClassInfo(CLASSES))
     assert torch.equal(later.weight, first.weight)
     reset = built(clip_file)
     reset.init_weights()
@@ -159,7 +160,7 @@ def test_random_start():
     first = CosineClsHead(3, 8, init='random')
     assert torch.allclose(first.weight.norm(dim=1), torch.ones(3))
     before = first.weight.clone()
-    first.set_class_info(CLASSES)
+    first.set_class_info(ClassInfo(CLASSES))
     first.init_weights()
     assert torch.equal(first.weight, before)
 
@@ -169,7 +170,7 @@ def test_loss_is_logit_adjusted():
     counts = [6, 3, 1]
     for module in head.modules():
         if hasattr(module, 'set_class_info'):
-            module.set_class_info(CLASSES, counts)
+            module.set_class_info(ClassInfo(CLASSES, counts))
     x, labels = torch.randn(4, 4), [0, 2, 1, 1]
     loss = head.loss((x,), [DataSample().set_gt_label(y) for y in labels])['loss']
     expected = 0
@@ -204,14 +205,14 @@ def test_bad_options_are_refused(options, match):
 
 def test_wrong_numbers_and_widths_are_refused(clip_file):
     with pytest.raises(InputError, match='num_classes=3, but the dataset has 2 classes: set model.head.num_classes=2'):
-        built(clip_file).set_class_info(CLASSES[:2])
+        built(clip_file).set_class_info(ClassInfo(CLASSES[:2]))
     head = built(clip_file, in_channels=32)
-    head.set_class_info(CLASSES)
+    head.set_class_info(ClassInfo(CLASSES))
     with pytest.raises(InputError, match="texts are 64 wide and the head's in_channels is 32: set .*in_channels=64"):
         head.init_weights()
     with pytest.raises(InputError, match='features are 8 wide and the head expects 32'):
         built(clip_file, in_channels=32)((torch.randn(1, 8),))
     head = built(text=text(model=RN), in_channels=128)
-    head.set_class_info(CLASSES)
+    head.set_class_info(ClassInfo(CLASSES))
     with pytest.raises(InputError, match=f"tower of '{RN}' has no projection of its own .* set model.head.projected=T"):
         head.init_weights()

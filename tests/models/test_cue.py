@@ -16,6 +16,7 @@ from mmlt.models.losses import (
     read_neighbours,
     zero_shot_targets,
 )
+from mmlt.utils.class_info import ClassInfo
 
 CLASSES = ('apple', 'pear', 'plum', 'sweet pepper', 'fox')
 COUNTS = (60, 25, 9, 4, 2)
@@ -84,7 +85,7 @@ def loss_of(**kwargs):
     loss = MODELS.build(
         dict(type='mmlt.CUELoss', **{**dict(base=base, neighbours=NEIGHBOURS, top_k=2, class_counts=COUNTS), **kwargs})
     )
-    loss.set_class_info(CLASSES)
+    loss.set_class_info(ClassInfo(CLASSES))
     return loss
 
 
@@ -188,7 +189,7 @@ def test_defaults_are_those_of_the_published_code():
     loss = CUELoss(neighbours={})
     assert (loss.zero_shot_weight, loss.neighbour_weight, loss.top_k, loss.tau) == (0.5, 0.5, 5, 1.0)
     assert isinstance(loss.base, LogitAdjustedLoss) and loss.base.tau == 1.0
-    loss.set_class_info(CLASSES, COUNTS)  # the hook tells every module
+    loss.set_class_info(ClassInfo(CLASSES, COUNTS))  # the hook tells every module
     assert loss.base.class_counts.numel() == 0 and loss.class_counts.tolist() == list(COUNTS)
 
 

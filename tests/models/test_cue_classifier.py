@@ -17,6 +17,7 @@ from mmlt import InputError
 from mmlt.models import CUEClassifier, LogitAdjustedLoss
 from mmlt.models.open_clip_towers import open_clip_load_checkpoint
 from mmlt.utils import leave_together
+from mmlt.utils.class_info import ClassInfo
 
 VIT = 'mmlt-tiny-vit'
 CLASSES = ('apple', 'pear', 'plum', 'sweet pepper', 'fox')
@@ -53,7 +54,7 @@ def classifier(clip_file, cue=True, **teacher):
     )
     for module in model.modules():
         if hasattr(module, 'set_class_info'):
-            module.set_class_info(CLASSES, COUNTS)
+            module.set_class_info(ClassInfo(CLASSES, COUNTS))
     model.init_weights()
     return model.train()
 
@@ -196,7 +197,7 @@ def test_heads_of_mmpretrain_and_mixed_labels(clip_file):
     )
     for module in model.modules():
         if hasattr(module, 'set_class_info'):
-            module.set_class_info(CLASSES, COUNTS)
+            module.set_class_info(ClassInfo(CLASSES, COUNTS))
     model.init_weights()
     data = model.data_preprocessor(batch(), True)
     assert 'gt_score' in data['data_samples'][0]
@@ -222,7 +223,7 @@ def test_what_a_classifier_refuses(clip_file):
     head = {**linear, 'loss': dict(type='mmlt.CUELoss', neighbours={}, zero_shot_weight=0, class_counts=COUNTS)}
     head['loss']['base'] = dict(type='CrossEntropyLoss')
     model = CUEClassifier(head=head, **parts)
-    model.head.loss_module.set_class_info(CLASSES)
+    model.head.loss_module.set_class_info(ClassInfo(CLASSES))
     losses = model.loss(torch.randn(7, 3, 32, 32), batch()['data_samples'])
     assert torch.isfinite(losses['loss'])
 

@@ -15,6 +15,7 @@ from mmpretrain.structures import DataSample
 from mmlt import InputError
 from mmlt.models import pretrainers
 from mmlt.models.pretrainers import cvlp as cvlp_module
+from mmlt.utils.class_info import ClassInfo
 
 MODEL = 'mmlt-tiny-vit'
 CLASSES = ('apple', 'pear', 'plum')
@@ -50,7 +51,7 @@ def make(clip_file, teacher_file):
         model = MODELS.build(dict(type='mmlt.CVLP', **towers, texts=corpus, **{'seed': 3, **kwargs}))
         model.init_weights()
         if known:
-            model.set_class_info(CLASSES, [6, 3, 1], texts)
+            model.set_class_info(ClassInfo(CLASSES, [6, 3, 1], texts))
         return model
 
     return build
@@ -290,7 +291,7 @@ def test_other_texts_are_encoded_anew(make):
     model = make()
     images = torch.randn(6, 3, 32, 32)
     model(images, samples(), mode='loss')
-    model.set_class_info(CLASSES, None, [['x y'], ['z', 'w'], ['v', 'u', 't']])
+    model.set_class_info(ClassInfo(CLASSES, None, [['x y'], ['z', 'w'], ['v', 'u', 't']]))
     model(images, samples(), mode='loss')
     assert len(model.teacher.sentences) == 6
 
@@ -350,9 +351,9 @@ def test_bfloat16_training_step(make):
 def test_prompts_alone_are_texts_too(make):
     model = make(distill=False, texts=None, known=False)
     with pytest.raises(InputError, match="3 of 3 classes have no text: 'apple', 'pear', 'plum'"):
-        model.set_class_info(CLASSES)
+        model.set_class_info(ClassInfo(CLASSES))
     model.corpus.templates = 'clip'
-    model.set_class_info(CLASSES)
+    model.set_class_info(ClassInfo(CLASSES))
     assert model.table.sentences == [[f'a photo of a {c}.'] for c in CLASSES]
 
 
@@ -393,7 +394,7 @@ def test_label_outside_the_classes(make, label, sentence):
 def test_class_without_text(make):
     model = make(distill=False, known=False)
     with pytest.raises(InputError, match="1 of 3 classes have no text: 'pear'"):
-        model.set_class_info(CLASSES, None, [['a b'], [], ['c d']])
+        model.set_class_info(ClassInfo(CLASSES, None, [['a b'], [], ['c d']]))
 
 
 def test_draws_of_a_large_corpus_stay_in_their_class(make):

@@ -15,6 +15,7 @@ from mmlt.models import AnchorKNNHead, LGRHead
 from mmlt.models.heads.lgr_functional import AnchorTable, fold_query, sentence_attention, text_similarity
 from mmlt.models.text.anchors import Anchors
 from mmlt.utils import tensors_fingerprint, texts_fingerprint
+from mmlt.utils.class_info import ClassInfo
 
 RAGGED = [3, 1, 5, 2, 5, 4, 1]
 FULL = [4] * 6
@@ -461,7 +462,7 @@ def two_classes(tmp_path):
 
     def make(classes=('apple', 'pear'), texts=TEXTS, kind=LGRHead, **kwargs):
         head = kind(2, kwargs.pop('in_channels', WIDTH), anchors=path, **kwargs)
-        head.set_class_info(classes, None, texts)
+        head.set_class_info(ClassInfo(classes, None, texts))
         return head
 
     return make
@@ -496,7 +497,7 @@ def test_other_number_of_classes(two_classes, tmp_path):
     with pytest.raises(InputError, match=r'num_classes \(C\) is 2 in the file and 3 in the config'):
         head.init_weights()
     with pytest.raises(InputError, match='num_classes=3, but the dataset has 2 classes: set model.head.num_classes=2'):
-        head.set_class_info(('apple', 'pear'))
+        head.set_class_info(ClassInfo(('apple', 'pear')))
 
 
 @pytest.mark.parametrize(

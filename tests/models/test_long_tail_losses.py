@@ -23,6 +23,7 @@ from mmlt.models.losses.long_tail import (
     logit_adjusted_loss,
     softmax_focal_loss,
 )
+from mmlt.utils.class_info import ClassInfo
 
 COUNTS = [400, 51, 18, 4]
 LABELS = [0, 3, 1, 2, 3, 0]
@@ -203,7 +204,7 @@ def build(name, **kwargs):
 def test_reduction(name):
     loss = build(name, loss_weight=0.5)
     if name in WITH_COUNTS:
-        loss.set_class_info('abcd', COUNTS)
+        loss.set_class_info(ClassInfo('abcd', COUNTS))
     z, target, weight = logits(0.3), torch.tensor(LABELS), torch.tensor([1.0, 0, 2, 1, 1, 3])
     each = loss(z, target, reduction_override='none')
     assert each.shape == (6,) and each.min() > 0
@@ -213,7 +214,7 @@ def test_reduction(name):
     assert loss(z, target, weight).item() == pytest.approx((weight * each).mean().item())
     double = build(name, loss_weight=1.0, reduction='sum')
     if name in WITH_COUNTS:
-        double.set_class_info('abcd', COUNTS)
+        double.set_class_info(ClassInfo('abcd', COUNTS))
     assert double(z, target).item() == pytest.approx(2 * each.sum().item())
 
 
@@ -225,7 +226,7 @@ def test_in_a_head(name, soft):
     head = MODELS.build(dict(type='LinearClsHead', num_classes=4, in_channels=8, loss=loss))
     for module in head.modules():
         if hasattr(module, 'set_class_info'):
-            module.set_class_info('abcd', COUNTS)
+            module.set_class_info(ClassInfo('abcd', COUNTS))
     x = torch.randn(6, 8)
     target = mixed().float() if soft else torch.tensor(LABELS)
     samples = [DataSample().set_gt_score(t) if soft else DataSample().set_gt_label(t) for t in target]
@@ -242,7 +243,7 @@ def test_in_a_head(name, soft):
 def test_half_precision_logits_are_computed_in_single(name):
     loss = build(name)
     if name in WITH_COUNTS:
-        loss.set_class_info('abcd', COUNTS)
+        loss.set_class_info(ClassInfo('abcd', COUNTS))
     loss = loss.half()  # counts stay exact
     z, target = logits(0.3).detach().bfloat16(), torch.tensor(LABELS)
     expected = loss(z.double(), target)
@@ -265,13 +266,13 @@ def test_counts_are_not_in_the_checkpoint(name):
 @pytest.mark.parametrize('name', WITH_COUNTS)
 def test_given_counts_win_and_a_dataset_without_counts_changes_nothing(name):
     loss = build(name, class_counts=COUNTS)
-    loss.set_class_info('abcd', [1, 1, 1, 1])
+    loss.set_class_info(ClassInfo('abcd', [1, 1, 1, 1]))
     assert loss.class_counts.tolist() == COUNTS
     loss = build(name)
-    loss.set_class_info('abcd', COUNTS)
-    loss.set_class_info('abcd', None)
+    loss.set_class_info(ClassInfo('abcd', COUNTS))
+    loss.set_class_info(ClassInfo('abcd', None))
     assert loss.class_counts.tolist() == COUNTS
-    loss.set_class_info('abcd', [9, 3, 2, 1])
+    loss.set_class_info(ClassInfo('abcd', [9, 3, 2, 1]))
     assert loss.class_counts.tolist() == [9, 3, 2, 1]
 
 
@@ -282,15 +283,15 @@ def test_given_counts_win_and_a_dataset_without_counts_changes_nothing(name):
 def test_bad_counts(name):
     z, target = logits(), torch.tensor(LABELS)
     loss = build(name)
-    loss.set_class_info('abcd')
+    loss.set_class_info(ClassInfo('abcd'))
     with pytest.raises(InputError, match=rf'{name} does not know the class counts: .*ClassInfoHook.*class_counts=\['):
         loss(z, target)
-    with pytest.raises(InputError, match='got 3 class counts, but the dataset has 4 classes'):
-        loss.set_class_info('abcd', [3, 2, 1])
-    with pytest.raises(InputError, match='got 4 class counts, but the dataset has 5 classes'):
-        build(name, class_counts=COUNTS).set_class_info('abcde', [1] * 5)
+    with pytest.raises(InputError, match='has 3 class counts, but there are 4 classes'):
+        loss.set_class_info(ClassInfo('abcd', [3, 2, 1]))
+    with pytest.raises(InputError, match='has 4 class counts, but there are 5 classes'):
+        build(name, class_counts=COUNTS).set_class_info(ClassInfo('abcde', [1] * 5))
     for give in (
-        lambda: loss.set_class_info('abcd', [3, 2, 0, 0]),
+        lambda: loss.set_class_info(ClassInfo('abcd', [3, 2, 0, 0])),
         lambda: build(name, class_counts=[3, 2, 0, 1]),
     ):
         with pytest.raises(InputError, match=f'{name}: class 2 has no training images; give every class'):

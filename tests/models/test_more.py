@@ -18,6 +18,7 @@ from mmlt.engine.optim import BFloat16OptimWrapper
 from mmlt.errors import InputError
 from mmlt.models import MORE
 from mmlt.models.more import class_discrepancy, group_sums, prior_weighted, sinusoidal_alpha
+from mmlt.utils.class_info import ClassInfo
 
 COUNTS = [60, 30, 9, 1]
 CLASSES = ['apple', 'pear', 'plum', 'fig']
@@ -39,7 +40,7 @@ def build(cfg=None, progress=(3, 10), tails=0.1, seed=0, **kwargs):
         if name.endswith('.0.B'):
             nn.init.normal_(parameter, std=tails) if tails else None
     if kwargs.get('peak') != 0:
-        model.set_class_info(CLASSES, COUNTS)
+        model.set_class_info(ClassInfo(CLASSES, COUNTS))
         model.set_progress(*progress)
     return model.train()
 
@@ -587,18 +588,18 @@ def test_checkpointing_is_refused_unless_there_is_one_pass():
 
 def test_counts_are_looked_at():
     model = MORE(classifier())
-    with pytest.raises(InputError, match=r"Class 2 \('plum'\) has no training image"):
-        model.set_class_info(CLASSES, [5, 4, 0, 1])
+    with pytest.raises(InputError, match=r"MORE: class 2 \('plum'\) has no training images"):
+        model.set_class_info(ClassInfo(CLASSES, [5, 4, 0, 1]))
     with pytest.raises(InputError, match='counts of 3 classes, but there are 4'):
-        model.set_class_info(CLASSES, [5, 4, 1])
-    model.set_class_info(CLASSES)  # a dataset that does not tell
+        model.set_class_info(ClassInfo(CLASSES, [5, 4, 1]))
+    model.set_class_info(ClassInfo(CLASSES))  # a dataset that does not tell
     with pytest.raises(InputError, match='how many training images'):
         model.set_progress(0, 10)
 
 
 def test_training_without_the_hook_is_named():
     model = MORE(classifier())
-    model.set_class_info(CLASSES, COUNTS)
+    model.set_class_info(ClassInfo(CLASSES, COUNTS))
     with pytest.raises(InputError, match='alpha was never set.*MOREHook'):
         model(*batch(), mode='loss')
 

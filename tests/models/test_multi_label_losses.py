@@ -22,6 +22,7 @@ from mmlt.models.losses.multi_label import (
     rebalanced_weight,
 )
 from mmlt.registry import MODELS
+from mmlt.utils.class_info import ClassInfo
 
 COUNTS = [90, 30, 6, 2]
 NUM_IMAGES = 100
@@ -164,7 +165,7 @@ def test_half_precision_is_computed_in_single(cfg):
 @pytest.mark.parametrize('cfg', LOSSES, ids=lambda c: c['type'])
 def test_counts_come_from_the_dataset(cfg):
     head = MODELS.build(ConfigDict(type='mmpretrain.MultiLabelLinearClsHead', num_classes=4, in_channels=3, loss=cfg))
-    head.loss_module.set_class_info(tuple('abcd'), COUNTS, None)
+    head.loss_module.set_class_info(ClassInfo(tuple('abcd'), COUNTS, None))
     feats = (torch.randn(2, 3),)
     samples = [DataSample().set_gt_label([0, 2]), DataSample().set_gt_label([])]
     value = head.loss(feats, samples)['loss']
@@ -173,7 +174,7 @@ def test_counts_come_from_the_dataset(cfg):
     assert value.item() == pytest.approx(given(head(feats), target).item())
     value.backward()
     assert head.fc.weight.grad.abs().sum() > 0
-    given.set_class_info(tuple('abcd'), [1, 1, 1, 1])  # what was given stays
+    given.set_class_info(ClassInfo(tuple('abcd'), [1, 1, 1, 1]))  # what was given stays
     assert given.class_counts.tolist() == COUNTS
     assert copy.deepcopy(head).loss_module.class_counts.tolist() == COUNTS
     assert not [k for k in head.state_dict() if 'count' in k]
@@ -258,7 +259,7 @@ def test_labels_that_are_not_scored_are_left_out(cfg, mark):
 @pytest.mark.parametrize('cfg', LOSSES, ids=lambda c: c['type'])
 def test_a_head_hands_on_labels_that_are_not_scored(cfg):
     head = MODELS.build(ConfigDict(type='mmpretrain.MultiLabelLinearClsHead', num_classes=4, in_channels=3, loss=cfg))
-    head.loss_module.set_class_info(tuple('abcd'), COUNTS, None)
+    head.loss_module.set_class_info(ClassInfo(tuple('abcd'), COUNTS, None))
     feats = (torch.randn(2, 3),)
     samples = [DataSample().set_gt_score([1.0, -1, 0, 0]), DataSample().set_gt_score([-1.0, -1, -1, -1])]
     target = torch.tensor([[1.0, -1, 0, 0]])
@@ -283,7 +284,7 @@ def test_counts_survive_half_precision(cfg, dtype):
 
 @pytest.mark.parametrize('cfg', LOSSES, ids=lambda c: c['type'])
 def test_counts_of_another_number_of_classes_are_refused(cfg):
-    with pytest.raises(InputError, match='got 2 class counts, but the dataset has 3 classes'):
-        MODELS.build(cfg).set_class_info('abc', [5, 2])
-    with pytest.raises(InputError, match='got 4 class counts, but the dataset has 3 classes'):
-        builder(cfg).set_class_info('abc', [5, 2, 1])
+    with pytest.raises(InputError, match='has 2 class counts, but there are 3 classes'):
+        MODELS.build(cfg).set_class_info(ClassInfo('abc', [5, 2]))
+    with pytest.raises(InputError, match='has 4 class counts, but there are 3 classes'):
+        builder(cfg).set_class_info(ClassInfo('abc', [5, 2, 1]))

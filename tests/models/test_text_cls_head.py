@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from mmlt import InputError
 from mmlt.models import TextClsHead
 from mmlt.models.text import class_prompts
+from mmlt.utils.class_info import ClassInfo
 
 MODEL = 'mmlt-tiny-vit'
 CLASSES = ('cat', 'polar bear', 'aeroplane')
@@ -306,11 +307,11 @@ def test_prompts_are_tokenised_once(monkeypatch):
     seen = []
     tokenize = head.text.tokenize
     monkeypatch.setattr(head.text, 'tokenize', lambda texts: seen.append(list(texts)) or tokenize(texts))
-    head.set_class_info(CLASSES)
+    head.set_class_info(ClassInfo(CLASSES))
     for _ in range(2):
         head.train().loss((images(dtype=torch.float32),), samples())
         head.eval()((images(dtype=torch.float32),))
-    head.set_class_info(list(CLASSES), [5, 3, 1])
+    head.set_class_info(ClassInfo(list(CLASSES), [5, 3, 1]))
     assert seen == class_prompts(CLASSES, TEMPLATES)
     assert head.class_tokens.shape == (3, 3, 16)
     for prompts, tokens in zip(seen, head.class_tokens):
@@ -321,7 +322,7 @@ def test_prompts_are_tokenised_once(monkeypatch):
 def test_other_classes_give_other_texts(frozen):
     head = make(frozen=frozen).eval()
     assert head((images(dtype=torch.float32),)).shape == (5, 3)
-    head.set_class_info(('dog', 'cat'))
+    head.set_class_info(ClassInfo(('dog', 'cat')))
     texts = naive_texts(head, TEMPLATES[:1], ('dog', 'cat'))
     assert (head.class_embeddings() - texts).abs().max() <= 1e-5
 
@@ -435,7 +436,7 @@ def test_embeddings_of_another_number_of_classes(tmp_path):
     make().save_class_embeddings(str(tmp_path / 'c.safetensors'))
     light = TextClsHead(class_embeddings=str(tmp_path / 'c.safetensors'))
     with pytest.raises(InputError, match='embeddings hold 3 classes, but the dataset has 2'):
-        light.set_class_info(['a', 'b'])
+        light.set_class_info(ClassInfo(['a', 'b']))
 
 
 def test_bad_embeddings_files(tmp_path):
@@ -497,7 +498,7 @@ def test_class_names_after_a_checkpoint_win(tmp_path):
     other = make(classes=None).eval()
     other.load_state_dict(head.state_dict())
     other.class_embeddings()
-    other.set_class_info(('dog', 'cat'))
+    other.set_class_info(ClassInfo(('dog', 'cat')))
     assert (other.class_embeddings() - naive_texts(head, TEMPLATES[:1], ('dog', 'cat'))).abs().max() <= 1e-5
 
 
@@ -506,7 +507,7 @@ def test_deepcopy_is_independent():
     x = images(dtype=torch.float32)
     expected = head((x,))
     twin = copy.deepcopy(head)
-    twin.set_class_info(('dog', 'cat'))
+    twin.set_class_info(ClassInfo(('dog', 'cat')))
     assert twin((x,)).shape == (5, 2)
     assert torch.equal(head((x,)), expected)
 

@@ -13,6 +13,7 @@ from mmpretrain.structures import DataSample
 from mmlt import InputError
 from mmlt.models import TimmViT
 from mmlt.models.backbones import adapter_bottleneck
+from mmlt.utils.class_info import ClassInfo
 
 DINO, REG, DINO3 = 'vit_small_patch14_dinov2', 'vit_small_patch14_reg4_dinov2', 'vit_small_patch16_dinov3'
 SIGLIP, GAP, DEIT3 = 'vit_base_patch16_siglip_224', 'vit_base_patch16_siglip_gap_224', 'deit3_small_patch16_224'
@@ -317,7 +318,7 @@ def test_low_rank_parts_of_a_fine_tuned_tower():
     x, samples = images(28, 3), [DataSample().set_gt_label(y) for y in (0, 2, 1)]
     with torch.no_grad():
         assert (model(x) - expected(x)).abs().max() <= 1e-6
-    model.set_class_info(['a', 'b', 'c'], [30, 9, 1])
+    model.set_class_info(ClassInfo(['a', 'b', 'c'], [30, 9, 1]))
     model.set_progress(3, 10)
     sum(model.train()(x, samples, mode='loss').values()).backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)

@@ -14,6 +14,8 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
+from mmlt.utils.class_info import ClassInfo
+
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'ballad'
 BACKBONES = {'rn50': 'mmlt-tiny-rn', 'vit-b16': 'mmlt-tiny-vit'}
 CLASSES = ('apple', 'pear', 'plum', 'quince')
@@ -39,7 +41,7 @@ def resolved(backbone, phase, options=None):
 def build(cfg):
     torch.manual_seed(3)
     model = MODELS.build(cfg.model).double()
-    model.head.set_class_info(CLASSES)
+    model.head.set_class_info(ClassInfo(CLASSES))
     for name, buffer in model.named_buffers():  # statistics that a batch does not have
         if name.endswith('running_mean'):
             buffer.normal_(std=0.3)

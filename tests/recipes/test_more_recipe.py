@@ -11,6 +11,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from mmlt.models import MORE
+from mmlt.utils.class_info import ClassInfo
 
 REPO = Path(__file__).parents[2]
 CONFIGS = sorted(REPO.glob('configs/*/*.py'))
@@ -116,8 +117,7 @@ def test_loss_of_several_labels_is_a_mean_over_classes(path):
     labels = [[0], [1, 3], [0, 2, classes - 1]]
     built = MODELS.build(head).double()
     if hasattr(built.loss_module, 'set_class_info'):
-        built.loss_module.set_class_info(None, counts)
-        built.loss_module.set_num_train_images(100)
+        built.loss_module.set_class_info(ClassInfo((), counts, num_images=100))
     torch.nn.init.zeros_(built.fc.weight), torch.nn.init.zeros_(built.fc.bias)
     samples = [DataSample().set_gt_label(y) for y in labels]
     loss = built.loss((torch.randn(3, head.in_channels, dtype=torch.float64),), samples)['loss']
@@ -139,10 +139,9 @@ def test_penalty_of_several_labels_is_as_large_a_mean_over_classes(path):
     model = MODELS.build(cfg)
     assert isinstance(model, MORE) and model.is_multi_label
     counts = [100 - c for c in range(classes)]
-    model.set_class_info(range(classes), counts)
+    model.set_class_info(ClassInfo(range(classes), counts))
     if hasattr(model.head.loss_module, 'set_class_info'):
-        model.head.loss_module.set_class_info(None, counts)
-        model.head.loss_module.set_num_train_images(101)
+        model.head.loss_module.set_class_info(ClassInfo((), counts, num_images=101))
     model.set_progress(1, 2)
     model._general_logits = lambda inputs: model.classifier(inputs, mode='tensor') + 1.0
     losses = model.eval().loss(torch.randn(2, 3, 8, 8), [DataSample().set_gt_label([0]) for _ in range(2)])

@@ -12,6 +12,7 @@ import torch
 from mmlt.models import CUELoss
 from mmlt.models.losses import nearest_classes, neighbour_table, read_neighbours
 from mmlt.models.open_clip_towers import open_clip_load_checkpoint
+from mmlt.utils.class_info import ClassInfo
 
 REPO = Path(__file__).parent.parent.parent
 VIT = 'mmlt-tiny-vit'
@@ -94,7 +95,7 @@ def test_file_of_a_model_and_a_class_list(tool, classes, clip_file, capsys):
     assert read_neighbours('new/n.json') == naive(embeddings_of(clip_file), CLASSES, 2)
     # It is what the loss takes.
     loss = CUELoss(neighbours='new/n.json', zero_shot_weight=0)
-    loss.set_class_info(CLASSES)
+    loss.set_class_info(ClassInfo(CLASSES))
     assert loss.train().table.shape == (5, 2)
     # Other prompts.
     templates = ('the {}', 'a drawing of a {}')

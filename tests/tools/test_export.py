@@ -19,6 +19,7 @@ from mmlt.datasets.pictures import READING
 from mmlt.models import BalancedLinearAdapter
 from mmlt.models.deployed import DeployedClassifier, plain_classifier
 from mmlt.models.text.anchors import Anchors
+from mmlt.utils.class_info import ClassInfo
 
 REPO = Path(__file__).parent.parent.parent
 CLASSES = ['cat', 'dog', 'red fox']
@@ -104,7 +105,7 @@ def built(kind, name=None, more=False, **preprocessor):
     if name == RN:
         model.backbone.visual.attnpool.c_proj.weight.data *= 20
     if hasattr(model.head, 'set_class_info'):
-        model.head.set_class_info(CLASSES)
+        model.head.set_class_info(ClassInfo(CLASSES))
     if kind in ('lgr', 'knn'):
         counts, features = [3, 1, 5], torch.randn(3, 5, WIDTH[name])
         for c, n in enumerate(counts):

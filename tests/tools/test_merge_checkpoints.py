@@ -11,6 +11,7 @@ from mmpretrain.registry import MODELS
 from mmlt.checkpoints import read_checkpoint
 from mmlt.checkpoints.merging import average, interpolate, lt_soups
 from mmlt.engine.configs import read_config
+from mmlt.utils.class_info import ClassInfo
 
 NAMES = ('apple', 'pear', 'plum')
 
@@ -45,7 +46,7 @@ def files(two_stages):
     )
     cfg = read_config('val.py')
     model = MODELS.build(cfg.model)
-    model.set_class_info(NAMES) if hasattr(model, 'set_class_info') else model.head.set_class_info(NAMES)
+    (model if hasattr(model, 'set_class_info') else model.head).set_class_info(ClassInfo(NAMES))
     model.init_weights()
     states = dict(zero=save(model, cfg, 'zero.pth'))
     for name, seed, size in (('a', 1, 0.02), ('b', 2, 0.02), ('bad', 3, 3.0)):
@@ -150,7 +151,7 @@ def test_split_weights_of_more_are_merged_and_tested_as_plain_ones(tool, files, 
     )
     cfg = read_config('more.py')
     model = MODELS.build(cfg.model)
-    model.head.set_class_info(NAMES)
+    model.head.set_class_info(ClassInfo(NAMES))
     model.init_weights()
     torch.manual_seed(5)
     for parameter in model.parameters():

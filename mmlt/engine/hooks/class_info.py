@@ -13,12 +13,11 @@ from mmlt.registry import HOOKS
 class ClassInfoHook(Hook):
     """Hand class names, training counts and class texts to every module that asks for them.
 
-    A module asks by a method ``set_class_info(classes, class_counts,
-    class_texts)``. It is called before weights are loaded; so nobody types
-    counts or class names into a config. Names and texts come from the dataset's
-    metainfo, counts from the labels of the train dataset as it is built; what
-    is not known is None. A module with ``set_num_train_images(number)`` is told
-    that, too. See :func:`tell_classes`.
+    A module asks by a method ``set_class_info(info)`` and gets a
+    :class:`ClassInfo` before weights are loaded; so nobody types counts or
+    class names into a config. Names and texts come from the dataset's metainfo,
+    counts from the labels of the train dataset as it is built; what is not
+    known is None. See :func:`tell_classes`.
 
     Args:
         split (str): Whose dataset tells: 'train' (the train dataset if there

@@ -23,7 +23,8 @@ from mmlt.models import MORE
 from mmlt.models.more import group_sums
 from mmlt.registry import HOOKS
 from mmlt.utils import unwrap
-from mmlt.utils.labels import read_labels, training_counts
+from mmlt.utils.class_info import class_info
+from mmlt.utils.labels import read_labels
 from mmlt.visualization import plot_discrepancy, write_json
 
 _HISTORY = 'more_history'
@@ -109,11 +110,10 @@ class MOREHook(Hook):
             return
         if model.class_counts is None:
             dataset = runner.train_dataloader.dataset
-            meta = getattr(dataset, 'metainfo', None) or {}
-            counts, _ = training_counts(dataset)
-            if counts is None:
+            info = class_info(dataset)
+            if info.counts is None:
                 read_labels(dataset)  # says that it tells none
-            model.set_class_info(meta.get('classes') or [str(c) for c in range(len(counts))], counts)
+            model.set_class_info(info)
         groups = shot_groups(np.asarray(model.class_counts), get_protocol(self.protocol))
         self._groups = torch.eye(len(SHOTS))[torch.from_numpy(groups)].to(next(model.parameters()).device)
         self._sums = self._groups.new_zeros(2, len(SHOTS))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmlt.errors import InputError
 from mmlt.models.losses.cue import CUELoss
 from mmlt.registry import MODELS
+from mmlt.utils.class_info import ClassInfo
 
 
 class ZeroShot(nn.Module):
@@ -54,17 +55,13 @@ class ZeroShot(nn.Module):
         self.head.text.init_weights()
         self.head.text_features = None  # those of other weights, if any
 
-    def set_class_info(self, classes: Sequence[str], class_counts=None, class_texts=None) -> None:
+    def set_class_info(self, info: ClassInfo) -> None:
         """Take the class names; :class:`ClassInfoHook` calls it before a run.
 
         Args:
-            classes (Sequence[str]): C class names.
-            class_counts (Sequence[int], optional): Not used here.
-                Defaults to None.
-            class_texts (str | Sequence, optional): Not used here.
-                Defaults to None.
+            info (ClassInfo): What is known of the classes.
         """
-        self.head.set_class_info(classes)
+        self.head.set_class_info(info)
 
     def stand_in(self) -> None:
         """See :meth:`TextClsHead.stand_in`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 
 import torch
 from mmengine.registry import DATASETS as ROOT_DATASETS
@@ -14,6 +13,7 @@ from torch import Tensor
 from mmlt.errors import InputError
 from mmlt.models.text.anchors import Anchors
 from mmlt.utils import tensors_fingerprint
+from mmlt.utils.class_info import ClassInfo
 from mmlt.utils.text_tensor import tensor_to_text, text_to_tensor
 
 
@@ -57,22 +57,15 @@ class AnchorHead(ClsHead):
         self.register_buffer('anchor_scale', torch.zeros(()))
         self.register_buffer('anchor_texts', torch.zeros(0, dtype=torch.uint8))  # JSON in UTF-8
 
-    def set_class_info(self, classes: Sequence[str], class_counts=None, class_texts=None) -> None:
+    def set_class_info(self, info: ClassInfo) -> None:
         """Remember the classes, to compare them with those of the anchors; :class:`ClassInfoHook` calls it.
 
         Args:
-            classes (Sequence[str]): C class names.
-            class_counts (Sequence[int], optional): Not used here.
-                Defaults to None.
-            class_texts (str | Sequence, optional): The corpus, compared with
-                that of the anchors when they are read. Defaults to None.
+            info (ClassInfo): Its texts, the corpus, are compared with those of
+                the anchors when they are read.
         """
-        if len(classes) != self.num_classes:
-            raise InputError(
-                f'The head has num_classes={self.num_classes}, but the dataset has {len(classes)} classes: set '
-                f'model.head.num_classes={len(classes)}.'
-            )
-        self.classes, self.class_texts = tuple(str(c) for c in classes), class_texts
+        info.check_number(self.num_classes)
+        self.classes, self.class_texts = info.classes, info.texts
 
     def init_weights(self) -> None:
         """Read the anchors; called before a training."""

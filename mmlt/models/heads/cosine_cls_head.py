@@ -13,6 +13,7 @@ from mmlt.errors import InputError
 from mmlt.models.heads.baseline_heads import mean_features
 from mmlt.models.heads.text_cls_head import TextClsHead
 from mmlt.registry import MODELS
+from mmlt.utils.class_info import ClassInfo, not_told
 
 
 def centred(embeddings: Tensor) -> Tensor:
@@ -133,22 +134,14 @@ class CosineClsHead(ClsHead):
         self.from_text, self.from_features = init == 'text', init == 'class_means'
         self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, in_channels), dim=-1))
 
-    def set_class_info(self, classes: Sequence[str], class_counts=None, class_texts=None) -> None:
-        """Take the class names; :class:`ClassInfoHook` calls it.
+    def set_class_info(self, info: ClassInfo) -> None:
+        """Take the class names; :class:`ClassInfoHook` calls it before a run.
 
         Args:
-            classes (Sequence[str]): C class names.
-            class_counts (Sequence[int], optional): Not used here.
-                Defaults to None.
-            class_texts (str | Sequence, optional): Not used here.
-                Defaults to None.
+            info (ClassInfo): What is known of the classes.
         """
-        if len(classes) != self.num_classes:
-            raise InputError(
-                f'The head has num_classes={self.num_classes}, but the dataset has {len(classes)} classes: set '
-                f'model.head.num_classes={len(classes)}.'
-            )
-        self.classes = tuple(str(c) for c in classes)
+        info.check_number(self.num_classes)
+        self.classes = info.classes
         if self._waits_for_classes:
             self._start_from_texts()
 
@@ -239,9 +232,6 @@ class CosineClsHead(ClsHead):
                 "custom_hooks, give a checkpoint, or set init='random'."
             )
         if self._waits_for_classes:
-            raise InputError(
-                "CosineClsHead starts from class texts and does not know the classes: add dict(type='mmlt."
-                "ClassInfoHook') to custom_hooks, or set init='random'."
-            )
+            raise not_told('CosineClsHead, which starts from class texts,', 'the classes', "set init='random'")
         with torch.autocast(image.device.type, enabled=False):
             return self.scale * image @ F.normalize(self.weight, dim=-1).to(image.dtype).t()

@@ -19,6 +19,7 @@ from mmlt.models.text.functional import TextPlan
 from mmlt.models.text.open_clip_text import bounded_scale
 from mmlt.registry import MODELS
 from mmlt.utils import HostCount
+from mmlt.utils.class_info import ClassInfo, not_told
 from mmlt.utils.precision import exact_product
 from mmlt.utils.prompts import class_prompts
 
@@ -100,7 +101,7 @@ class TextClsHead(ClsHead):
         if class_embeddings is not None:
             self.text_features = _read_embeddings(class_embeddings)
         if classes is not None:
-            self.set_class_info(classes)
+            self.set_class_info(ClassInfo(classes))
 
     def _build_scale(self, logit_scale: float | str, learn: bool) -> None:
         self.log_scale = None
@@ -132,30 +133,25 @@ class TextClsHead(ClsHead):
     def _text_is_constant(self) -> bool:
         return self.text is None or self.text.frozen
 
-    def set_class_info(self, classes: Sequence[str], class_counts=None, class_texts=None) -> None:
+    def set_class_info(self, info: ClassInfo) -> None:
         """Take the class names; :class:`ClassInfoHook` calls it before a run.
 
         Args:
-            classes (Sequence[str]): C class names.
-            class_counts (Sequence[int], optional): Not used here.
-                Defaults to None.
-            class_texts (str | Sequence, optional): Not used here.
-                Defaults to None.
+            info (ClassInfo): What is known of the classes.
         """
-        classes = tuple(str(c) for c in classes)
         if self.text is None:
-            if self.text_features.shape[1] != len(classes):
+            if self.text_features.shape[1] != len(info.classes):
                 raise InputError(
                     f'The class embeddings hold {self.text_features.shape[1]} classes, but the dataset has '
-                    f'{len(classes)}: make them anew from this class list.'
+                    f'{len(info.classes)}: make them anew from this class list.'
                 )
-        elif classes != self.classes:
-            prompts = class_prompts(classes, self.templates)
+        elif info.classes != self.classes:
+            prompts = class_prompts(info.classes, self.templates)
             tokens = torch.stack([self.text.tokenize(p) for p in prompts])
             self.class_tokens = tokens.to(self.class_tokens.device)
             self.text_features = None
             self._plans.clear()
-        self.classes = classes
+        self.classes = info.classes
 
     def stand_in(self) -> None:
         """Random text features where those of all prompts would be encoded once, and a step is only tried."""
@@ -174,10 +170,7 @@ class TextClsHead(ClsHead):
     def _prompt_features(self) -> Tensor:
         """Features of the prompts in use, (T, C, D), not normalised."""
         if self.text_features is None and self.class_tokens.numel() == 0:
-            raise InputError(
-                "TextClsHead does not know the classes: add dict(type='mmlt.ClassInfoHook') to custom_hooks, or give "
-                'classes=[...] to the head.'
-            )
+            raise not_told('TextClsHead', 'the classes', 'give classes=[...] to the head')
         which = slice(None)
         if self.prompt_mode == 'random':
             which = slice(0, 1)

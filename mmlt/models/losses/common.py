@@ -10,6 +10,7 @@ from mmpretrain.models.losses.utils import weight_reduce_loss
 from torch import Tensor, nn
 
 from mmlt.errors import InputError
+from mmlt.utils.class_info import ClassInfo, check_no_empty_class, not_told
 
 
 class TrainingCounts(nn.Module):
@@ -18,13 +19,16 @@ class TrainingCounts(nn.Module):
     Args:
         class_counts (Sequence[int], optional): Training images of every class.
             Defaults to None, those of the dataset.
+        reduction (str): 'none', 'mean' or 'sum'. Defaults to 'mean'.
+        loss_weight (float): Defaults to 1.0.
 
     Raises:
         InputError: A count of zero.
     """
 
-    def __init__(self, class_counts: Sequence[int] | None = None):
+    def __init__(self, class_counts: Sequence[int] | None = None, reduction: str = 'mean', loss_weight: float = 1.0):
         super().__init__()
+        self.reduction, self.loss_weight = reduction, loss_weight
         # Facts of the dataset, not weights: checkpoints do not carry them and load into heads with any loss.
         # Integers stay exact when a model is cast to half precision.
         self.register_buffer('class_counts', torch.zeros(0, dtype=torch.long), persistent=False)
@@ -32,46 +36,29 @@ class TrainingCounts(nn.Module):
         if self._given:
             self._set_counts(class_counts)
 
-    def set_class_info(self, classes: Sequence[str], class_counts=None, class_texts=None) -> None:
+    def set_class_info(self, info: ClassInfo) -> None:
         """Take the counts; :class:`ClassInfoHook` calls it before a run.
 
         Args:
-            classes (Sequence[str]): C class names.
-            class_counts (Sequence[int], optional): Training images of every
-                class; those of the argument ``class_counts`` win.
-                Defaults to None.
-            class_texts (str | Sequence, optional): Not used here.
-                Defaults to None.
+            info (ClassInfo): Those of the argument ``class_counts`` win over
+                its counts.
 
         Raises:
             InputError: Not one count a class, or a count of zero.
         """
-        counts = self.class_counts.tolist() if self._given else class_counts
-        if counts is None:
-            return  # a test without training counts; the loss asks for them
-        if classes is not None and len(counts) != len(classes):
-            raise InputError(
-                f'{type(self).__name__} got {len(counts)} class counts, but the dataset has {len(classes)} classes: '
-                'give one count a class.'
-            )
-        self._set_counts(counts)
+        counts = self.class_counts.tolist() if self._given else info.counts
+        if counts is not None:  # a test may do without; the loss asks for them
+            info.check_counts(counts, type(self).__name__)
+            self._set_counts(counts)
 
     def _set_counts(self, counts: Sequence[int]) -> None:
-        counts = torch.as_tensor(counts, dtype=torch.long)
-        if (counts < 1).any():
-            raise InputError(
-                f'{type(self).__name__}: class {int((counts < 1).nonzero()[0])} has no training images; give every '
-                'class at least one, or remove it from the class list.'
-            )
-        self.class_counts = counts.to(self.class_counts.device)
+        check_no_empty_class(counts, type(self).__name__)
+        self.class_counts = torch.as_tensor(counts, dtype=torch.long, device=self.class_counts.device)
 
     def counts(self, logits: Tensor) -> Tensor:
         """The counts as floats beside the logits, shape (C, )."""
         if len(self.class_counts) == 0:
-            raise InputError(
-                f"{type(self).__name__} does not know the class counts: add dict(type='mmlt.ClassInfoHook') to "
-                'custom_hooks with a dataset whose metainfo has class_counts, or give class_counts=[...] to the loss.'
-            )
+            raise not_told(type(self).__name__, 'the class counts', 'give class_counts=[...] to the loss')
         if len(self.class_counts) != logits.shape[1]:
             raise InputError(
                 f'{type(self).__name__} has {len(self.class_counts)} class counts, but the head gives '

@@ -13,6 +13,7 @@ from mmlt.errors import InputError
 from mmlt.models.losses.common import TrainingCounts, reduce_scored, scored
 from mmlt.models.losses.neighbours import neighbour_table, read_neighbours
 from mmlt.registry import MODELS
+from mmlt.utils.class_info import ClassInfo, not_told
 
 
 def zero_shot_targets(scores: Tensor, target: Tensor, top_k: int) -> Tensor:
@@ -143,9 +144,10 @@ class CUELoss(TrainingCounts):
     Examples:
         >>> import torch, mmlt
         >>> from mmlt.models import CUELoss
+        >>> from mmlt.utils.class_info import ClassInfo
         >>> base = dict(type='mmlt.LogitAdjustedLoss', class_counts=[90, 9, 1])
         >>> loss = CUELoss(base, neighbours={'cat': ['dog']}, top_k=1, class_counts=[90, 9, 1])
-        >>> loss.set_class_info(['cat', 'dog', 'car'])
+        >>> loss.set_class_info(ClassInfo(['cat', 'dog', 'car']))
         >>> loss(torch.zeros(1, 3), torch.tensor([0]), zero_shot=torch.tensor([[0.5, 0.1, 0.3]]))
         tensor(1.5553)
     """
@@ -162,7 +164,7 @@ class CUELoss(TrainingCounts):
         reduction: str = 'mean',
         loss_weight: float = 1.0,
     ):
-        super().__init__(class_counts)
+        super().__init__(class_counts, reduction, loss_weight)
         for name, value in (
             ('zero_shot_weight', zero_shot_weight),
             ('neighbour_weight', neighbour_weight),
@@ -180,23 +182,18 @@ class CUELoss(TrainingCounts):
         self.base = MMPRETRAIN_MODELS.build(base or dict(type='mmlt.LogitAdjustedLoss'))
         self.zero_shot_weight, self.neighbour_weight = zero_shot_weight, neighbour_weight
         self.neighbours, self.top_k, self.tau = neighbours, top_k, tau
-        self.reduction, self.loss_weight = reduction, loss_weight
         self.classes: tuple[str, ...] | None = None
         # A fact of the training, as the counts.
         self.register_buffer('table', None, persistent=False)
 
-    def set_class_info(self, classes: Sequence[str], class_counts=None, class_texts=None) -> None:
+    def set_class_info(self, info: ClassInfo) -> None:
         """Take class names and counts; :class:`ClassInfoHook` calls it before a run.
 
         Args:
-            classes (Sequence[str]): C class names.
-            class_counts (Sequence[int], optional): See
-                :class:`TrainingCounts`. Defaults to None.
-            class_texts (str | Sequence, optional): Not used here.
-                Defaults to None.
+            info (ClassInfo): What is known of the classes.
         """
-        super().set_class_info(classes, class_counts)
-        self.classes, self.table = tuple(str(c) for c in classes), None
+        super().set_class_info(info)
+        self.classes, self.table = info.classes, None
 
     def train(self, mode: bool = True):
         """Set the mode; a training begins with the neighbours, a test does not need their file."""
@@ -208,10 +205,7 @@ class CUELoss(TrainingCounts):
     def _read_table(self) -> None:
         if self.table is None and self.neighbour_weight > 0:
             if self.classes is None:
-                raise InputError(
-                    "CUELoss does not know the class names: add dict(type='mmlt.ClassInfoHook') to custom_hooks, or "
-                    'call set_class_info().'
-                )
+                raise not_told('CUELoss', 'the class names', 'call set_class_info()')
             table = neighbour_table(read_neighbours(self.neighbours), self.classes)
             self.table = table.to(self.class_counts.device)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -172,10 +171,6 @@ class _ClsLoss(nn.Module):
 
 class _CountLoss(TrainingCounts, _ClsLoss):
     """A loss that needs the number of training images of every class."""
-
-    def __init__(self, class_counts: Sequence[int] | None = None, reduction: str = 'mean', loss_weight: float = 1.0):
-        super().__init__(class_counts)
-        self.reduction, self.loss_weight = reduction, loss_weight
 
 
 def _check(loss: nn.Module, name: str, value: float, valid: bool, range_: str) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from mmlt.errors import InputError
 from mmlt.models.losses.common import TrainingCounts, reduce_scored, scored
 from mmlt.registry import MODELS
+from mmlt.utils.class_info import ClassInfo, not_told
 
 
 def focal_bce(logits: Tensor, targets: Tensor, gamma: float = 0.0, neg_scale: float = 1.0) -> Tensor:
@@ -141,10 +142,6 @@ class _CountingLoss(TrainingCounts):
     the batch.
     """
 
-    def __init__(self, class_counts: Sequence[int] | None, reduction: str, loss_weight: float):
-        super().__init__(class_counts)
-        self.reduction, self.loss_weight = reduction, loss_weight
-
     @abstractmethod
     def elementwise(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of every image and class, (N, C)."""
@@ -245,12 +242,10 @@ class DistributionBalancedLoss(_CountingLoss):
         kappa: float = 0.05,
         neg_scale: float = 5.0,
         gamma: float = 0.0,
-        class_counts: Sequence[int] | None = None,
         num_images: int | None = None,
-        reduction: str = 'mean',
-        loss_weight: float = 1.0,
+        **kwargs,
     ):
-        super().__init__(class_counts, reduction, loss_weight)
+        super().__init__(**kwargs)
         if neg_scale <= 0:
             raise InputError(f'DistributionBalancedLoss: neg_scale is {neg_scale}; it must be positive.')
         self.settings = dict(alpha=alpha, beta=beta, mu=mu, kappa=kappa, neg_scale=neg_scale, gamma=gamma)
@@ -260,23 +255,21 @@ class DistributionBalancedLoss(_CountingLoss):
         super()._set_counts(counts)
         self._largest = max(counts)  # known without asking the device
 
-    def set_num_train_images(self, num_images: int) -> None:
-        """Take the number of training images, unless it was given; ``ClassInfoHook`` calls it.
+    def set_class_info(self, info: ClassInfo) -> None:
+        """Take counts and number of training images, unless they were given; ``ClassInfoHook`` calls it.
 
         Args:
-            num_images (int): Images of the train split.
+            info (ClassInfo): What is known of the classes.
         """
-        if not self.num_images_is_given:
-            self.num_images = num_images
+        super().set_class_info(info)
+        if not self.num_images_is_given and info.num_images is not None:
+            self.num_images = info.num_images
 
     def elementwise(self, logits: Tensor, targets: Tensor) -> Tensor:
         """See :func:`distribution_balanced_loss`."""
         counts = self.counts(logits)
         if self.num_images is None:
-            raise InputError(
-                'DistributionBalancedLoss does not know how many training images there are: use a multi-label dataset '
-                'of mmlt and ClassInfoHook, or give num_images=...'
-            )
+            raise not_told('DistributionBalancedLoss', 'how many training images there are', 'give num_images=...')
         if self._largest > self.num_images:
             raise InputError(
                 f'DistributionBalancedLoss: a class has {self._largest} training images of {self.num_images} in all; '
@@ -316,11 +309,9 @@ class ClassBalancedBCELoss(_CountingLoss):
         self,
         beta: float = 0.99,
         gamma: float = 0.0,
-        class_counts: Sequence[int] | None = None,
-        reduction: str = 'mean',
-        loss_weight: float = 1.0,
+        **kwargs,
     ):
-        super().__init__(class_counts, reduction, loss_weight)
+        super().__init__(**kwargs)
         if not 0 <= beta < 1:
             raise InputError(f'ClassBalancedBCELoss: beta is {beta}; it must be at least 0 and below 1.')
         self.beta, self.gamma = beta, gamma

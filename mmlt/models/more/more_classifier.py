@@ -18,6 +18,7 @@ from mmlt.models.losses.common import scored
 from mmlt.models.more.functional import DISCREPANCIES, class_discrepancy, prior_weighted, sinusoidal_alpha
 from mmlt.models.more.low_rank import merge, split_weights
 from mmlt.registry import MODELS
+from mmlt.utils.class_info import ClassInfo, check_no_empty_class, not_told
 
 # What makes the parts of a module those of another one.
 _SHARED = (
@@ -161,30 +162,17 @@ class MORE(BaseClassifier):
         self._prior: Tensor | None = None
         self._recomputes = bool(recomputes)
 
-    def set_class_info(self, classes: Sequence[str], class_counts=None, class_texts=None) -> None:
+    def set_class_info(self, info: ClassInfo) -> None:
         """Take the training counts; :class:`ClassInfoHook` and :class:`MOREHook` call it before a run.
 
         Args:
-            classes (Sequence[str]): C class names.
-            class_counts (Sequence[int], optional): Training images of every
-                class. Defaults to None, not known.
-            class_texts (str | Sequence, optional): Not used here.
-                Defaults to None.
+            info (ClassInfo): What is known of the classes.
         """
-        if class_counts is None:
+        if info.counts is None:
             return
-        counts = [int(n) for n in class_counts]
-        if len(counts) != len(classes):
-            raise InputError(
-                f'MORE got training counts of {len(counts)} classes, but there are {len(classes)} classes.'
-            )
-        if (empty := next((c for c, n in enumerate(counts) if n < 1), None)) is not None:
-            raise InputError(
-                f"Class {empty} ('{classes[empty]}') has no training image, so MORE has no prior for it: give every "
-                'class at least one image, or remove the class.'
-            )
-        self.class_counts = counts
-        self._prior = torch.tensor(counts, dtype=torch.float64).div(sum(counts)).float()
+        check_no_empty_class(info.counts, 'MORE', info.classes)
+        self.class_counts = list(info.counts)
+        self._prior = torch.tensor(info.counts, dtype=torch.float64).div(sum(info.counts)).float()
 
     def set_progress(self, iteration: int, total: int) -> None:
         """Set alpha for an iteration; :class:`MOREHook` calls it.
@@ -200,10 +188,10 @@ class MORE(BaseClassifier):
 
     def _known_counts(self) -> list[int]:
         if self.class_counts is None:
-            raise InputError(
-                'MORE does not know how many training images the classes have: add '
-                "dict(type='mmlt.MOREHook') to custom_hooks, or give the dataset "
-                'metainfo=dict(class_counts=[...]) where it has no single labels to count.'
+            raise not_told(
+                'MORE',
+                'how many training images the classes have',
+                'give the dataset metainfo=dict(class_counts=[...]) where it has no single labels to count',
             )
         return self.class_counts
 

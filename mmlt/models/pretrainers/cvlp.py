@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from mmlt.models.pretrainers.contrastive_pretrainer import ContrastivePretrainer
 from mmlt.models.text.token_table import TokenTable, encode_table, tokenize_corpus
 from mmlt.registry import MODELS
 from mmlt.utils import HostCount, to_device
+from mmlt.utils.class_info import ClassInfo, not_told
 
 
 class Teacher(nn.Module):
@@ -170,18 +170,14 @@ class CVLP(ContrastivePretrainer):
             with torch.no_grad():
                 self.text.clip.logit_scale.fill_(-math.log(self.init_temperature))
 
-    def set_class_info(self, classes: Sequence[str], class_counts=None, class_texts=None) -> None:
+    def set_class_info(self, info: ClassInfo) -> None:
         """Read and tokenise the texts of the classes; :class:`ClassInfoHook` calls it before a run.
 
         Args:
-            classes (Sequence[str]): C class names.
-            class_counts (Sequence[int], optional): Not used here.
-                Defaults to None.
-            class_texts (str | Sequence[Sequence[str]], optional): Where the
-                texts are, see :class:`ClassTexts`. Defaults to None.
+            info (ClassInfo): What is known of the classes.
         """
-        self.head.set_class_info(classes)
-        sentences = self.corpus.read(classes, class_texts)
+        self.head.set_class_info(info)
+        sentences = self.corpus.read(info.classes, info.texts)
         self.table = tokenize_corpus(sentences, self.text.tokenizer, self.text.model_name)
         if self.teacher is not None:
             self.teacher.sentences = None  # those of other texts, if any
@@ -204,10 +200,7 @@ class CVLP(ContrastivePretrainer):
             InputError: The texts are not known yet, or a label is no class.
         """
         if self.table is None:
-            raise InputError(
-                "CVLP does not know the classes' texts: add dict(type='mmlt.ClassInfoHook') to custom_hooks, or call "
-                'set_class_info().'
-            )
+            raise not_told('CVLP', "the classes' texts", 'call set_class_info()')
         labels = labels.cpu()
         if len(labels) and int(labels.min()) < 0:
             raise InputError(
