@@ -278,7 +278,7 @@ def test_counts_are_found():
 
 
 def test_counts_that_cannot_be_had_are_named():
-    with pytest.raises(InputError, match="Class 1 .'b'. has no training image"):
+    with pytest.raises(InputError, match="class 1 .'b'. has no training images"):
         MOREHook().before_train(fake_runner(small(), metainfo=dict(classes=('a', 'b')), labels=(0, 0)))
     with pytest.raises(InputError, match='tells no labels, one per image'):
         MOREHook().before_train(fake_runner(small(), labels=([0, 1], [1], [])))

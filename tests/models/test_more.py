@@ -590,7 +590,7 @@ def test_counts_are_looked_at():
     model = MORE(classifier())
     with pytest.raises(InputError, match=r"MORE: class 2 \('plum'\) has no training images"):
         model.set_class_info(ClassInfo(CLASSES, [5, 4, 0, 1]))
-    with pytest.raises(InputError, match='counts of 3 classes, but there are 4'):
+    with pytest.raises(InputError, match='has 3 class counts, but there are 4'):
         model.set_class_info(ClassInfo(CLASSES, [5, 4, 1]))
     model.set_class_info(ClassInfo(CLASSES))  # a dataset that does not tell
     with pytest.raises(InputError, match='how many training images'):
