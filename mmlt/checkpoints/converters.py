@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from mmlt.checkpoints.weights import bare_names, fit
 from mmlt.errors import InputError
 from mmlt.utils.text_tensor import text_to_tensor
 
@@ -340,32 +341,22 @@ def fill(model: nn.Module, renamed: Renamed, source: str) -> None:
         if bias in own and bias not in state and bias.replace('bias', 'weight') in state:
             state[bias] = torch.zeros_like(own[bias])
             renamed.notes.append(f'{bias} is zero: the published model has none.')
-    if (left := next((k for k in state if k not in own), None)) is not None:
-        raise InputError(f"'{source}' has weights for '{left}', which this config's model does not have.")
-    resized = ('head.anchor_features', 'head.anchor_texts')
-    for name, tensor in state.items():
-        if tensor.shape != own[name].shape and name not in resized:
-            raise InputError(
-                f"'{source}' has {name} of shape {tuple(tensor.shape)}, but this config's model has "
-                f'{tuple(own[name].shape)}: it is for another backbone, image size or number of classes.'
-            )
+    # Anchors come in the file's number; what this project computes itself is in no file.
+    left = {k for k in ('head.anchor_features', 'head.anchor_texts') if k in own and k in state}
+    left |= {k for k in own if k not in state and k.rsplit('.', 1)[-1] in _OUR_OWN}
+    found = fit({k: v for k, v in own.items() if k not in left}, {k: v for k, v in state.items() if k not in left})
+    found.require('all', source, remedy='give the config of the stage and the backbone that the checkpoint is from')
     features = state.get('head.anchor_features')
     if features is not None and (features.shape[0], features.shape[2]) != own['head.anchor_features'].shape[::2]:
         raise InputError(
             f"'{source}' has anchor sentences of {features.shape[0]} classes, {features.shape[2]} wide; this config's "
             f'head is for {own["head.anchor_features"].shape[0]} and {own["head.anchor_features"].shape[2]}.'
         )
-    missing = [k for k in own if k not in state and k.rsplit('.', 1)[-1] not in _OUR_OWN]
-    if missing:
-        raise InputError(
-            f"'{source}' has no weights for '{missing[0]}' ({len(missing)} in all) of this config's model: give the "
-            'config of the stage that the checkpoint is from.'
-        )
     model.load_state_dict({**own, **state})
 
 
 def _weights(checkpoint: Mapping) -> dict[str, Tensor]:
-    return {k.removeprefix('module.'): v for k, v in checkpoint['model'].items()}
+    return bare_names(checkpoint['model'])
 
 
 def unknown_sentences(counts: Sequence[int]) -> list[list[str]]:
