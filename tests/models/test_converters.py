@@ -26,8 +26,8 @@ from mmlt.checkpoints.converters import (
     from_ballad,
     from_vlltr_recognition,
     rename,
-    to_open_clip,
 )
+from mmlt.checkpoints.open_clip_files import to_open_clip
 from mmlt.engine.importing import write_imported
 from mmlt.models.text.anchors import Anchors
 
