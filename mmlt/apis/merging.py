@@ -19,7 +19,7 @@ from mmlt.checkpoints import read_checkpoint, whole_file
 from mmlt.checkpoints.comparison import checkpoint_classes, plain
 from mmlt.checkpoints.merging import Merged, State, interpolate
 from mmlt.checkpoints.publish import plain_config, publish_checkpoint
-from mmlt.checkpoints.weights import check_fits
+from mmlt.checkpoints.weights import fit, load
 from mmlt.engine.arguments import check_arguments
 from mmlt.engine.build_errors import explained
 from mmlt.engine.configs import read_config
@@ -85,7 +85,7 @@ class Validation:
             )
         self.runner._has_loaded = True
         self.runner.call_hook('before_run')
-        self.model = unwrap(self.runner.model)
+        self.model, self.whose = unwrap(self.runner.model), f"the model of '{config}'"
 
     def check(self, contents: Mapping[str, dict]) -> None:
         """Refuse checkpoints of other classes than the data's, or of another model, before the first is tested.
@@ -100,7 +100,7 @@ class Validation:
         lists = {f"'{name}'": checkpoint_classes(content) for name, content in contents.items()}
         check_same_classes({**lists, f"the data of '{self.config}'": meta.get('classes')})
         for name, content in contents.items():
-            check_fits(self.model, content['state_dict'], name)
+            fit(self.model, content['state_dict']).require('use', name, self.whose)
 
     def pretrained(self) -> dict[str, Tensor]:
         """The model as the config begins: pretrained towers, class vectors from texts."""
@@ -121,18 +121,7 @@ class Validation:
         Raises:
             InputError: They are of another model.
         """
-        check_fits(self.model, state, name)
-        try:
-            found = self.model.load_state_dict(state, strict=False)
-        except RuntimeError as e:
-            raise InputError(
-                f"'{name}' does not fit the model of '{self.config}': {str(e).splitlines()[-1].strip()}"
-            ) from e
-        if found.unexpected_keys:
-            raise InputError(
-                f"'{name}' has weights that the model of '{self.config}' has not, the first is "
-                f"'{found.unexpected_keys[0]}': give the config that it was trained with."
-            )
+        load(self.model, state, name, of=self.whose)
         self.model.train()  # what is kept of the texts of other weights is forgotten
         self.runner.test_loop.run()
         return self.metric.report

@@ -1,4 +1,4 @@
-"""Published checkpoints under this project's names, and back to open_clip's.
+"""Published checkpoints under this project's names.
 
 Every function here takes a state dict and gives a :class:`Renamed`, which says
 where each tensor went. A tensor without a place is an error, never a warning.
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from mmlt.checkpoints.weights import bare_names, fit
 from mmlt.errors import InputError
 from mmlt.utils.text_tensor import text_to_tensor
 
@@ -22,8 +23,6 @@ _NO_WEIGHTS = ('input_resolution', 'context_length', 'vocab_size')
 
 _TEXT_TOWER = ('transformer.', 'token_embedding.', 'positional_embedding', 'ln_final.', 'text_projection')
 
-_TO_OPEN_CLIP = {'backbone.visual.': 'visual.', 'head.text.clip.': ''}
-
 # What published checkpoints hold beside the model, and what is not needed.
 _BESIDE = {
     'BALLAD': ('epoch', 'best_epoch', 'best_acc', 'centroids', 'state_dict', 'state_dict_best'),
@@ -31,7 +30,7 @@ _BESIDE = {
     'VL-LTR stage 2': ('epoch', 'optimizer', 'lr_scheduler', 'scaler', 'args'),
 }
 
-_OUR_OWN = ('quick_gelu', 'steps', 'class_tokens')  # last parts of names; no weights of a tower
+OUR_OWN = ('quick_gelu', 'steps', 'class_tokens')  # last parts of names; no weights of a tower
 
 
 @dataclass
@@ -288,40 +287,6 @@ def anchor_counts(features: Tensor, counts: Sequence[int] | None, source: str) -
     return found
 
 
-def to_open_clip(state: Mapping[str, Tensor], source: str, drop: Sequence[str] = ()) -> Renamed:
-    """Both towers of one of our checkpoints under open_clip's names.
-
-    Args:
-        state (Mapping[str, Tensor]): Of an ``ImageClassifier`` with
-            :class:`TextClsHead`, or of a pretraining.
-        source (str): Its name, for errors.
-        drop (Sequence[str]): Names or prefixes to leave out, for example an
-            adapter's. Defaults to ().
-
-    Returns:
-        Renamed: As ``open_clip.create_model(...).state_dict()``.
-
-    Raises:
-        InputError: A tower is missing, or there is more than towers.
-    """
-    state = {k: v for k, v in state.items() if k.rsplit('.', 1)[-1] not in _OUR_OWN}
-    dropped = [k for k in state if k.startswith(tuple(drop))] if drop else []
-    if drop and not dropped:
-        raise InputError(f"'{source}' has nothing below {' or '.join(drop)} to leave out.")
-    state = {k: v for k, v in state.items() if k not in dropped}
-    for tower, prefix in (('an image tower', 'backbone.visual.'), ('a text tower', 'head.text.clip.')):
-        if not any(k.startswith(prefix) for k in state):
-            raise InputError(f"'{source}' has no {prefix}*: an open_clip model needs {tower}.")
-    if (other := next((k for k in state if not k.startswith(tuple(_TO_OPEN_CLIP))), None)) is not None:
-        raise InputError(
-            f"'{source}' holds '{other}', for which an open_clip model has no place: leave it out with --drop "
-            f'{other.split(".")[0]}. if the towers alone are wanted.'
-        )
-    renamed = rename(state, _TO_OPEN_CLIP, source)
-    renamed.notes += [f'{name} is left out, as asked.' for name in dropped]
-    return renamed
-
-
 def fill(model: nn.Module, renamed: Renamed, source: str) -> None:
     """Put converted weights into a model, all of them into all of it.
 
@@ -340,32 +305,22 @@ def fill(model: nn.Module, renamed: Renamed, source: str) -> None:
         if bias in own and bias not in state and bias.replace('bias', 'weight') in state:
             state[bias] = torch.zeros_like(own[bias])
             renamed.notes.append(f'{bias} is zero: the published model has none.')
-    if (left := next((k for k in state if k not in own), None)) is not None:
-        raise InputError(f"'{source}' has weights for '{left}', which this config's model does not have.")
-    resized = ('head.anchor_features', 'head.anchor_texts')
-    for name, tensor in state.items():
-        if tensor.shape != own[name].shape and name not in resized:
-            raise InputError(
-                f"'{source}' has {name} of shape {tuple(tensor.shape)}, but this config's model has "
-                f'{tuple(own[name].shape)}: it is for another backbone, image size or number of classes.'
-            )
+    # Anchors come in the file's number; what this project computes itself is in no file.
+    left = {k for k in ('head.anchor_features', 'head.anchor_texts') if k in own and k in state}
+    left |= {k for k in own if k not in state and k.rsplit('.', 1)[-1] in OUR_OWN}
+    found = fit({k: v for k, v in own.items() if k not in left}, {k: v for k, v in state.items() if k not in left})
+    found.require('all', source, remedy='give the config of the stage and the backbone that the checkpoint is from')
     features = state.get('head.anchor_features')
     if features is not None and (features.shape[0], features.shape[2]) != own['head.anchor_features'].shape[::2]:
         raise InputError(
             f"'{source}' has anchor sentences of {features.shape[0]} classes, {features.shape[2]} wide; this config's "
             f'head is for {own["head.anchor_features"].shape[0]} and {own["head.anchor_features"].shape[2]}.'
         )
-    missing = [k for k in own if k not in state and k.rsplit('.', 1)[-1] not in _OUR_OWN]
-    if missing:
-        raise InputError(
-            f"'{source}' has no weights for '{missing[0]}' ({len(missing)} in all) of this config's model: give the "
-            'config of the stage that the checkpoint is from.'
-        )
     model.load_state_dict({**own, **state})
 
 
 def _weights(checkpoint: Mapping) -> dict[str, Tensor]:
-    return {k.removeprefix('module.'): v for k, v in checkpoint['model'].items()}
+    return bare_names(checkpoint['model'])
 
 
 def unknown_sentences(counts: Sequence[int]) -> list[list[str]]:

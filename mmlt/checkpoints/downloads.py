@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 
 from mmlt.errors import InputError
+from mmlt.utils import digest
 
 
 def check_download(path: str) -> str:
@@ -28,17 +28,10 @@ def check_download(path: str) -> str:
     expected = os.path.basename(stored)
     if os.path.basename(os.path.dirname(stored)) == 'blobs' and re.fullmatch('[0-9a-f]{64}', expected):
         with open(stored, 'rb') as f:
-            found = _sha256(f)
+            found = digest(iter(lambda: f.read(1 << 20), b''), size=32, kind='sha256')
         if found != expected:
             raise InputError(
                 f"The download '{path}' is damaged: its SHA-256 is {found[:12]}..., but the hub has "
                 f"{expected[:12]}... . Remove '{stored}' and start again, which fetches it anew."
             )
     return path
-
-
-def _sha256(file) -> str:
-    digest = hashlib.sha256()  # Python 3.10 has no hashlib.file_digest
-    while part := file.read(1 << 20):
-        digest.update(part)
-    return digest.hexdigest()

@@ -24,7 +24,7 @@ from mmlt.checkpoints.comparison import checkpoint_classes, first_difference, pl
 from mmlt.checkpoints.config_text import read_config_text
 from mmlt.checkpoints.publish import plain_config
 from mmlt.checkpoints.split_state import merge_state_dict
-from mmlt.checkpoints.weights import bare_names, not_finite
+from mmlt.checkpoints.weights import bare_names, fit, not_finite
 from mmlt.errors import InputError
 from mmlt.utils.classes import check_same_classes
 
@@ -306,9 +306,9 @@ def _check_states(states: Mapping[str, dict[str, Tensor]]) -> None:
     for name, state in states.items():
         if not state:
             raise InputError(f"'{name}' holds no weights.")
-        for one, other, wanted, own in ((name, first_name, first, state), (first_name, name, state, first)):
-            if (missing := next((key for key in wanted if key not in own), None)) is not None:
-                raise InputError(f"'{one}' has no '{missing}', which '{other}' has: merge models of one architecture.")
+        if (key := next((k for k, v in state.items() if not isinstance(v, Tensor)), None)) is not None:
+            raise InputError(f"'{key}' of '{name}' is no tensor: the file is no state dict of a model.")
+        fit(first, state).require('all', name, f"'{first_name}'", 'merge models of one architecture and one class list')
         for key, value in state.items():
             _check_tensor(key, value, first[key], name, first_name)
         if (key := not_finite(state)) is not None:
@@ -316,13 +316,6 @@ def _check_states(states: Mapping[str, dict[str, Tensor]]) -> None:
 
 
 def _check_tensor(key: str, value: Tensor, wanted: Tensor, name: str, first: str) -> None:
-    if not isinstance(value, Tensor):
-        raise InputError(f"'{key}' of '{name}' is no tensor: the file is no state dict of a model.")
-    if value.shape != wanted.shape:
-        raise InputError(
-            f"'{key}' has the shape {tuple(value.shape)} in '{name}' and {tuple(wanted.shape)} in '{first}': merge "
-            'models of one architecture and one class list.'
-        )
     if value.is_floating_point() != wanted.is_floating_point():
         raise InputError(f"'{key}' is {value.dtype} in '{name}' and {wanted.dtype} in '{first}': they are no weights.")
     table = key.rpartition('.')[2] in _TABLES or not (value.is_floating_point() or _is_counter(value))

@@ -14,44 +14,8 @@ import torch
 from mmlt.errors import InputError
 
 
-class Forbidden(RuntimeError):
+class _Forbidden(RuntimeError):
     """A pickle asks for what is not data; the message is its name."""
-
-
-def python_3_name(module: str, name: str) -> tuple[str, str]:
-    """Names of Python 2, which protocols up to 2 use and torch writes, under those of Python 3."""
-    if (module, name) in _compat_pickle.NAME_MAPPING:
-        return _compat_pickle.NAME_MAPPING[module, name]
-    return _compat_pickle.IMPORT_MAPPING.get(module, module), name
-
-
-class StrictUnpickler(pickle._Unpickler):
-    """Python's own unpickler, in which nothing but an object that was just made is given a state.
-
-    ``find`` of those that inherit decides what can be made.
-    """
-
-    dispatch = dict(pickle._Unpickler.dispatch)
-
-    def _build(self):
-        target = self.stack[-2]
-        if isinstance(target, type) or callable(target):  # would change a class or a function for everybody
-            raise Forbidden(f'a change of {getattr(target, "__qualname__", type(target).__name__)}')
-        pickle._Unpickler.load_build(self)
-
-    dispatch[pickle.BUILD[0]] = _build
-
-    def find_class(self, module: str, name: str) -> Any:
-        """By :meth:`find`, under the names of Python 3."""
-        return self.find(*python_3_name(module, name))
-
-    def find(self, module: str, name: str) -> Any:
-        """Nothing; for those that inherit."""
-        raise Forbidden(f'{module}.{name}')
-
-    def get_extension(self, code: int) -> None:
-        """The registry of other packages' classes is not asked."""
-        raise Forbidden(f'extension {code}')
 
 
 def _dtype(code: str, *args) -> np.dtype:
@@ -62,7 +26,7 @@ def _dtype(code: str, *args) -> np.dtype:
     return dtype
 
 
-def latin1_encode(text: str, encoding: str = 'latin1') -> bytes:
+def _latin1(text: str, encoding: str = 'latin1') -> bytes:
     """How protocol 2 writes bytes."""
     if encoding != 'latin1':
         raise pickle.UnpicklingError(f"the encoding '{encoding}' is none that pickles use")
@@ -83,7 +47,7 @@ _NUMPY = {
 _ALLOWED = {
     ('numpy', 'ndarray'): np.ndarray,
     ('numpy', 'dtype'): _dtype,
-    ('_codecs', 'encode'): latin1_encode,
+    ('_codecs', 'encode'): _latin1,
     ('collections', 'OrderedDict'): dict,
     ('torch.storage', '_load_from_bytes'): _storage,
     ('torch._utils', '_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
@@ -92,12 +56,30 @@ _ALLOWED = {
 }
 
 
-class _Unpickler(StrictUnpickler):
-    def find(self, module: str, name: str) -> Any:
-        """Arrays, tensors and Python's containers; everything else ends the reading."""
-        if (module, name) not in _ALLOWED:
-            raise Forbidden(f'{module}.{name}')
-        return _ALLOWED[module, name]
+class _Unpickler(pickle._Unpickler):
+    """Python's own unpickler, which makes arrays, tensors and containers, and gives a state to nothing else."""
+
+    dispatch = dict(pickle._Unpickler.dispatch)
+
+    def _build(self):
+        target = self.stack[-2]
+        if isinstance(target, type) or callable(target):  # would change a class or a function for everybody
+            raise _Forbidden(f'a change of {getattr(target, "__qualname__", type(target).__name__)}')
+        pickle._Unpickler.load_build(self)
+
+    dispatch[pickle.BUILD[0]] = _build
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Also under the names of Python 2, which protocols up to 2 use and torch writes."""
+        in_python_3 = (_compat_pickle.IMPORT_MAPPING.get(module, module), name)
+        found = _compat_pickle.NAME_MAPPING.get((module, name), in_python_3)
+        if found not in _ALLOWED:
+            raise _Forbidden('.'.join(found))
+        return _ALLOWED[found]
+
+    def get_extension(self, code: int) -> None:
+        """The registry of other packages' classes is not asked."""
+        raise _Forbidden(f'extension {code}')
 
 
 def load_restricted_pickle(file: str | os.PathLike | BinaryIO, path: str | os.PathLike | None = None) -> Any:
@@ -128,7 +110,7 @@ def load_restricted_pickle(file: str | os.PathLike | BinaryIO, path: str | os.Pa
     name = f"The pickle '{path}'" if path else 'The pickle'
     try:
         return _Unpickler(file, encoding='latin1').load()
-    except Forbidden as e:
+    except _Forbidden as e:
         raise InputError(
             f'{name} asks for {e}. A pickle can run any code, so only numpy arrays, numbers, texts and '
             'containers are read: take the published file, or write these data as .json.'

@@ -19,6 +19,12 @@ def is_split_key(key: str) -> bool:
     return _SPLIT_KEY.fullmatch(key) is not None
 
 
+def split_parts(key: str) -> list[str]:
+    """Keys of W_g, A and B of the weight that a key of :func:`is_split_key` belongs to."""
+    prefix, name, _ = _SPLIT_KEY.fullmatch(key).groups()
+    return [f'{prefix}parametrizations.{name}.{part}' for part in ('original', '0.A', '0.B')]
+
+
 def merge_weight(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """``W_g + B A`` in the shape of the weight.
 
@@ -48,15 +54,14 @@ def merge_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     merged = {}
     for key, value in state.items():
-        match = _SPLIT_KEY.fullmatch(key)
-        if match is None:
+        if not is_split_key(key):
             merged[key] = value
             continue
-        prefix, name, _ = match.groups()
-        parts = [f'{prefix}parametrizations.{name}.{part}' for part in ('original', '0.A', '0.B')]
+        parts = split_parts(key)
         if (missing := next((p for p in parts if p not in state), None)) is not None:
             raise InputError(f"The checkpoint has '{key}' but not '{missing}': it is damaged, or not one of MORE.")
         if key == parts[0]:
+            prefix, name, _ = _SPLIT_KEY.fullmatch(key).groups()
             merged[f'{prefix}{name}'] = merge_weight(*(state[p] for p in parts))
     return merged
 
@@ -97,35 +102,3 @@ def fit_state_dict(root: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Te
     for prefix, module in split_modules(root):
         take_plain_weights(module, state, prefix)
     return state
-
-
-def misfit(root: nn.Module, state: Mapping[str, Tensor]) -> str | None:
-    """What is wrong with the split weights of a state dict, under the names of :func:`fit_state_dict`.
-
-    Args:
-        root (nn.Module): With or without split weights.
-        state (Mapping[str, Tensor]): Of a plain or a split model.
-
-    Returns:
-        str | None: The rest of a sentence that begins with the checkpoint's
-        name; None where all split weights have a place of their shape.
-    """
-    own = dict(root.named_parameters())
-    remedy = 'give the config (layers, exclude, rank) that it was trained with'
-    for key, value in state.items():
-        if (match := _SPLIT_KEY.fullmatch(key)) is None:
-            continue
-        if key not in own:
-            return (
-                f"is a checkpoint of MORE that is not merged, and this config's model has no low-rank part for '{key}':"
-                f' merge it with tools/model_converters/publish_model.py, or {remedy}.'
-            )
-        if value.shape != own[key].shape:
-            return (
-                f'is a checkpoint of MORE with {key} of shape {tuple(value.shape)}, and this config asks for '
-                f'{tuple(own[key].shape)}: {remedy}.'
-            )
-        for part in ('original', '0.A', '0.B'):
-            if (name := f'{match[1]}parametrizations.{match[2]}.{part}') not in state:
-                return f"has '{key}' but not '{name}': it is damaged, or not one of MORE."
-    return None

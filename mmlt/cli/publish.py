@@ -14,6 +14,7 @@ from mmpretrain.registry import MODELS
 
 from mmlt.checkpoints import read_checkpoint, read_config_text, whole_file
 from mmlt.checkpoints.publish import check_merged, is_split, plain_config, publish_checkpoint
+from mmlt.checkpoints.weights import fit, load
 from mmlt.cli.common import told
 from mmlt.engine.configs import read_config
 from mmlt.engine.options import ToolParser, at_least
@@ -64,10 +65,9 @@ def check(checkpoint: dict, published: dict, config: str | None, size: int | Non
         raise InputError(found)
     if config is not None:
         plain = MODELS.build(plain_config(read_config(config)).model)
-        try:
-            plain.load_state_dict(published['state_dict'])
-        except RuntimeError as e:
-            raise InputError(f"The merged weights do not fit '{config}': {' '.join(str(e).split())[:300]}") from e
+        of = f"the model of '{config}'"
+        load(plain, published['state_dict'], 'the merged weights', of=of)
+        fit(plain.state_dict(), published['state_dict']).require('all', 'the merged weights', of)
         found += f"\nThe merged weights fit '{config}' key by key."
     return found
 

@@ -18,7 +18,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from mmlt.checkpoints import read_checkpoint
+from mmlt.checkpoints.weights import fit, load, read_state
 from mmlt.cli.common import told
 from mmlt.datasets.transforms import takes_and_gives_bgr
 from mmlt.engine import compute_features
@@ -85,28 +85,13 @@ def build_model(cfg: Config, checkpoint: str) -> nn.Module:
 
 def load_weights(model: nn.Module, path: str) -> None:
     """Load a checkpoint that must hold all weights of the model."""
-    if not osp.isfile(path):
-        raise InputError(f"The checkpoint '{path}' does not exist: give a file, or '{PRETRAINED}'.")
-    checkpoint = read_checkpoint(path)
-    state = {k.removeprefix('module.'): v for k, v in checkpoint.get('state_dict', checkpoint).items()}
-    missing = [name for name, _ in model.named_parameters() if name not in state]
-    if any(name.startswith('head.text.') for name in missing):
+    _, state = read_state(path)
+    if any(name.startswith('head.text.') for name in fit(model, state).missing):
         raise InputError(
             f"'{path}' holds no text tower: give a checkpoint of a model with both towers, for example of the CVLP "
             'stage, of BALLAD, or of a pretraining.'
         )
-    if missing:
-        raise InputError(
-            f"'{path}' lacks {len(missing)} weights of the model, the first is '{missing[0]}': give the config that it "
-            'was trained with.'
-        )
-    try:
-        model.load_state_dict(state, strict=False)
-    except RuntimeError as e:
-        raise InputError(
-            f"'{path}' does not fit the model ({str(e).splitlines()[1].strip()}): give the config that it was trained "
-            'with.'
-        ) from e
+    load(model, state, path, 'use')
 
 
 def build_dataset(cfg: Config, split: str):

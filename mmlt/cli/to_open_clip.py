@@ -5,13 +5,10 @@
 open_clip reads the result with open_clip.create_model(NAME, pretrained=FILE), and so do our configs.
 """
 
-import os
-import os.path as osp
-
-from safetensors.torch import save_file
-
-from mmlt.checkpoints import read_checkpoint, whole_file
-from mmlt.checkpoints.converters import expect_kind, to_open_clip
+from mmlt.checkpoints import read_checkpoint
+from mmlt.checkpoints.converters import expect_kind
+from mmlt.checkpoints.open_clip_files import export_open_clip
+from mmlt.checkpoints.weights import bare_names
 from mmlt.cli.common import told
 from mmlt.engine.importing import check_out
 from mmlt.engine.options import ToolParser
@@ -29,11 +26,8 @@ def run(args) -> None:
     check_out(args.out)
     checkpoint = read_checkpoint(args.checkpoint)
     expect_kind(checkpoint, ['mmlt'], args.checkpoint)
-    state = {k.removeprefix('module.'): v for k, v in checkpoint['state_dict'].items()}
-    renamed = to_open_clip(state, args.checkpoint, args.drop)
-    os.makedirs(osp.dirname(osp.abspath(args.out)), exist_ok=True)
-    with whole_file(args.out) as part:
-        save_file({k: v.contiguous() for k, v in renamed.state.items()}, part)
+    state = bare_names(checkpoint['state_dict'])
+    renamed = export_open_clip(state, args.out, args.checkpoint, args.drop)
     print(f'{renamed}\nWritten to {args.out}.')
     if bool(state.get('backbone.activation.quick_gelu', False)):
         print(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import os.path as osp
 import re
+from collections.abc import Iterator
 
 import numpy as np
 
 from mmlt.checkpoints.comparison import plain
+from mmlt.utils import digest
 
 
 def data_digest(dataset) -> str | None:
@@ -29,23 +30,28 @@ def data_digest(dataset) -> str | None:
     if hasattr(dataset, 'full_init'):
         dataset.full_init()
     meta = getattr(dataset, 'metainfo', None) or {}
-    digest = hashlib.blake2b(repr(plain(meta.get('classes'))).encode(), digest_size=12)
+    return digest(repr(plain(meta.get('classes'))), _samples(dataset), _texts(meta.get('class_texts')))
+
+
+def _samples(dataset) -> Iterator[str | np.ndarray]:
     for i in range(len(dataset)):
         for key, value in sorted(dataset.get_data_info(i).items()):
             if isinstance(value, np.ndarray):
-                digest.update(np.ascontiguousarray(value))
+                yield value
             else:
                 # A path counts by its end; ids are where a sample lies in the list.
                 text = '/'.join(re.split(r'[\\/]', value)[-2:]) if isinstance(value, str) else repr(plain(value))
-                digest.update(f'{key} {text}\0'.encode())
-    texts = meta.get('class_texts')
-    if isinstance(texts, str) and osp.exists(texts):
+                yield f'{key} {text}\0'
+
+
+def _texts(texts) -> Iterator[str | bytes]:
+    if not isinstance(texts, str):
+        yield repr(plain(texts))
+    elif osp.exists(texts):
         for path in sorted(_files(texts)):
             with open(path, 'rb') as f:
-                digest.update(osp.relpath(path, texts).encode() + b'\0' + f.read())
-    elif not isinstance(texts, str):
-        digest.update(repr(plain(texts)).encode())
-    return digest.hexdigest()
+                yield osp.relpath(path, texts) + '\0'
+                yield f.read()
 
 
 def _files(path: str) -> list[str]:

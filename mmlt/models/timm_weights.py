@@ -21,6 +21,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mmlt.checkpoints import check_download, read_checkpoint
+from mmlt.checkpoints.weights import fit
 from mmlt.errors import InputError
 from mmlt.models.undrawn import check_filled, undrawn
 from mmlt.utils import why_unreadable
@@ -181,18 +182,15 @@ def load_timm_weights(visual: VisionTransformer | Eva, model: str, pretrained: s
             f"'{path}' is a checkpoint of a training, no weight file of timm: load it as a checkpoint of its config "
             '(load_from).'
         )
-    misfit = f"The weights in '{path}' do not fit timm's '{model}'"
     remedy = 'give the model name that the weights were trained with'
     try:
         state = _converter(model)(state, visual)
-        state = {k: v for k, v in state.items() if isinstance(v, Tensor)}
-        result = visual.load_state_dict(state, strict=False)
     except Exception as e:  # the converters assume names and shapes
-        raise InputError(f'{misfit} ({_one_line(e)}): {remedy}.') from e
-    unexpected = [k for k in result.unexpected_keys if not k.startswith(_BESIDE)]
-    for names, what in ((result.missing_keys, 'lacks'), (unexpected, 'has besides')):
-        if names:
-            raise InputError(f"{misfit}: the file {what} '{names[0]}', {len(names)} weights in all; {remedy}.")
+        raise InputError(f"'{path}' does not fit timm's '{model}' ({_one_line(e)}): {remedy}.") from e
+    own = visual.state_dict()
+    state = {k: v for k, v in state.items() if isinstance(v, Tensor) and (k in own or not k.startswith(_BESIDE))}
+    fit(own, state).require('all', path, f"timm's '{model}'", remedy)
+    visual.load_state_dict(state)
     check_filled(visual, f"With the weights '{pretrained}', timm's '{model}'", 'the file is damaged. Fetch it anew.')
 
 

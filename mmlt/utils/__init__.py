@@ -1,5 +1,5 @@
 from .dist import check_sizes, gather, leave_together, local_part
-from .fingerprint import object_fingerprint, tensors_fingerprint, texts_fingerprint
+from .fingerprint import digest, object_fingerprint, tensors_fingerprint, texts_fingerprint
 from .garbage import quick_collections
 from .model import HostCount, to_device, unwrap
 from .unreadable import damage, why_unreadable
@@ -8,6 +8,7 @@ __all__ = [
     'HostCount',
     'check_sizes',
     'damage',
+    'digest',
     'gather',
     'leave_together',
     'local_part',

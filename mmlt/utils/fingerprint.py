@@ -5,11 +5,38 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+
+def digest(*parts, size: int = 12, kind: str = 'blake2b') -> str:
+    """A short name of contents, one after another.
+
+    Args:
+        *parts (str | bytes | np.ndarray | Iterator): Texts as UTF-8, bytes, arrays
+            by their numbers, and iterators of such, which are not held in
+            memory.
+        size (int): Bytes of the result. Defaults to 12.
+        kind (str): The function, a name of :mod:`hashlib`, of which all but
+            BLAKE2b are cut off at ``size``. Defaults to 'blake2b'.
+
+    Returns:
+        str: Hexadecimal digits.
+
+    Examples:
+        >>> digest('abc', size=4, kind='sha256')
+        'ba7816bf'
+    """
+    made = hashlib.blake2b(digest_size=size) if kind == 'blake2b' else hashlib.new(kind, usedforsecurity=False)
+    for part in parts:
+        for piece in part if isinstance(part, Iterator) else (part,):
+            if isinstance(piece, str):
+                piece = piece.encode()
+            made.update(np.ascontiguousarray(piece) if isinstance(piece, np.ndarray) else piece)
+    return made.hexdigest()[: 2 * size]
 
 
 def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
@@ -21,11 +48,7 @@ def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
     Returns:
         str: Hexadecimal digits.
     """
-    digest = hashlib.blake2b(digest_size=12)
-    for name in sorted(tensors):
-        digest.update(f'{name} {tuple(tensors[name].shape)} {tensors[name].dtype}\0'.encode())
-        digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return digest(piece for name in sorted(tensors) for piece in (f'{name} ', *_numbers(tensors[name])))
 
 
 def object_fingerprint(value, without: Collection[str] = ()) -> str:
@@ -43,28 +66,35 @@ def object_fingerprint(value, without: Collection[str] = ()) -> str:
     Returns:
         str: Hexadecimal digits.
     """
-    digest = hashlib.blake2b(digest_size=12)
-    _describe(value, frozenset(without), digest.update, {})
-    return digest.hexdigest()
+    return digest(_describe(value, frozenset(without), {}))
 
 
 # What of a module's own attributes holds what it computes with.
 _PARTS = ('_parameters', '_buffers', '_modules')
 
 
-def _describe(value, without: frozenset, write, seen: dict[int, int]) -> None:
-    """Write all that is in a value, objects that come again by their number."""
+def _numbers(tensor: Tensor) -> tuple[str, np.ndarray]:
+    """Shape and type of a tensor, and its bytes."""
+    array = tensor.detach().cpu().contiguous().reshape(-1)
+    return f'{tuple(tensor.shape)} {tensor.dtype}\0', (array.view(torch.uint8) if len(array) else array).numpy()
+
+
+def _describe(value, without: frozenset, seen: dict[int, int]) -> Iterator[str | np.ndarray]:
+    """All that is in a value, objects that come again by their number."""
     if value is None or isinstance(value, (str, bytes, bool, int, float, complex, torch.dtype, torch.Size)):
-        return write(f'{type(value).__name__} {value!r}\0'.encode())
-    if isinstance(value, (Tensor, np.ndarray, np.generic)):
-        array = value.detach().cpu().contiguous() if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
-        write(f'{tuple(array.shape)} {array.dtype}\0'.encode())
-        return write(array.reshape(-1).view(torch.uint8).numpy() if array.numel() else b'')
-    if isinstance(value, type) or callable(getattr(value, '__get__', None)):  # classes and functions, by their names
-        return write(f'{value.__module__}.{value.__qualname__}\0'.encode())
-    if id(value) in seen:
-        return write(f'again {seen[id(value)]}\0'.encode())
-    seen[id(value)] = len(seen)
+        yield f'{type(value).__name__} {value!r}\0'
+    elif isinstance(value, (Tensor, np.ndarray, np.generic)):
+        yield from _numbers(value if isinstance(value, Tensor) else torch.from_numpy(np.array(value)))
+    elif isinstance(value, type) or callable(getattr(value, '__get__', None)):  # classes and functions, by their names
+        yield f'{value.__module__}.{value.__qualname__}\0'
+    elif id(value) in seen:
+        yield f'again {seen[id(value)]}\0'
+    else:
+        seen[id(value)] = len(seen)
+        yield from _describe_parts(value, without, seen)
+
+
+def _describe_parts(value, without: frozenset, seen: dict[int, int]) -> Iterator[str | np.ndarray]:
     if isinstance(value, Mapping):
         parts = list(value.items())
     elif isinstance(value, (list, tuple, set, frozenset)):
@@ -73,13 +103,13 @@ def _describe(value, without: frozenset, write, seen: dict[int, int]) -> None:
         module = isinstance(value, nn.Module)
         parts = [(k, v) for k, v in vars(value).items() if not module or k in _PARTS or k[0] != '_']
     else:
-        return write(re.sub(r' at 0x\w+', '', f'{type(value).__qualname__} {value!r}\0').encode())
-    write(f'{type(value).__module__}.{type(value).__qualname__} {len(parts)}\0'.encode())
+        yield re.sub(r' at 0x\w+', '', f'{type(value).__qualname__} {value!r}\0')
+        return
+    yield f'{type(value).__module__}.{type(value).__qualname__} {len(parts)}\0'
     for name, part in parts:
         if name not in without:
-            write(f'{name}\0'.encode())
-            _describe(part, without, write, seen)
-    return None
+            yield f'{name}\0'
+            yield from _describe(part, without, seen)
 
 
 def texts_fingerprint(texts: Sequence[Sequence[str]]) -> str:
@@ -91,4 +121,4 @@ def texts_fingerprint(texts: Sequence[Sequence[str]]) -> str:
     Returns:
         str: Hexadecimal digits.
     """
-    return hashlib.blake2b(json.dumps([list(t) for t in texts]).encode(), digest_size=12).hexdigest()
+    return digest(json.dumps([list(t) for t in texts]))

@@ -202,11 +202,17 @@ def without(state, name):
 @pytest.mark.parametrize(
     'edit, sentence',
     [
-        (lambda s: without(s, 'head.fc.weight'), "'b.pth' has no 'head.fc.weight', which 'a.pth' has"),
-        (lambda s: {**s, 'neck.w': torch.ones(1)}, "'a.pth' has no 'neck.w', which 'b.pth' has"),
+        (
+            lambda s: without(s, 'head.fc.weight'),
+            "'b.pth' lacks 1 weights of 'a.pth', the first is 'head.fc.weight': merge models of one",
+        ),
+        (
+            lambda s: {**s, 'neck.w': torch.ones(1)},
+            "'b.pth' has 1 weights more than 'a.pth', the first is 'neck.w': merge models of one arch",
+        ),
         (
             lambda s: {**s, 'head.fc.weight': torch.ones(7, 4)},
-            r"'head.fc.weight' has the shape \(7, 4\) in 'b.pth' and \(5, 4\) in 'a.pth'",
+            r"'b.pth' has head.fc.weight of shape \(7, 4\), but 'a.pth' has \(5, 4\): merge models of one",
         ),
         (
             lambda s: {**s, 'head.class_tokens': s['head.class_tokens'] + 1},

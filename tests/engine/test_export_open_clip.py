@@ -5,7 +5,9 @@ from mmpretrain.registry import MODELS
 from safetensors.torch import load_file
 
 from mmlt import InputError
-from mmlt.engine.hooks.export_open_clip import open_clip_config, open_clip_state_dict
+from mmlt.checkpoints.open_clip_files import export_open_clip, to_open_clip
+from mmlt.engine.hooks.export_open_clip import open_clip_config, tower_weights
+from mmlt.models.more.low_rank import split_weights
 
 
 def build(clip_file):
@@ -18,10 +20,11 @@ def build(clip_file):
     )
 
 
-def test_export_is_what_open_clip_reads(clip_file):
+def test_export_is_what_open_clip_reads(clip_file, tmp_path):
     model = build(clip_file)
     model.init_weights()
-    state, original = open_clip_state_dict(model), load_file(clip_file)
+    export_open_clip(tower_weights(model), tmp_path / 'a.safetensors', 'a')
+    state, original = load_file(tmp_path / 'a.safetensors'), load_file(clip_file)
     assert state.keys() == original.keys()
     assert all(torch.equal(state[k], original[k]) for k in state)
     open_clip.create_model('mmlt-tiny-vit', load_weights=False).load_state_dict(state)
@@ -29,7 +32,21 @@ def test_export_is_what_open_clip_reads(clip_file):
 
 def test_both_towers_are_needed(clip_file):
     with pytest.raises(InputError, match='both towers are needed'):
-        open_clip_state_dict(build(clip_file).backbone)
+        tower_weights(build(clip_file).backbone)
+
+
+def test_low_rank_parts_are_merged_and_what_diverged_is_refused(clip_file):
+    model = build(clip_file)
+    model.init_weights()
+    plain = to_open_clip(tower_weights(model), 'a').state
+    split_weights(model, ['*mlp.c_fc.weight'], [], 2)
+    merged = to_open_clip(tower_weights(model), 'a').state
+    assert merged.keys() == plain.keys()
+    assert all(torch.allclose(merged[k], plain[k]) for k in plain)
+    state = tower_weights(model)
+    state['head.text.clip.logit_scale'] = torch.tensor(torch.nan)
+    with pytest.raises(InputError, match="'head.text.clip.logit_scale' of 'a' are NaN or infinite, the training div"):
+        to_open_clip(state, 'a')
 
 
 def test_pretraining_config_exports_and_classifies(tmp_path, monkeypatch, repo, train_tool):

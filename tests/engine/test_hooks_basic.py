@@ -234,7 +234,7 @@ def test_guard_refuses_another_shape(prefix, testing):
 @pytest.mark.parametrize('testing', [False, True])
 def test_guard_refuses_foreign_weights(testing):
     with pytest.raises(
-        InputError, match=r"'some.pth' holds none of this model's weights \(its first is 'visual.proj'\)"
+        InputError, match=r"'some.pth' holds no weight of this config's model \(its first is 'visual.proj"
     ):
         guard(small(), {'state_dict': {'visual.proj': torch.ones(1)}}, testing=testing)
     with pytest.raises(InputError, match="its first is 'nothing'"):

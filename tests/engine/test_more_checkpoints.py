@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from mmlt.checkpoints import read_checkpoint
 from mmlt.checkpoints.publish import publish_checkpoint
 from mmlt.checkpoints.split_state import merge_state_dict
-from mmlt.checkpoints.weights import check_fits, load_weights
+from mmlt.checkpoints.weights import fit, load_weights
 from mmlt.engine import Runner
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
@@ -144,7 +144,7 @@ def test_our_loading_takes_all_or_nothing(split_file, tmp_path, kind):
         torch.save(dict(state_dict=part), path := tmp_path / 'part.pth')
         with pytest.raises(InputError, match="lacks 4 weights .*the first is 'head.fc."):
             load_weights(build(more()), path)
-        check_fits(build(more()), part, 'x', complete=False)
+        fit(build(more()), part).require('start', 'x')
 
 
 # Under MMEngine's runner, as its tools run
@@ -172,7 +172,7 @@ def test_stock_runner_tests_no_random_weights(split_file, tmp_path, model, hooks
 def test_checkpoint_of_another_model_under_more(tmp_path, runner):
     torch.save(dict(state_dict=nn.Linear(2, 2).state_dict()), path := str(tmp_path / 'other.pth'))
     cfg = config(tmp_path / 'out', more(), [dict(type='mmlt.MOREHook')], load_from=path)
-    with pytest.raises(InputError, match="holds none of this model's weights"):
+    with pytest.raises(InputError, match="holds no weight of this config's model"):
         runner.from_cfg(cfg).test()
     part = {k: v for k, v in build(PLAIN).state_dict().items() if k.startswith('backbone.')}
     torch.save(dict(state_dict=part), path)
@@ -195,11 +195,11 @@ def test_files_of_init_cfg(split_file, tmp_path):
     start(tmp_path, str(plain), prefix='backbone')
     with pytest.raises(InputError, match=r"split.pth \(backbone.\*\)' is a checkpoint of MORE that is not merged"):
         start(tmp_path, split_file, prefix='backbone')
-    with pytest.raises(InputError, match=r"has no weight for backbone, which is .*'backbone\.conv1\.weight'.*prefix"):
+    with pytest.raises(InputError, match=r"holds no weight of backbone, which is .*'backbone\.conv1\.weight'.*prefix"):
         start(tmp_path, str(plain))
     wide = {**PLAIN, 'backbone': dict(PLAIN['backbone'], base_channels=8)}
     wide['head'] = dict(PLAIN['head'], in_channels=32)
-    with pytest.raises(InputError, match='no weight for backbone'):
+    with pytest.raises(InputError, match='no weight of backbone'):
         start(tmp_path, str(plain), prefix='backbone', model=wide)
 
 

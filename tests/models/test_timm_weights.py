@@ -151,10 +151,13 @@ def broken(tmp_path, kind):
 @pytest.mark.parametrize(
     ('kind', 'sentence'),
     [
-        ('lacks', f"do not fit timm's '{REG}': the file lacks 'norm.weight', 1 weights in all; give the model name"),
-        ('more', "the file has besides 'blocks.2.norm1.weight', 1 weights in all; give the model name"),
-        ('shape', r'blocks.0.mlp.fc1.bias.*\[5\].*: give the model name that the weights were trained with'),
-        ('other', f"do not fit timm's '{REG}'"),
+        ('lacks', f"lacks 1 weights of timm's '{REG}', the first is 'norm.weight': give the model name"),
+        ('more', f"has 1 weights more than timm's '{REG}', the first is 'blocks.2.norm1.weight': give the model name"),
+        (
+            'shape',
+            r'blocks.0.mlp.fc1.bias of shape \(5,\), but .*: give the model name that the weights were trained with',
+        ),
+        ('other', f"timm's '{REG}'.* give the model name"),
         ('nan', r'has no numbers \(NaN\) in norm.bias: the file is damaged. Fetch it anew'),
         ('training', 'is a checkpoint of a training, no weight file of timm: load it as a checkpoint'),
         ('cut', "safetensors' cannot be read"),

@@ -242,10 +242,10 @@ def test_retrieval_refuses(towers):
     save_without('head.text.')
     refuses("'part.pth' holds no text tower", 'a.py', 'part.pth')
     save_without('backbone.')
-    refuses(r"'part.pth' lacks \d+ weights of the model, the first is 'backbone\.", 'a.py', 'part.pth')
+    refuses(r"'part.pth' lacks \d+ weights of this config's model, the first is 'backbone\.", 'a.py', 'part.pth')
     other = {k: v[..., :1] if v.ndim else v for k, v in load_state('towers.pth').items()}
     torch.save(other, 'other.pth')
-    refuses("'other.pth' does not fit the model .*size mismatch", 'a.py', 'other.pth')
+    refuses("'other.pth' has .* of shape .*, but this config's model has", 'a.py', 'other.pth')
     Path('broken.pth').write_text('no checkpoint')
     refuses("'broken.pth' cannot be read: it is no file of weights", 'a.py', 'broken.pth')
     refuses("checkpoint 'none.pth' does not exist", 'a.py', 'none.pth')

@@ -113,7 +113,7 @@ def change(path, edit):
     [
         (['none.pth', 'out.pth'], None, "'none.pth' does not exist"),
         (['more.pth', './more.pth'], None, 'would overwrite its source'),
-        (['more.pth', 'out.pth', '--config', 'other.py'], None, "do not fit 'other.py'.*size mismatch"),
+        (['more.pth', 'out.pth', '--config', 'other.py'], None, "of shape .*, but the model of 'other.py' has"),
         (['changed.pth', 'out.pth'], lambda c: c.pop('state_dict'), 'has no state_dict'),
         (['changed.pth', 'out.pth'], lambda c: c['meta'].pop('cfg'), 'carries no config'),
         (

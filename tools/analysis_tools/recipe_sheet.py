@@ -19,6 +19,7 @@ from mmengine.registry import DefaultScope
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from mmlt.checkpoints import write_text
 from mmlt.utils.recipe import recipe
 
 REPO = Path(__file__).resolve().parents[2]
@@ -103,7 +104,7 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     page = text()
     if not args.check:
-        args.out.write_text(page)
+        write_text(args.out, page)
         print(f'{args.out}: {len(page.splitlines())} lines')
         return 0
     old = args.out.read_text() if args.out.is_file() else ''

@@ -11,8 +11,7 @@ from torch import nn
 
 from mmlt.checkpoints import latest_checkpoint, read_config_text
 from mmlt.checkpoints.comparison import checkpoint_classes, first_difference
-from mmlt.checkpoints.split_state import fit_state_dict, misfit
-from mmlt.checkpoints.weights import bare_names, check_fits
+from mmlt.checkpoints.weights import bare_names, fit
 from mmlt.engine.classes import built_datasets, tell_classes
 from mmlt.engine.hooks.class_info import ClassInfoHook
 from mmlt.engine.identity import resumable
@@ -62,7 +61,7 @@ class CheckpointGuardHook(Hook):
         state = checkpoint.get('state_dict', checkpoint)
         state = bare_names(state)
         testing = is_testing(runner)
-        check_fits(model, state, source, complete=testing)
+        fit(model, state).require('use' if testing else 'start', source)
         if not getattr(runner, '_resume', False) and (not testing or getattr(runner, 'starts_from_stage', False)):
             for module in model.modules():
                 if hasattr(module, 'check_checkpoint'):
@@ -117,16 +116,8 @@ def _check_start(name: str, module: nn.Module) -> None:
             prefix = f'{prefix.rstrip(".")}.'
             state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         source = f'{path}{f" ({prefix}*)" if prefix else ""}'
-        own = fit_state_dict(module, state)
-        if (problem := misfit(module, own)) is not None:
-            raise InputError(f"'{source}' {problem}")
-        parameters = dict(module.named_parameters())
-        if parameters and not any(key in own and own[key].shape == p.shape for key, p in parameters.items()):
-            raise InputError(
-                f"'{source}' has no weight for {name}, which is to start from it (init_cfg): its first is "
-                f"'{next(iter(own), 'nothing')}', and the first that is needed '{next(iter(parameters))}'. Give "
-                "another prefix, as in prefix='backbone', or the checkpoint of the same architecture."
-            )
+        remedy = "give another prefix, as in prefix='backbone', or the checkpoint of the same architecture"
+        fit(module, state).require('part', source, f'{name}, which is to start from it by init_cfg', remedy)
 
 
 def is_testing(runner) -> bool:

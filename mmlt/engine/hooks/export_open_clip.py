@@ -3,52 +3,40 @@
 from __future__ import annotations
 
 import copy
-import json
 import os.path as osp
 
 import numpy as np
 import open_clip
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mmlt.checkpoints import whole_file, write_text
-from mmlt.checkpoints.weights import not_finite
+from mmlt.checkpoints.open_clip_files import export_open_clip, to_open_clip
 from mmlt.errors import InputError
 from mmlt.models import OpenCLIPText, OpenCLIPVision
 from mmlt.registry import HOOKS
 from mmlt.utils import unwrap
 
 
-def open_clip_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """Weights of both towers under open_clip's names.
+def tower_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Weights of both towers, wherever the model has them, under the names of an ``ImageClassifier``.
 
     Args:
         model (nn.Module): Holds one :class:`OpenCLIPVision` and one
             :class:`OpenCLIPText`.
 
     Returns:
-        dict[str, Tensor]: As ``open_clip.create_model(...).state_dict()``.
+        dict[str, Tensor]: For :func:`to_open_clip`.
 
     Raises:
-        InputError: A tower is missing, the image tower has adapters, or a weight
-            is not finite.
+        InputError: A tower is missing.
     """
     vision = next((m for m in model.modules() if isinstance(m, OpenCLIPVision)), None)
     text = next((m for m in model.modules() if isinstance(m, OpenCLIPText)), None)
     if vision is None or text is None:
         raise InputError('To export an open_clip model both towers are needed: OpenCLIPVision and OpenCLIPText.')
-    if vision.adapters is not None:
-        raise InputError(
-            'The image tower has adapters, which are no part of an open_clip model: without them the file would hold '
-            "the tower as it was before the training. Use the training's checkpoint, and remove ExportOpenCLIPHook."
-        )
-    state = {f'visual.{k}': v for k, v in vision.visual.state_dict().items()}
-    state.update(text.clip.state_dict())
-    if (name := not_finite(state)) is not None:
-        raise InputError(f"The weights '{name}' are NaN or infinite, the training diverged: nothing is exported.")
-    return {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
+    towers = {'backbone': vision.state_dict(), 'head.text.clip': text.clip.state_dict()}
+    return {f'{tower}.{name}': value for tower, state in towers.items() for name, value in state.items()}
 
 
 def open_clip_config(model: nn.Module) -> dict:
@@ -87,8 +75,8 @@ class ExportOpenCLIPHook(Hook):
             Defaults to 'open_clip.safetensors'.
 
     Raises:
-        InputError: Before the training, where :func:`open_clip_state_dict`
-            cannot give the weights.
+        InputError: Before the training, see :func:`tower_weights` and
+            :func:`to_open_clip`.
     """
 
     def __init__(self, filename: str = 'open_clip.safetensors'):
@@ -96,14 +84,12 @@ class ExportOpenCLIPHook(Hook):
 
     def before_train(self, runner) -> None:
         """What cannot be exported is not trained first."""
-        open_clip_state_dict(unwrap(runner.model))
+        to_open_clip(tower_weights(unwrap(runner.model)), 'the model')
 
     @master_only
     def after_train(self, runner) -> None:
         """Write the file."""
         model = unwrap(runner.model)
         path = osp.join(runner.work_dir, self.filename)
-        with whole_file(path) as part:
-            save_file(open_clip_state_dict(model), part)
-        write_text(osp.join(runner.work_dir, 'open_clip_config.json'), json.dumps(open_clip_config(model), indent=2))
+        export_open_clip(tower_weights(model), path, 'the model', config=open_clip_config(model))
         runner.logger.info(f'The open_clip weights are in {path}')

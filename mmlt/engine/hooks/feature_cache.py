@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 
@@ -27,7 +26,7 @@ from mmlt.engine.passes import count_epochs
 from mmlt.errors import InputError
 from mmlt.models import ImageTower
 from mmlt.registry import HOOKS
-from mmlt.utils import object_fingerprint, unwrap
+from mmlt.utils import digest, object_fingerprint, unwrap
 from mmlt.utils.labels import dataset_labels
 
 # Settings of modules that features, which are made in eval mode and without gradients, do not depend on.
@@ -212,18 +211,7 @@ class FeatureCacheHook(Hook):
             seed=seed if self.random else None,
             versions=[m.__version__ for m in (torch, open_clip, timm, PIL, cv2, mmcv)],
         )
-        digest = hashlib.blake2b(object_fingerprint(facts, _NOT_OF_FEATURES).encode(), digest_size=12)
-        digest.update(labels.tobytes())
-        for i in range(len(labels)):
-            info = dataset.get_data_info(i)
-            if 'img_path' in info:
-                digest.update(info['img_path'].encode())
-                if os.path.exists(info['img_path']):
-                    stat = os.stat(info['img_path'])
-                    digest.update(f'{stat.st_size} {stat.st_mtime_ns}'.encode())
-            else:
-                digest.update(np.ascontiguousarray(info['img']))
-        return digest.hexdigest()
+        return digest(object_fingerprint(facts, _NOT_OF_FEATURES), labels, _pictures(dataset, len(labels)))
 
     def _compute(self, runner, model, dataset, path: str) -> Tensor:
         loader = runner.train_dataloader
@@ -263,6 +251,19 @@ def _check_widths(model) -> None:
     feature = torch.zeros(1, model.backbone.out_channels, device=next(model.parameters()).device)
     model.head(model.neck((feature,)) if model.with_neck else (feature,))
     model.train(was_training)
+
+
+def _pictures(dataset, number: int) -> Iterator[str | np.ndarray]:
+    """What tells the pictures of a dataset, for the name of their features."""
+    for i in range(number):
+        info = dataset.get_data_info(i)
+        if 'img_path' not in info:
+            yield info['img']
+            continue
+        yield info['img_path']
+        if os.path.exists(info['img_path']):
+            stat = os.stat(info['img_path'])
+            yield f'{stat.st_size} {stat.st_mtime_ns}'
 
 
 def _write(features: Tensor, path: str) -> None:

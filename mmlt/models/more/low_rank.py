@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from mmlt.checkpoints.split_state import fit_state_dict, merge_weight, misfit, split_modules, take_plain_weights
+from mmlt.checkpoints.split_state import merge_weight, split_modules, take_plain_weights
+from mmlt.checkpoints.weights import fit
 from mmlt.errors import InputError
 
 # Matrices that attention modules hold themselves; their output projection is a Linear.
@@ -232,8 +233,7 @@ def split_weights(
 def _refuse_misfits(module: nn.Module, state: dict, prefix: str, *_) -> None:
     """Whoever loads: MMEngine would only log these and go on with random weights."""
     own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    if (problem := misfit(module, fit_state_dict(module, own))) is not None:
-        raise InputError(f'What is loaded {problem}')
+    fit(module, own).require('low rank', 'What is loaded')
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from mmlt.checkpoints import whole_file
 from mmlt.errors import InputError
-from mmlt.utils import gather
+from mmlt.utils import digest, gather
 
 _CHUNK = 4096  # sentences
 
@@ -74,10 +73,9 @@ def tokenize_corpus(sentences: Sequence[Sequence[str]], tokenizer, name: str) ->
     counts = torch.tensor([len(own) for own in sentences])
     if len(flat) <= _CHUNK:
         return TokenTable(tokenizer(flat).int(), counts, list(sentences))
-    digest = hashlib.blake2b(digest_size=16)
-    for part in (name, open_clip.__version__, str(getattr(tokenizer, 'context_length', '')), *flat):
-        digest.update(part.encode() + b'\0')
-    path = cache_directory() / 'tokens' / f'{digest.hexdigest()}.safetensors'
+    parts = (name, open_clip.__version__, str(getattr(tokenizer, 'context_length', '')), *flat)
+    key = digest((f'{part}\0' for part in parts), size=16)
+    path = cache_directory() / 'tokens' / f'{key}.safetensors'
     tokens = None
     if is_main_process():
         tokens = _read(path)
