@@ -79,11 +79,11 @@ def probe(
     if model.startswith('local-dir:'):
         model = f'local-dir:{Path(model.removeprefix("local-dir:")).resolve()}'
     towers = OpenCLIPTowers(model, pretrained, image_size, quick_gelu)
-    is_file = pretrained is not None and not is_tag(model, pretrained)
-    if is_file:
-        if looks_like_path(pretrained) and not Path(pretrained).is_file():
-            raise InputError(f"The weight file '{pretrained}' does not exist.")
-        pretrained = str(Path(pretrained).resolve())
+    file = None if pretrained is None or is_tag(model, pretrained) else pretrained
+    if file is not None:
+        if looks_like_path(file) and not Path(file).is_file():
+            raise InputError(f"The weight file '{file}' does not exist.")
+        pretrained = str(Path(file).resolve())
     visual = towers.clip.visual
     facts = TowerFacts(
         model=model,
@@ -99,7 +99,7 @@ def probe(
         batch_norm=any(isinstance(m, nn.modules.batchnorm._NormBase) for m in visual.modules()),
         mean_std=_mean_std(towers),
     )
-    if is_file or model.startswith('local-dir:'):
+    if file is not None or model.startswith('local-dir:'):
         towers.load()  # weights that do not fit are told now; a tag's would have to be fetched
     return facts
 
