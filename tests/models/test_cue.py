@@ -281,6 +281,8 @@ def test_file_is_read_when_a_training_begins(tmp_path):
     logits, scores, labels = problem()
     assert torch.equal(loss(logits, labels, zero_shot=scores), loss_of()(logits, labels, zero_shot=scores))
     assert not loss.state_dict()
+    file.write_bytes(json.dumps(NEIGHBOURS).encode('utf-16'))
+    assert read_neighbours(str(file)) == NEIGHBOURS
 
 
 @pytest.mark.parametrize(
