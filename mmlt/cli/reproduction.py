@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os.path as osp
 import shlex
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -27,6 +25,7 @@ from mmlt.engine.testing import test
 from mmlt.engine.training import TrainOptions, planned, train
 from mmlt.engine.training_cost import batch_notes, give_times, measure_step, print_costs, stage_costs
 from mmlt.errors import InputError
+from mmlt.visualization import read_report
 
 # Published checkpoints that can be tested, by the method whose configs take them.
 PUBLISHED = {'ballad': 'BALLAD', 'vlltr': 'VL-LTR stage 2'}
@@ -94,7 +93,7 @@ def reproduce(args: Namespace) -> dict:
         _train(request)
     if not training or args.tta:
         _test(request)
-    report = json.loads(Path(request.tested_in, 'shot_report.json').read_text(encoding='utf-8'))
+    report = read_report(request.tested_in)
     table = compare(row, report)
     print_comparison(row, table, report)
     record = osp.join(request.tested_in, 'reproduce.json')

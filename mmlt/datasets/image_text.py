@@ -6,9 +6,10 @@ from mmpretrain.datasets import BaseDataset
 
 from mmlt.datasets.long_tailed_dataset import NamesUnreadablePictures, checked_label
 from mmlt.datasets.picture_files import image_paths, picture_backend
-from mmlt.datasets.texts.files import is_file, read_table
+from mmlt.datasets.texts.files import read_table
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
+from mmlt.utils.text_files import is_file
 
 
 @DATASETS.register_module()

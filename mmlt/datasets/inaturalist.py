@@ -9,9 +9,10 @@ import numpy as np
 from mmengine.fileio import join_path
 
 from mmlt.datasets.long_tailed_dataset import LongTailedDataset
-from mmlt.datasets.texts.files import is_file, json_entries, read_json
+from mmlt.datasets.texts.files import json_entries
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
+from mmlt.utils.text_files import is_file, read_json
 
 
 def _read(path: str):

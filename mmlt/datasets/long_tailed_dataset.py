@@ -18,13 +18,13 @@ from mmlt.datasets.limited import LimitsImbalance
 from mmlt.datasets.picture_files import image_paths, picture_backend
 from mmlt.datasets.pictures import read_error
 from mmlt.datasets.texts.class_names import is_published, resolve_classes
-from mmlt.datasets.texts.files import is_file, read_lines
 from mmlt.datasets.transforms import picture_pipeline
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
 from mmlt.utils.classes import check_twins
 from mmlt.utils.labels import check_labels
 from mmlt.utils.long_tail import count_classes
+from mmlt.utils.text_files import is_file, read_lines
 
 # No data set has so many classes: a longer number is something else, and counting up to it would fill the memory.
 _MAX_LABEL_DIGITS = 7

@@ -23,6 +23,7 @@ from mmlt.datasets.multi_label_files import (
 )
 from mmlt.datasets.picture_files import image_paths, picture_backend
 from mmlt.datasets.texts.class_names import resolve_classes
+from mmlt.datasets.texts.files import TABLE_SUFFIXES
 from mmlt.datasets.unscored import mark_unscored
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
@@ -178,7 +179,7 @@ class LongTailedMultiLabel(NamesUnreadablePictures, MultiLabelDataset):
             return *parse_coco(ann_file, None if img_ids is None else read_image_ids(img_ids), classes), None
         if img_ids is not None:
             raise InputError(f"img_ids is for VOC's and COCO's annotations; '{ann_file}' lists its images itself.")
-        if kind not in ('.csv', '.tsv'):
+        if kind not in TABLE_SUFFIXES:
             return *parse_label_list(ann_file), classes, None
         files, scores, names, blank = read_label_scores(ann_file, classes)
         if blank:

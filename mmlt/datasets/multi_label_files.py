@@ -14,8 +14,9 @@ from mmlt.checkpoints import load_restricted_pickle
 from mmlt.datasets.long_tailed_dataset import (
     checked_label,
 )
-from mmlt.datasets.texts.files import is_file, json_entries, read_json, read_lines, read_table
+from mmlt.datasets.texts.files import json_entries, read_table
 from mmlt.errors import InputError
+from mmlt.utils.text_files import is_file, read_json, read_lines
 
 # The groups of class_split.pkl, from the bounds of the protocol 'db'.
 PUBLISHED_SPLIT = {'head': (100, np.inf), 'middle': (20, 100), 'tail': (0, 20)}

@@ -9,7 +9,6 @@ from mmpretrain.models.utils import ClsDataPreprocessor
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
-from mmlt.errors import InputError
 from mmlt.models.batch_augments import without_waiting
 from mmlt.registry import MODELS
 from mmlt.utils import to_device
@@ -35,9 +34,6 @@ class CLIPDataPreprocessor(ClsDataPreprocessor):
         batch_augments (dict, optional): Mixup and CutMix, see
             ``ClsDataPreprocessor``. Defaults to None.
         **kwargs: See ``ClsDataPreprocessor``.
-
-    Raises:
-        InputError: Batch augmentations on cached features.
     """
 
     def __init__(
@@ -53,14 +49,7 @@ class CLIPDataPreprocessor(ClsDataPreprocessor):
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Normalise images of shape (N, 3, H, W); return features of shape (N, D) as they are."""
-        inputs = data['inputs']
-        if hasattr(inputs, 'ndim') and inputs.ndim == 2:
-            if training and self.batch_augments is not None:
-                raise InputError(
-                    'Cached features cannot be mixed as images are (data_preprocessor.batch_augments): train on images '
-                    'with default_hooks.feature_cache=None, or without mixing with '
-                    'model.data_preprocessor.batch_augments=None.'
-                )
+        if getattr(data['inputs'], 'ndim', 0) == 2:
             return data
         if self.device.type != 'cpu':
             data = _moved(data, self.device)

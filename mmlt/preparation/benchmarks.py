@@ -18,11 +18,11 @@ from mmlt.datasets.inaturalist import INaturalist2018
 from mmlt.datasets.long_tailed_dataset import parse_annotation
 from mmlt.datasets.pictures import listing
 from mmlt.datasets.texts.class_names import PLACE, read_class_names
-from mmlt.datasets.texts.files import read_lines
 from mmlt.errors import InputError
 from mmlt.evaluation.functional import SHOTS, get_protocol, shot_groups
 from mmlt.preparation.file_checks import check_files, check_label_folders, check_sums, partial_downloads
 from mmlt.utils.long_tail import exponential_profile
+from mmlt.utils.text_files import read_lines
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from tqdm import tqdm
 from mmlt.datasets.long_tailed_dataset import parse_annotation
 from mmlt.datasets.picture_files import existing, files_below, stay_below
 from mmlt.datasets.pictures import HEIC_SUFFIXES, is_picture, listing, no_pictures
-from mmlt.datasets.texts.files import read_json, read_table
+from mmlt.datasets.texts.files import TABLE_SUFFIXES, read_table
 from mmlt.errors import InputError
 from mmlt.preparation.given_splits import check_doubled, compare_classes, sibling_splits, split_folders
+from mmlt.utils.text_files import read_json
 
 # What browsers and download tools call a file that is not complete yet.
 PARTIAL_SUFFIXES = ('.part', '.partial', '.crdownload', '.download', '.aria2', '.tmp')
@@ -125,7 +126,7 @@ def _read_source(source: str, root: str | None) -> Pictures:
             "the columns image and label, MMEngine's .json, or a list of `relative/path label` lines."
         )
     root = osp.abspath(root or osp.dirname(source) or '.')
-    if source.lower().endswith(('.csv', '.tsv')):
+    if source.lower().endswith(TABLE_SUFFIXES):
         return read_label_table(source, root)
     if source.lower().endswith('.json'):
         return read_json_annotation(source, root)

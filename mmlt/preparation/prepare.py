@@ -24,8 +24,8 @@ from mmlt.preparation.own_pictures import (
     prompt_names,
 )
 from mmlt.preparation.picture_sources import read_source
-from mmlt.preparation.setup import Setup
-from mmlt.preparation.starter_configs import earlier_configs, left_out, split_digest, starter_configs
+from mmlt.preparation.starter_configs import Settings, earlier_configs, left_out, split_digest, starter_configs
+from mmlt.preparation.towers import TowerFacts, probe
 from mmlt.visualization import class_size_report, plot_class_sizes, print_class_sizes
 
 
@@ -160,22 +160,19 @@ def _test_size(labels: np.ndarray, args: PrepareOptions) -> int:
     return default_test_size(np.bincount(labels)) if args.test_per_class is None else args.test_per_class
 
 
-def _setup(name: str, names, pictures, splits: dict, lists: dict[str, str], args: PrepareOptions) -> Setup:
-    return Setup(
+def _settings(name: str, names, pictures, splits: dict, lists: dict[str, str], args: PrepareOptions) -> Settings:
+    return Settings(
         name,
         len(names),
         len(splits['train']),
         pictures.root,
         args.base,
+        probe(args.model, pretrained_of(args), args.image_size, args.quick_gelu),
         has_val=bool(len(splits['val'])),
         class_texts=args.texts and osp.abspath(args.texts),
-        model=args.model,
-        pretrained=pretrained_of(args),
-        image_size=args.image_size,
         epochs=args.epochs,
         batch_size=args.batch_size,
         flip=not args.no_flip,
-        quick_gelu=args.quick_gelu,
         split_digest=split_digest(lists),
     )
 
@@ -219,8 +216,8 @@ def prepare(args: PrepareOptions, command: str = '') -> list[str]:
         if len(part)
     }
     lists['classes.txt'] = '\n'.join(names) + '\n'
-    setup = _setup(name, names, pictures, splits, lists, args)
-    configs = starter_configs(setup, f'Written by: {command}')
+    settings = _settings(name, names, pictures, splits, lists, args)
+    configs = starter_configs(settings, command)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     for path in (out / 'val.txt', *earlier_configs(out, name)):  # of an earlier result; there may be fewer now
@@ -232,7 +229,8 @@ def prepare(args: PrepareOptions, command: str = '') -> list[str]:
     own = (
         [] if pictures.splits is not None else split_notes(counts, names, _test_size(labels, args), args.val_per_class)
     )
-    for note in (*pictures.notes, *notes, *_ratio_notes(setup, report, args), *own, *left_out(setup)):
+    missing = dict.fromkeys(left_out(settings.tower).values())  # a reason of several methods once
+    for note in (*pictures.notes, *notes, *_ratio_notes(settings.tower, report, args), *own, *missing):
         print(note)
     renamed = [f'{key} -> {n}' for key, n in zip(pictures.classes, names) if key != n]
     if renamed:
@@ -241,9 +239,9 @@ def prepare(args: PrepareOptions, command: str = '') -> list[str]:
     return [osp.join(args.out, file) for file in sorted(configs)]
 
 
-def _ratio_notes(setup: Setup, report: dict, args: PrepareOptions) -> list[str]:
+def _ratio_notes(tower: TowerFacts, report: dict, args: PrepareOptions) -> list[str]:
     notes = []
-    if setup.gelu_is_assumed:
+    if tower.gelu_is_assumed:
         notes.append('The weights do not tell their activation: if it is QuickGELU, give --quick-gelu.')
     if args.tail_ratio is not None and abs(report['ratio'] / args.tail_ratio - 1) > 0.1:
         notes.append(

@@ -17,8 +17,8 @@ from mmlt.datasets import LoadPicture, LongTailedDataset
 from mmlt.datasets.multi_label_files import parse_coco
 from mmlt.datasets.picture_files import files_below, stay_below
 from mmlt.datasets.pictures import MAX_RATIO, decode_picture, picture_error
-from mmlt.datasets.texts.files import read_json
 from mmlt.preparation.picture_sources import read_folder
+from mmlt.utils.text_files import read_json
 
 
 def png(width, height):

@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from mmlt import InputError
 from mmlt.datasets import ClassTexts
 from mmlt.datasets.texts.class_texts import parse_article, split_sentences
-from mmlt.datasets.texts.files import decode, read_lines
 from mmlt.models import OpenCLIPText
 from mmlt.models.text import token_table
 from mmlt.models.text.token_table import TokenTable, by_length, cache_directory, encode_table, tokenize_corpus
 from mmlt.utils import tensors_fingerprint, texts_fingerprint
+from mmlt.utils.text_files import decode, read_lines
 
 MODEL = 'mmlt-tiny-vit'  # reads 16 tokens
 CLASSES = ('apple', 'red pear', 'plum')

@@ -13,8 +13,9 @@ from mmlt.datasets.inaturalist import read_categories
 from mmlt.datasets.long_tailed_dataset import parse_annotation
 from mmlt.datasets.multi_label_files import parse_coco, read_image_ids
 from mmlt.datasets.texts.class_names import read_class_names
-from mmlt.datasets.texts.files import read_numbers, read_table
+from mmlt.datasets.texts.files import read_table
 from mmlt.preparation.picture_sources import read_source
+from mmlt.utils.text_files import read_numbers
 
 NAMES = ('apple', 'grün; reif')
 

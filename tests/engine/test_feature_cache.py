@@ -301,6 +301,10 @@ def test_iteration_based_training_uses_the_cache(phase_b):
         ({CACHE + 'views': 'epoch'}, "views is 'epoch'"),
         ({CACHE + 'dtype': 'int8'}, "dtype is 'int8'"),
         (
+            {'model.data_preprocessor.batch_augments': dict(augments=[dict(type='CutMix', alpha=1.0)])},
+            'cannot be mixed as images are .*batch_augments=None',
+        ),
+        (
             {
                 'test_dataloader': None,
                 'test_cfg': None,

@@ -23,10 +23,10 @@ from mmlt.checkpoints.arrays import read_array
 from mmlt.checkpoints.weights import load_weights
 from mmlt.datasets import ClassTexts, LoadPicture, LongTailedDataset
 from mmlt.datasets.multi_label_files import parse_label_list, parse_label_table
-from mmlt.datasets.texts.files import decode
 from mmlt.engine.options import CfgOptions, ToolParser
 from mmlt.models.text.anchors import Anchors
 from mmlt.preparation.picture_sources import read_source
+from mmlt.utils.text_files import decode
 
 CLASSES = ('apple', 'pear', 'plum')
 NASTY = [

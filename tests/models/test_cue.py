@@ -282,22 +282,24 @@ def test_file_is_read_when_a_training_begins(tmp_path):
     logits, scores, labels = problem()
     assert torch.equal(loss(logits, labels, zero_shot=scores), loss_of()(logits, labels, zero_shot=scores))
     assert not loss.state_dict()
+    file.write_bytes(json.dumps(NEIGHBOURS).encode('utf-16'))
+    assert read_neighbours(str(file)) == NEIGHBOURS
 
 
 @pytest.mark.parametrize(
     ('text', 'sentence'),
     [
-        ('{"apple": [', 'is no JSON'),
+        ('{"apple": [', 'is not valid JSON'),
         ('["apple"]', 'holds no classes: it maps class names to lists of class names'),
         ('{"apple": "pear"}', "what 'apple' is given is no list of class names"),
         ('{"apple": [1]}', "what 'apple' is given is no list of class names"),
-        ('{"apple": [], "apple": []}', "has two entries for 'apple': make them one"),
+        ('{"apple": [], "apple": []}', "has the key 'apple' twice in one object: remove or rename one"),
     ],
 )
 def test_files_that_are_refused(tmp_path, text, sentence):
     file = tmp_path / 'neighbours.json'
     file.write_text(text)
-    with pytest.raises(InputError, match=rf"file of neighbour classes '.*neighbours\.json'.*{sentence}") as error:
+    with pytest.raises(InputError, match=rf"'.*neighbours\.json'.*{sentence}") as error:
         read_neighbours(str(file))
     assert '\n' not in str(error.value)
 

@@ -2,6 +2,7 @@
 
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import open_clip
 import pytest
@@ -14,6 +15,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 
 from mmlt import InputError
+from mmlt.engine import FeatureCacheHook
 from mmlt.models import CUEClassifier, LogitAdjustedLoss
 from mmlt.models.open_clip_towers import open_clip_load_checkpoint
 from mmlt.utils import leave_together
@@ -208,8 +210,8 @@ def test_heads_of_mmpretrain_and_mixed_labels(clip_file):
 
 def test_what_a_classifier_refuses(clip_file):
     model = classifier(clip_file)
-    with pytest.raises(InputError, match='but cached features come: set default_hooks.feature_cache=None'):
-        model.loss(torch.zeros(2, 64), batch()['data_samples'][:2])
+    with pytest.raises(InputError, match='but cached features would come: set default_hooks.feature_cache=None'):
+        FeatureCacheHook(views=1).check_run(SimpleNamespace(model=model))
     parts = dict(backbone=dict(type='mmlt.CIFARResNet', depth=32), neck=dict(type='GlobalAveragePooling'))
     linear = dict(type='LinearClsHead', num_classes=5, in_channels=64)
     with pytest.raises(InputError, match='its head has no CUELoss that would use it'):

@@ -1,12 +1,10 @@
 """CLIP's normalisation, and cached features that pass."""
 
 import open_clip
-import pytest
 import torch
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from mmlt.errors import InputError
 from mmlt.models import CLIPDataPreprocessor
 
 
@@ -63,12 +61,3 @@ def test_cached_features_pass_as_they_are():
     out = CLIPDataPreprocessor()(data, training=True)
     assert out['inputs'] is features
     assert out['data_samples'] is data['data_samples']
-
-
-def test_cached_features_are_not_mixed():
-    """Mixup and cutmix are of images; in training they are not silently left out, and a test has none."""
-    preprocessor = CLIPDataPreprocessor(num_classes=3, batch_augments=dict(augments=[dict(type='CutMix', alpha=1.0)]))
-    features = dict(inputs=torch.randn(2, 8), data_samples=[DataSample().set_gt_label(1) for _ in range(2)])
-    with pytest.raises(InputError, match='batch_augments=None'):
-        preprocessor(features, True)
-    assert preprocessor(features, False) is features

@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import os
+import re
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +22,8 @@ from mmlt import InputError
 from mmlt.datasets.pictures import is_picture
 from mmlt.engine.stages import decisive, plan
 from mmlt.preparation.own_pictures import artificial_tail, balanced_split, default_test_size, prompt_names
-from mmlt.preparation.setup import Setup
-from mmlt.preparation.starter_configs import CONFIGS, METHODS, format_value
+from mmlt.preparation.starter_configs import TEMPLATES, Settings, fill, starter_configs, template_values
+from mmlt.preparation.towers import probe
 
 REPO = Path(__file__).parent.parent.parent
 TINY = ['--model', 'mmlt-tiny-rn', '--pretrained', 'none']
@@ -552,13 +554,6 @@ def test_no_config_of_an_earlier_result_stays(prepare, fruit, tmp_path):
     assert Path('out/lift_x.py').exists()
 
 
-def test_every_config_has_a_name_that_can_be_removed():
-    setup = Setup('x', 3, 99, '/p', '/b', model='mmlt-tiny-vit', pretrained=None)
-    setup.pretrained = 'openai'  # not read any more
-    written = {name for method in METHODS.values() for name in method(setup)}
-    assert written == {name.format('x') for name in CONFIGS}
-
-
 def test_another_split_is_another_run(prepare, fruit):
     """The lists keep their names, and the configs would be the same."""
     runs = []
@@ -600,11 +595,34 @@ def test_activation_of_a_weight_file(prepare, fruit):
         assert cfg.model.backbone.quick_gelu == cfg.model.head.text.quick_gelu == bool(more)
 
 
-def test_config_text_is_the_config():
-    value = dict(a=[dict(x=1.0, y=None)] * 5, b='it\'s "x"', c={}, d=[], e=dict(f=dict(g=(1, 2), h='z' * 90)))
-    text = format_value(value)
-    assert eval(text, dict(dict=dict)) == value
-    assert max(map(len, text.splitlines())) < 120 and len(text.splitlines()) > 5
+def test_filled_templates():
+    assert fill('a = $a\n$a = $b\nc_${a}_c = $c$b\nd = $c$a\n', dict(a='1', b=None, c="'$b'")) == "a = 1\nd = '$b'1\n"
+    with pytest.raises(KeyError, match='c'):
+        fill('a = $c', dict(a='1'))
+
+
+@pytest.mark.parametrize('odd', ['it\'s "x"', "it's", '"', 'a\\b', '$name {x} ü', 'two\nlines'])
+def test_any_text_can_stand_in_a_config(odd):
+    tower = replace(probe('mmlt-tiny-vit', None), model=odd, pretrained=odd, scratch=False)
+    settings = Settings('x', 3, 99, odd, odd, tower, odd, class_texts=odd)
+    texts = starter_configs(settings, f'prepare {odd}')
+    names = 'ballad_x ballad_x_phase-a ce_x dataset_x lift_x vlltr_x vlltr_x_cvlp zeroshot_x'
+    assert sorted(texts) == [f'{name}.py' for name in names.split()]
+    read = {}
+    for file, text in texts.items():
+        exec(compile(text, file, 'exec'), read.setdefault(file, {}))
+    data, lift = read['dataset_x.py'], read['lift_x.py']
+    assert data['train_dataloader']['dataset']['data_prefix'] == data['split_digest'] == odd
+    assert lift['_base_'][0] == './dataset_x.py' and lift['_base_'][-1] == f'{odd}/default_runtime.py'
+    assert lift['model']['backbone']['model'] == lift['model']['head']['text']['pretrained'] == odd
+
+
+def test_every_placeholder_has_a_value_and_is_used():
+    values = template_values(Settings('x', 3, 99, '/p', '/b', probe('mmlt-tiny-vit', None)), '')
+    used = {
+        name for path in TEMPLATES.iterdir() for name in re.findall(r'\$\{?(\w+)', path.read_text(encoding='utf-8'))
+    }
+    assert used == set(values)
 
 
 @pytest.mark.parametrize(
@@ -696,26 +714,31 @@ def test_folder_of_open_clip_brings_weights_and_statistics(prepare, fruit, tmp_p
 
 
 def test_defaults_suit_the_data():
-    def setup(n, **kwargs):
-        return Setup('x', 3, n, '/p', '/b', **{'model': 'mmlt-tiny-rn', 'pretrained': None, **kwargs})
+    tower = probe('mmlt-tiny-rn', None)
 
-    assert (setup(10).batch_size, setup(10).epochs) == (10, 50)
-    assert (setup(6400).batch_size, setup(6400).epochs) == (64, 15)
-    assert setup(10**6).epochs == 5
-    assert setup(6400, epochs=3, batch_size=32).schedule(1e-3) == dict(
-        max_epochs=3,
-        train_cfg=dict(max_epochs=3, val_interval=1),
-        default_hooks=dict(checkpoint=dict(interval=1)),
-        optim_wrapper=dict(optimizer=dict(lr=1e-3)),
-    )
+    def sizes(n, **kwargs):
+        values = template_values(Settings('x', 3, n, '/p', '/b', tower, **kwargs), '')
+        return [int(values[name]) for name in ('batch_size', 'epochs', 'interval', 'short_epochs', 'short_interval')]
+
+    assert sizes(10) == [10, 50, 10, 10, 2]
+    assert sizes(6400) == [64, 15, 3, 10, 2]
+    assert sizes(10**6) == [64, 5, 1, 5, 1]
+    assert sizes(6400, epochs=3, batch_size=32) == [32, 3, 1, 3, 1]
+    for wrong, sentence in ((dict(epochs=0), 'epochs is 0'), (dict(batch_size=-1), 'batch_size is -1')):
+        with pytest.raises(InputError, match=f'{sentence}; it must be positive'):
+            sizes(10, **wrong)
     with pytest.raises(InputError, match='There are 1 training images'):
-        setup(1)
+        sizes(1)
+    with pytest.raises(InputError, match='image_size is 0; it must be positive'):
+        probe('mmlt-tiny-rn', None, image_size=0)
 
 
 def test_openai_weights_are_named_with_their_activation():
-    setup = Setup('x', 3, 100, '/p', '/b', model='RN50', pretrained='openai')
-    assert setup.quick_gelu and setup.has_batch_norm and setup.embed_dim == 1024 and setup.pixels == 224
-    assert setup.backbone == dict(model='RN50', pretrained='openai', quick_gelu=True, norm_eval=True)
+    tower = probe('RN50', 'openai')
+    assert tower.quick_gelu and tower.batch_norm and tower.embed_dim == 1024 and tower.pixels == 224
+    assert not tower.scratch and not tower.transformer and tower.width is None
+    values = template_values(Settings('x', 3, 100, '/p', '/b', tower), '')
+    assert (values['tower'], values['pretrained']) == ("model='RN50', quick_gelu=True, norm_eval=True", "'openai'")
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ from mmengine.fileio import join_path
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 
-from mmlt.datasets.texts.files import is_file, read_lines
 from mmlt.errors import InputError
+from mmlt.utils.text_files import is_file, read_lines
 
 # A line of Places365's class list: the folder with its letter, the label.
 PLACE = re.compile(r'/(\w)/(\S+) (\d+)')

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
-from mmlt.datasets.texts.files import read_json, read_table, read_text
+from mmlt.datasets.texts.files import TABLE_SUFFIXES, read_table
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
 from mmlt.utils import texts_fingerprint
 from mmlt.utils.prompts import class_prompts
+from mmlt.utils.text_files import read_json, read_text
 
 # Corpora that come with the package, by name.
 NAMED_CORPORA = {'mnist-lt': Path(__file__).parent / 'corpora' / 'mnist-lt'}
@@ -188,7 +189,7 @@ class ClassTexts:
             raw = self._read_folder(folder, classes)
         elif folder.suffix.lower() == '.json':
             raw = _by_class(_read_json(folder), classes, folder)
-        elif folder.suffix.lower() in ('.csv', '.tsv'):
+        elif folder.suffix.lower() in TABLE_SUFFIXES:
             raw = _by_class(_read_csv(folder), classes, folder)
         else:
             raise InputError(f"The class texts '{path}' are neither a folder nor a .json, .csv or .tsv file.")

@@ -25,6 +25,7 @@ from mmlt.engine.features import compute_features, with_pipeline
 from mmlt.engine.passes import count_epochs
 from mmlt.errors import InputError
 from mmlt.models import ImageTower
+from mmlt.models.classifiers import ZeroShot
 from mmlt.registry import HOOKS
 from mmlt.utils import digest, object_fingerprint, unwrap
 from mmlt.utils.labels import dataset_labels
@@ -105,8 +106,9 @@ class FeatureCacheHook(Hook):
         directory (str, optional): Defaults to None, ``<work_dir>/features``.
 
     Raises:
-        InputError: The backbone is not frozen, or the dataset cannot be read
-            with another pipeline.
+        InputError: The backbone is not frozen; something else needs the
+            pictures in training: mixing, CUE's zero-shot model; or the dataset
+            cannot be read with another pipeline.
     """
 
     # After the checkpoint is loaded and class facts are known, before anything counts iterations.
@@ -145,6 +147,7 @@ class FeatureCacheHook(Hook):
         if self.views == 0:
             return
         model = unwrap(runner.model)
+        _check_pictures_are_not_needed(model)
         backbone = model.backbone
         if getattr(backbone, 'adapters', None) is not None and not backbone.frozen:
             raise InputError(
@@ -231,6 +234,20 @@ class FeatureCacheHook(Hook):
         if is_main_process():
             _write(features, path)
         return features
+
+
+def _check_pictures_are_not_needed(model) -> None:
+    """Features take the pictures' place in training, and only the backbone can do with them."""
+    if any(isinstance(module, ZeroShot) for module in model.modules()):
+        raise InputError(
+            'CUE asks a zero-shot model for the classes of every picture, but cached features would come: set '
+            'default_hooks.feature_cache=None, or model.teacher=None and model.head.loss.zero_shot_weight=0.'
+        )
+    if getattr(model.data_preprocessor, 'batch_augments', None) is not None:
+        raise InputError(
+            'Cached features cannot be mixed as images are (data_preprocessor.batch_augments): train on images with '
+            'default_hooks.feature_cache=None, or without mixing with model.data_preprocessor.batch_augments=None.'
+        )
 
 
 def _epochs(runner) -> int:

@@ -118,6 +118,23 @@ def _second_norm(block: nn.Module) -> str | None:
     return next((name for kind, name in _SECOND_NORM.items() if isinstance(block, kind)), None)
 
 
+def adaptable_blocks(visual: nn.Module) -> list[nn.Module]:
+    """Blocks of an image tower that adapters fit into.
+
+    Args:
+        visual (nn.Module): An image tower of open_clip or timm.
+
+    Returns:
+        list[nn.Module]: First to last; none unless it is a Vision Transformer
+        with an MLP after the attention in all of its blocks.
+    """
+    if hasattr(visual, 'transformer'):
+        blocks = list(visual.transformer.resblocks)
+    else:
+        blocks = list(getattr(getattr(visual, 'trunk', visual), 'blocks', ()))
+    return [] if any(_second_norm(block) is None for block in blocks) else blocks
+
+
 def add_adapters(visual: nn.Module, adapter: dict, model: str) -> nn.ModuleList:
     """Give every block of an image tower an adapter.
 
@@ -133,11 +150,8 @@ def add_adapters(visual: nn.Module, adapter: dict, model: str) -> nn.ModuleList:
     Raises:
         InputError: It is no Vision Transformer with an MLP after the attention.
     """
-    if hasattr(visual, 'transformer'):
-        blocks = list(visual.transformer.resblocks)
-    else:
-        blocks = list(getattr(getattr(visual, 'trunk', visual), 'blocks', ()))
-    if not blocks or any(_second_norm(block) is None for block in blocks):
+    blocks = adaptable_blocks(visual)
+    if not blocks:
         raise InputError(
             f"The image tower of '{model}' is no Vision Transformer whose blocks AdaptFormer fits into: choose a model "
             'such as ViT-B-16, or leave out model.backbone.adapter.'

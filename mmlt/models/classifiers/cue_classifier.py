@@ -79,14 +79,8 @@ class ZeroShot(nn.Module):
             Tensor: Shape (N, C), without gradient.
 
         Raises:
-            InputError: Cached features in place of pictures; classes that are
-                not known.
+            InputError: Classes that are not known.
         """
-        if images.ndim != 4:
-            raise InputError(
-                'CUE asks a zero-shot model for the classes of every picture, but cached features come: set '
-                'default_hooks.feature_cache=None, or model.teacher=None and model.head.loss.zero_shot_weight=0.'
-            )
         if next(self.vision.parameters()).device != images.device:
             self.vision.to(images.device)
             self.head.to(images.device)
@@ -164,7 +158,5 @@ class CUEClassifier(ImageClassifier):
         feats = self.extract_feat(inputs)
         if self.teacher is None:
             return self.head.loss(feats, data_samples)
-        images = inputs
-        if self._renormalised and inputs.ndim == 4:
-            images = inputs * self._factor + self._shift
+        images = inputs * self._factor + self._shift if self._renormalised else inputs
         return self.head.loss(feats, data_samples, zero_shot=self.teacher(images))

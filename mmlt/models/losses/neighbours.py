@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os.path as osp
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmlt.errors import InputError
+from mmlt.utils.text_files import read_json
 
 _ROWS = 512  # of the matrix of all cosines, at a time
 
@@ -38,26 +38,15 @@ def read_neighbours(neighbours: str | Mapping[str, Sequence[str]]) -> Mapping[st
                 f'{where} does not exist: write it, or let tools/analysis_tools/class_neighbours.py write it from the '
                 'class texts.'
             )
-        try:
-            with open(neighbours, encoding='utf-8') as f:
-                neighbours = json.load(f, object_pairs_hook=lambda pairs: _each_once(pairs, where))
-        except (ValueError, RecursionError) as e:
-            raise InputError(f'{where} is no JSON ({e}): it holds {{"class": ["class", ...], ...}}.') from e
+        neighbours = read_json(neighbours)
     if not isinstance(neighbours, Mapping):
-        raise InputError(f'{where} holds no classes: it maps class names to lists of class names.')
+        raise InputError(
+            f'{where} holds no classes: it maps class names to lists of class names, {{"class": ["class", ...], ...}}.'
+        )
     for name, others in neighbours.items():
         if not isinstance(others, (list, tuple)) or not all(isinstance(other, str) for other in others):
             raise InputError(f"{where}: what '{name}' is given is no list of class names.")
     return neighbours
-
-
-def _each_once(pairs: list[tuple], where: str) -> dict:
-    found: dict = {}
-    for name, value in pairs:
-        if name in found:
-            raise InputError(f"{where} has two entries for '{name}': make them one.")
-        found[name] = value
-    return found
 
 
 def neighbour_table(neighbours: Mapping[str, Sequence[str]], classes: Sequence[str]) -> Tensor:
