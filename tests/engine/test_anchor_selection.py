@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from mmlt import InputError
 from mmlt.checkpoints import read_checkpoint
 from mmlt.cli import select_anchors as tool
-from mmlt.engine import anchor_selection
+from mmlt.engine import anchors as engine_anchors
 from mmlt.engine.hooks import AnchorSelectionHook, EpochHook
-from mmlt.models.text.anchors import Anchors
+from mmlt.models.anchors import Anchors
 from mmlt.utils import tensors_fingerprint, texts_fingerprint
 
 MODEL = 'mmlt-tiny-vit'
@@ -303,13 +303,13 @@ def test_arguments_of_the_tool(vlltr, monkeypatch, arguments, expected):
 def test_images_per_class_of_the_tool(vlltr, monkeypatch, number, seen):
     """Of 6, 3 and 1 pictures."""
     looked_at = []
-    original = anchor_selection.compute_features
+    original = engine_anchors.compute_features
 
     def watch(model, dataset, *args, **kwargs):
         looked_at.append(len(dataset))
         return original(model, dataset, *args, **kwargs)
 
-    monkeypatch.setattr(anchor_selection, 'compute_features', watch)
+    monkeypatch.setattr(engine_anchors, 'compute_features', watch)
     tool.main(['cvlp.py', '--out', 'anchors.safetensors', '--images-per-class', str(number)])
     assert looked_at == [seen]
 

@@ -25,7 +25,7 @@ from mmlt.datasets import ClassTexts, LoadPicture, LongTailedDataset
 from mmlt.datasets.multi_label_files import parse_label_list, parse_label_table
 from mmlt.datasets.texts.files import decode
 from mmlt.engine.options import CfgOptions, ToolParser
-from mmlt.models.text.anchors import Anchors
+from mmlt.models.anchors import Anchors
 from mmlt.preparation.picture_sources import read_source
 
 CLASSES = ('apple', 'pear', 'plum')

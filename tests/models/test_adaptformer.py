@@ -13,8 +13,8 @@ from mmlt import InputError
 from mmlt.engine import FeatureCacheHook
 from mmlt.engine.hooks.export_open_clip import ExportOpenCLIPHook, open_clip_state_dict
 from mmlt.models import AdaptFormer, OpenCLIPVision
+from mmlt.models.anchors import Anchors
 from mmlt.models.backbones import adapter_bottleneck
-from mmlt.models.text.anchors import Anchors
 
 VIT, RN, TIMM = 'mmlt-tiny-vit', 'mmlt-tiny-rn', 'ViT-B-16-SigLIP'
 WIDTH, BLOCKS = 64, 2

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mmlt.engine.anchors import few_of_each, listing
 from safetensors.torch import load_file, save_file
 
 from mmlt import InputError
-from mmlt.engine.anchor_selection import few_of_each, listing
-from mmlt.models.text.anchors import Anchors, select_sentences, sentence_scores
+from mmlt.models.anchors import Anchors, select_sentences, sentence_scores
 from mmlt.utils.text_tensor import tensor_to_text, text_to_tensor
 
 TEXT_LABELS = [0, 0, 0, 1, 2, 2, 2, 2, 3, 3, 3]

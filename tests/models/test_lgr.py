@@ -12,8 +12,8 @@ from mmpretrain.structures import DataSample
 from mmlt import InputError
 from mmlt.checkpoints import read_checkpoint
 from mmlt.models import AnchorKNNHead, LGRHead
+from mmlt.models.anchors import Anchors
 from mmlt.models.heads.lgr_functional import AnchorTable, fold_query, sentence_attention, text_similarity
-from mmlt.models.text.anchors import Anchors
 from mmlt.utils import tensors_fingerprint, texts_fingerprint
 
 RAGGED = [3, 1, 5, 2, 5, 4, 1]
@@ -109,7 +109,7 @@ def compare(head, tolerance=1e-11, detach_norm=False, attends=True):
     p, image, other = weights_of(head), images_like(head), images_like(head)
     actual, expected = (
         head.logits((image,)),
-        naive(other, head.anchor_features, head.anchor_counts, p, detach_norm),
+        naive(other, head.bank.features, head.bank.counts, p, detach_norm),
     )
     for a, b in zip(actual, expected):
         assert a.shape == b.shape
@@ -212,7 +212,7 @@ def test_class_of_one_sentence_is_the_cosine_with_it(build):
     image = images_like(head)
     text = head.logits((image,))[1]
     for c in (0, 2):
-        expected = F.cosine_similarity(image, head.anchor_features[c, :1]) * head.log_scale.exp()
+        expected = F.cosine_similarity(image, head.bank.features[c, :1]) * head.log_scale.exp()
         assert (text[:, c] - expected).abs().max() <= 1e-12
     # ... so that its attention has nothing to learn.
     (grad,) = torch.autograd.grad(text[:, [0, 2]].sum(), head.query.weight)
@@ -236,7 +236,7 @@ def test_single_precision_is_as_good_as_the_naive_one(build, near):
         results = []
         for dtype in (torch.float64, torch.float32):
             p, image = weights_of(head, dtype), images_like(head, 8, seed, dtype)
-            outputs = naive(image, head.anchor_features.to(dtype), head.anchor_counts, p)
+            outputs = naive(image, head.bank.features.to(dtype), head.bank.counts, p)
             results.append((outputs[1], all_gradients(outputs, image, p)))
         image = images_like(head, 8, seed, torch.float32)
         outputs = head.logits((image,))
@@ -266,7 +266,7 @@ def test_loss_is_the_sum_of_both_cross_entropies(build):
     head = build(RAGGED)
     image = images_like(head)
     losses = head.loss((image,), samples([0, 6, 2, 2]))
-    visual, text = naive(image, head.anchor_features, head.anchor_counts, weights_of(head))
+    visual, text = naive(image, head.bank.features, head.bank.counts, weights_of(head))
     labels = torch.tensor([0, 6, 2, 2])
     assert set(losses) == {'loss_visual', 'loss_text'}
     assert (losses['loss_visual'] - F.cross_entropy(visual, labels)).abs() <= 1e-11
@@ -283,7 +283,7 @@ def test_accuracies_of_both_branches(build):
 def test_softmax_of_the_output_is_the_fused_prediction(build, fusion):
     head = build(RAGGED, fusion=fusion)
     image = images_like(head).detach()
-    visual, text = (x.softmax(1) for x in naive(image, head.anchor_features, head.anchor_counts, weights_of(head)))
+    visual, text = (x.softmax(1) for x in naive(image, head.bank.features, head.bank.counts, weights_of(head)))
     expected = fusion * visual + (1 - fusion) * text
     out = head((image,))
     assert (out.softmax(1) - expected).abs().max() <= 1e-11
@@ -306,7 +306,7 @@ def test_prediction_tells_why(build, explain):
     head = build(RAGGED, fusion=0.3)
     image = images_like(head, 12).detach()
     p = weights_of(head)
-    visual, text = (x.softmax(1) for x in naive(image, head.anchor_features, head.anchor_counts, p))
+    visual, text = (x.softmax(1) for x in naive(image, head.bank.features, head.bank.counts, p))
     query = layer_norm(image, p['norm_query.weight'], p['norm_query.bias']) @ p['query.weight'].t() + p['query.bias']
     given = samples([0] * 12)
     out = head.predict((image,), given, explain=explain)
@@ -314,7 +314,7 @@ def test_prediction_tells_why(build, explain):
     for i, sample in enumerate(out):
         c = int(sample.pred_label)
         count = RAGGED[c]
-        anchors = head.anchor_features[c, :count]
+        anchors = head.bank.features[c, :count]
         keys = layer_norm(anchors, p['norm_key.weight'], p['shift']) @ p['key.weight'].t() + p['key_bias']
         attention = (query[i] @ keys.t() / WIDTH**0.5).softmax(0).detach()
         assert (sample.attention[:count] - attention).abs().max() <= 1e-11
@@ -392,7 +392,7 @@ def test_checkpoint_carries_anchors_and_texts(build, tmp_path):
     keys = fresh.load_state_dict(read_checkpoint(tmp_path / 'head.pth'))
     assert not keys.missing_keys and not keys.unexpected_keys
     assert torch.equal(fresh((image,)), head((image,)))
-    assert fresh.sentences == [[f'sentence {m} of class {c}' for m in range(n)] for c, n in enumerate(RAGGED)]
+    assert fresh.bank.sentences == [[f'sentence {m} of class {c}' for m in range(n)] for c, n in enumerate(RAGGED)]
     assert (
         fresh.predict((image,), explain=1)[0].anchor_sentences == head.predict((image,), explain=1)[0].anchor_sentences
     )
@@ -423,7 +423,7 @@ def test_texts_in_any_script_survive(tmp_path):
     head.init_weights()
     fresh = LGRHead(2, WIDTH)
     fresh.load_state_dict(head.state_dict())
-    assert fresh.sentences == texts
+    assert fresh.bank.sentences == texts
 
 
 def test_averaged_model_follows(build):
@@ -470,8 +470,8 @@ def two_classes(tmp_path):
 def test_anchors_of_these_classes_texts_and_weights_are_taken(two_classes):
     head = two_classes()
     head.init_weights()
-    head.check_checkpoint({'backbone.w': torch.ones(2, 3), 'backbone.n': torch.tensor(4), 'head.x': torch.ones(1)}, 'c')
-    assert head.anchor_counts.tolist() == [3, 2]
+    head.bank.check_checkpoint({'backbone.w': torch.ones(2, 3), 'backbone.n': torch.tensor(4), 'head.x': torch.ones(1)}, 'c')
+    assert head.bank.counts.tolist() == [3, 2]
 
 
 @pytest.mark.parametrize('kind', [LGRHead, AnchorKNNHead])
@@ -511,7 +511,7 @@ def test_other_weights(two_classes, state):
     head = two_classes()
     head.init_weights()
     with pytest.raises(InputError, match=r"made with other weights than those of 'some\.pth': take both from one"):
-        head.check_checkpoint(state, 'some.pth')
+        head.bank.check_checkpoint(state, 'some.pth')
 
 
 def test_missing_anchors(tmp_path):
@@ -544,7 +544,7 @@ def test_nearest_sentences_vote(tmp_path, neighbours):
         all_votes = []
         for c, n in enumerate(RAGGED):
             for m in range(n):
-                cosine = F.cosine_similarity(image.double(), head.anchor_features[c, m].double(), dim=0)
+                cosine = F.cosine_similarity(image.double(), head.bank.features[c, m].double(), dim=0)
                 all_votes.append((float(cosine), c))
         expected = torch.zeros(7, dtype=torch.float64)
         for cosine, c in sorted(all_votes, reverse=True)[:neighbours]:
@@ -556,4 +556,4 @@ def test_nearest_sentences_vote(tmp_path, neighbours):
 def test_texts_are_stored_as_plain_bytes(build):
     """A checkpoint is read with weights_only; the texts in it are JSON."""
     head = build([1, 2])
-    assert json.loads(bytes(head.state_dict()['anchor_texts'].tolist())) == head.sentences
+    assert json.loads(bytes(head.state_dict()['anchor_texts'].tolist())) == head.bank.sentences
