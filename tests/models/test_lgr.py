@@ -6,11 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.model import ExponentialMovingAverage
+from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from mmlt import InputError
 from mmlt.checkpoints import read_checkpoint
+from mmlt.engine.anchors import check_corpus
 from mmlt.models import AnchorKNNHead, LGRHead
 from mmlt.models.anchors import Anchors
 from mmlt.models.heads.lgr_functional import AnchorTable, fold_query, sentence_attention, text_similarity
@@ -89,6 +91,10 @@ def weights_of(head, dtype=torch.float64):
     for name in ('shift', 'key_bias'):
         p[name] = torch.randn(head.in_channels, generator=generator).to(dtype).requires_grad_()
     return p
+
+
+def bank_of(head):
+    return head.bank.features, head.bank.counts
 
 
 def images_like(head, size=4, seed=3, dtype=torch.float64):
@@ -273,6 +279,37 @@ def test_loss_is_the_sum_of_both_cross_entropies(build):
     assert (losses['loss_text'] - F.cross_entropy(text, labels)).abs() <= 1e-11
 
 
+@pytest.mark.parametrize('fusion', [0.2, 1.0])
+def test_a_training_fuses_nothing(build, fusion, monkeypatch):
+    """Only where the output is watched, as by MORE, is there a prediction; losses and gradients are the same."""
+    head, labels = build(RAGGED, fusion=fusion), samples([0, 6, 2, 2])
+    fused, fuse = [], head._fuse
+    monkeypatch.setattr(head, '_fuse', lambda *probabilities: fused.append(1) or fuse(*probabilities))
+    image = images_like(head)
+
+    def losses_and_gradients():
+        losses = head.loss((image,), labels)
+        wanted = [image, *head.parameters()]
+        return [*losses.values(), *torch.autograd.grad(sum(losses.values()), wanted)]
+
+    plain, seen = losses_and_gradients(), []
+    assert not fused
+    handle = head.register_forward_hook(lambda head, args, output: seen.append((args, output)))
+    watched = losses_and_gradients()
+    handle.remove()
+    assert len(fused) == len(seen) == 1 and len(seen[0][0]) == 1
+    for a, b in zip(plain, watched, strict=True):
+        assert (a - b).abs().max() <= 1e-12 * b.abs().max()
+    with torch.no_grad():
+        assert (seen[0][1] - head((image,))).abs().max() <= 1e-12
+    p, other = weights_of(head), images_like(head)
+    names = [name for name, _ in head.named_parameters()]
+    total = sum(F.cross_entropy(z, torch.tensor([0, 6, 2, 2])) for z in naive(other, *bank_of(head), p))
+    expected = torch.autograd.grad(total, [other, *(p[name] for name in names)])
+    for name, a, b in zip(['image', *names], plain[2:], expected, strict=True):
+        assert (a - b).abs().max() <= 1e-11 * b.abs().max().clamp(min=1), name
+
+
 def test_accuracies_of_both_branches(build):
     head = build(FULL, cal_acc=True)
     losses = head.loss((images_like(head),), samples([0, 1, 2, 3]))
@@ -398,6 +435,47 @@ def test_checkpoint_carries_anchors_and_texts(build, tmp_path):
     )
 
 
+@pytest.mark.parametrize('load', ['torch', 'mmengine'])
+def test_weights_keep_the_names_that_written_checkpoints_have(build, load):
+    """The bank is a module of its own, but its tensors are ``head.anchor_*`` in checkpoints."""
+    source, model = (torch.nn.ModuleDict({'head': h}) for h in (build(RAGGED), LGRHead(7, WIDTH, hidden_channels=5)))
+    state = source.state_dict()
+    anchors = {'anchor_features', 'anchor_counts', 'anchor_scale', 'anchor_texts'}
+    assert set(state) == {f'head.{name}' for name in anchors | dict(source['head'].named_parameters()).keys()}
+    assert set(get_state_dict(source)) == set(state)
+    before = dict(state)
+    if load == 'torch':
+        model.load_state_dict(state)
+    else:
+        load_state_dict(model, state, strict=True)
+    assert set(state) == set(before)
+    image = images_like(source['head'], dtype=torch.float32)
+    assert torch.equal(model['head']((image,)), source['head'].float()((image,)))
+    knn = AnchorKNNHead(7, WIDTH)
+    knn.load_state_dict({name: state[f'head.{name}'] for name in anchors})
+    assert knn.bank.sentences == source['head'].bank.sentences
+    del state['head.anchor_counts']
+    assert model.load_state_dict(state, strict=False).missing_keys == ['head.bank.counts']
+
+
+@pytest.mark.parametrize('kind', [LGRHead, AnchorKNNHead])
+def test_the_file_is_read_once(tmp_path, monkeypatch, kind):
+    path = write_anchors(tmp_path / 'a.safetensors', RAGGED)
+    reads, load = [], Anchors.load
+    monkeypatch.setattr(Anchors, 'load', lambda path: reads.append(path) or load(path))
+    head = kind(7, WIDTH, anchors=path)
+    head.init_weights()
+    assert reads == [path]
+    write_anchors(path, [2] * 7, seed=1, logit_scale=3.0)  # another one in its place
+    head.init_weights()
+    assert len(reads) == 2 and head.bank.counts.tolist() == [2] * 7 and head.bank.scale == 3
+    other = kind(7, WIDTH, anchors=write_anchors(tmp_path / 'b.safetensors', [1] * 7))
+    head.load_state_dict(other.state_dict())
+    assert head.bank.counts.tolist() == [1] * 7
+    head.init_weights()  # a new training takes the file's, not those of a checkpoint before it
+    assert head.bank.counts.tolist() == [2] * 7
+
+
 def test_other_anchors_replace_what_was_computed_of_the_old(build):
     """Tables are made once; a checkpoint with other sentences, of another number, makes them anew."""
     head, other = build(RAGGED, dtype=torch.float32), build([2] * 7, seed=5, dtype=torch.float32)
@@ -470,7 +548,9 @@ def two_classes(tmp_path):
 def test_anchors_of_these_classes_texts_and_weights_are_taken(two_classes):
     head = two_classes()
     head.init_weights()
-    head.bank.check_checkpoint({'backbone.w': torch.ones(2, 3), 'backbone.n': torch.tensor(4), 'head.x': torch.ones(1)}, 'c')
+    check_corpus(head)
+    state = {'backbone.w': torch.ones(2, 3), 'backbone.n': torch.tensor(4), 'head.x': torch.ones(1)}
+    head.bank.check_checkpoint(state, 'c')
     assert head.bank.counts.tolist() == [3, 2]
 
 
@@ -488,7 +568,9 @@ def test_anchors_of_these_classes_texts_and_weights_are_taken(two_classes):
 )
 def test_anchors_of_something_else_are_refused(two_classes, kind, changes, sentence):
     with pytest.raises(InputError, match=sentence):
-        two_classes(kind=kind, **changes).init_weights()
+        head = two_classes(kind=kind, **changes)
+        head.init_weights()
+        check_corpus(head)
 
 
 def test_other_number_of_classes(two_classes, tmp_path):

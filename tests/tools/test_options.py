@@ -4,9 +4,9 @@ import importlib.util
 import sys
 
 import pytest
-from mmlt.engine.anchors import select_anchors
 
 from mmlt import InputError
+from mmlt.engine.anchors import select_anchors
 from mmlt.engine.hooks import FeatureCacheHook, FitHeadHook
 from mmlt.engine.options import ToolParser, at_least
 from mmlt.models import AnchorKNNHead, LGRHead
