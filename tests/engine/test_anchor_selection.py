@@ -1,5 +1,6 @@
 """VL-LTR's two stages through tools/train.py: what the first leaves for the second, and what is refused."""
 
+import inspect
 import logging
 import os
 import subprocess
@@ -301,10 +302,12 @@ def test_arguments_of_the_hook():
     ],
 )
 def test_arguments_of_the_tool(vlltr, monkeypatch, arguments, expected):
-    asked = {}
+    asked, signature = {}, inspect.signature(engine_anchors.select_anchors)
 
-    def select(model, dataset, pipeline, **settings):
-        asked.update(settings)
+    def select(*args, **settings):
+        bound = signature.bind(*args, **settings)
+        bound.apply_defaults()
+        asked.update(bound.arguments)
         return None, None
 
     monkeypatch.setattr(engine_anchors, 'select_anchors', select)
