@@ -26,7 +26,7 @@ class AnchorHead(ClsHead):
         **kwargs: See MMPretrain's ``ClsHead``.
 
     Raises:
-        InputError: The file is missing, was made from other weights, texts or
+        InputError: The file is missing, was made from other weights or
             classes, or its shape disagrees with the head's.
     """
 
