@@ -30,6 +30,11 @@ class AnchorBank(nn.Module):
         number (int, optional): M, see :class:`AnchorHead`. Defaults to None.
     """
 
+    features: Tensor
+    counts: Tensor
+    scale: Tensor
+    texts: Tensor
+
     def __init__(self, num_classes: int, width: int, file: str | None = None, number: int | None = None):
         super().__init__()
         self.num_classes, self.width, self.file, self.number = num_classes, width, file, number
@@ -41,7 +46,7 @@ class AnchorBank(nn.Module):
         self.register_buffer('scale', torch.zeros(()))
         self.register_buffer('texts', torch.zeros(0, dtype=torch.uint8))  # JSON in UTF-8
         if file is not None and os.path.isfile(file):
-            self.read()  # now, so that copies of the model have the right shapes
+            self.read(file)  # now, so that copies of the model have the right shapes
 
     def take(self, anchors: Anchors) -> None:
         """Have these anchors, whatever their number, in place of those that are here."""
@@ -53,18 +58,21 @@ class AnchorBank(nn.Module):
         self.facts = anchors.facts
         self._forget()
 
-    def read(self) -> None:
-        """Read the file, unless its anchors are here already.
+    def read(self, file: str) -> None:
+        """Read a file, unless its anchors are here already.
+
+        Args:
+            file (str): That of the bank.
 
         Raises:
             InputError: See :meth:`Anchors.load`.
         """
         now = None
-        if os.path.isfile(self.file):
-            state = os.stat(self.file)
+        if os.path.isfile(file):
+            state = os.stat(file)
             now = state.st_mtime_ns, state.st_size
         if now is None or now != self._read:
-            self.take(Anchors.load(self.file))
+            self.take(Anchors.load(file))
             self._read = now
 
     def check(self, classes: Sequence[str] | None) -> None:
@@ -88,9 +96,9 @@ class AnchorBank(nn.Module):
                     f"'{self.file}' disagrees with the head: {name} is {theirs} in the file and {own} in the "
                     'config. Select the anchors anew, or correct the config.'
                 )
-        theirs = self.facts.get('classes')
-        if classes is not None and theirs is not None and tuple(theirs) != tuple(classes):
-            i, a, b = next((i, a, b) for i, (a, b) in enumerate(zip(theirs, classes)) if a != b)
+        selected = self.facts.get('classes')
+        if classes is not None and selected is not None and tuple(selected) != tuple(classes):
+            i, a, b = next((i, a, b) for i, (a, b) in enumerate(zip(selected, classes)) if a != b)
             raise InputError(
                 f"The anchors in '{self.file}' are of another class list: class {i} is '{a}' there and '{b}' in the "
                 'dataset. Select them anew with this class list.'

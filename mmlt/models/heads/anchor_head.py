@@ -69,7 +69,7 @@ class AnchorHead(ClsHead):
                 f'{type(self).__name__} has no anchor sentences: give model.head.anchors=<file>, which a CVLP training '
                 'writes at its end.'
             )
-        self.bank.read()
+        self.bank.read(self.anchors)
         self.bank.check(self.classes)
 
     def take(self, anchors: Anchors) -> None:
