@@ -21,7 +21,7 @@ from mmlt import InputError
 from mmlt.checkpoints.merging import average, check_mergeable, interpolate
 from mmlt.checkpoints.split_state import merge_state_dict
 from mmlt.engine.classes import tell_classes
-from mmlt.models.text.anchors import Anchors
+from mmlt.models.anchors import Anchors
 
 VIT, DINO = 'mmlt-tiny-vit', 'vit_small_patch14_dinov2'
 CLASSES = ('apple', 'pear', 'plum', 'fox', 'owl')
@@ -373,7 +373,7 @@ def test_cue_merges_with_what_was_trained_without_it(config):
 def test_models_of_other_sentences_do_not_merge(config):
     cfg = config('LGR')
     one, other = start(cfg), start(cfg)
-    other.head._take(Anchors.stand_in(len(CLASSES), 3, 64))
+    other.head.take(Anchors.stand_in(len(CLASSES), 3, 64))
     with pytest.raises(InputError, match="'head.anchor_features' of 'other' is not that of 'one'"):
         average({'one': one.state_dict(), 'other': other.state_dict()})
 

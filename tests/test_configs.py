@@ -21,7 +21,7 @@ from mmlt.cli import select_anchors
 from mmlt.engine import testing, training
 from mmlt.engine.stages import plan
 from mmlt.models import CVLP, MORE
-from mmlt.models.text.anchors import Anchors
+from mmlt.models.anchors import Anchors
 from mmlt.utils.class_info import ClassInfo
 
 REPO = Path(__file__).parent.parent
@@ -602,6 +602,6 @@ def test_real_vit_b16_does_an_lgr_step(picture_folder, tmp_path):
     Anchors(torch.randn(1000, 64, 512), counts, torch.rand(1000, 64), texts, 100.0).save(file)
     cfg.model.head.anchors = file
     model, log, still = real_step(cfg, picture_folder)
-    assert model.head.anchor_features.shape == (1000, 64, 512)
+    assert model.head.bank.features.shape == (1000, 64, 512)
     assert log['loss_visual'] > 0 and log['loss_text'] > 0
     assert still == []

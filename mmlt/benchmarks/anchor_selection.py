@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from mmlt.benchmarks.common import compare
-from mmlt.models.text.anchors import sentence_scores
+from mmlt.models.anchors import sentence_scores
 
 
 def one_by_one(text, text_labels, image, image_labels, scale):

@@ -20,8 +20,8 @@ from mmpretrain.registry import MODELS
 from mmlt.benchmarks.common import compare
 from mmlt.checkpoints.export import FORMATS, export, load_exported
 from mmlt.engine.configs import CONFIGS
+from mmlt.models.anchors import Anchors
 from mmlt.models.deployed import DeployedClassifier
-from mmlt.models.text.anchors import Anchors
 from mmlt.utils.class_info import ClassInfo
 
 CLASSIFIERS = ('ballad/ballad_vit-b16_imagenet-lt', 'vlltr/vlltr_rn50_imagenet-lt', 'lift/lift_vit-b16_imagenet-lt')
@@ -54,12 +54,8 @@ def random_model(path: str, num_classes: int, folder: str):
     num_classes = cfg.head.get('num_classes') or num_classes
     names = [f'thing {c}' for c in range(num_classes)]
     if 'anchors' in cfg.head:
-        texts = [[f'{name}, sentence {m}' for m in range(NUM_ANCHORS)] for name in names]
-        features = torch.randn(num_classes, NUM_ANCHORS, cfg.head.in_channels)
         cfg.head.anchors = osp.join(folder, 'anchors.safetensors')
-        Anchors(
-            features, torch.full((num_classes,), NUM_ANCHORS), torch.rand(num_classes, NUM_ANCHORS), texts, 100.0
-        ).save(cfg.head.anchors)
+        Anchors.stand_in(num_classes, NUM_ANCHORS, cfg.head.in_channels).save(cfg.head.anchors)
     MMLogger.get_current_instance().setLevel('WARNING')  # initialisation is told tensor by tensor
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(cfg)

@@ -32,7 +32,7 @@ from mmlt.datasets import ClassTexts
 from mmlt.engine.importing import build_to_fill, check_out, tell_classes, write_imported
 from mmlt.engine.options import CfgOptions, ToolParser
 from mmlt.errors import InputError
-from mmlt.models.text.anchors import Anchors, select_sentences
+from mmlt.models.anchors import Anchors, select_sentences
 from mmlt.utils import tensors_fingerprint
 from mmlt.utils.text_files import read_numbers
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os.path as osp
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +21,8 @@ from mmlt.engine.configs import build_model
 from mmlt.engine.requirements import dicts
 from mmlt.engine.stages import Stage
 from mmlt.errors import InputError
-from mmlt.models.text.anchors import Anchors
+from mmlt.models.anchors import Anchors
+from mmlt.models.heads.anchor_head import AnchorHead
 from mmlt.preparation.benchmarks import Benchmark
 from mmlt.utils.class_info import ClassInfo
 
@@ -198,9 +197,9 @@ def measure_step(stage: Stage) -> tuple[float, str]:
     cfg = stage.cfg.copy()
     full = cfg.train_dataloader.batch_size
     number = full if device.type == 'cuda' else min(full, CPU_BATCH)
-    with tempfile.TemporaryDirectory() as folder, DefaultScope.overwrite_default_scope('mmpretrain'):
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
         MMLogger.get_current_instance().setLevel('WARNING')
-        model, num_classes = _random_model(cfg, folder)
+        model, num_classes = _random_model(cfg)
         model = model.to(device).train()
         wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
         size = picture_size(cfg)
@@ -231,14 +230,14 @@ def picture_size(cfg: Config) -> tuple[int, int]:
     return 32, 32  # arrays of the tiny data sets
 
 
-def _random_model(cfg: Config, folder: str):
+def _random_model(cfg: Config):
     """A config's model with random weights, and how many classes it is told."""
     for part in dicts(cfg.model):
         part.pop('init_cfg', None)
         if 'pretrained' in part:
             part.pretrained = None
         if 'anchors' in part:
-            part.anchors = _fake_anchors(part, osp.join(folder, 'anchors.safetensors'))
+            part.anchors = None
     head = (cfg.model.get('classifier') or cfg.model).get('head') or {}
     # A pretraining encodes the sentences of all classes once; its step has one an image.
     num_classes = head.get('num_classes') or _num_classes(cfg)
@@ -250,8 +249,8 @@ def _random_model(cfg: Config, folder: str):
     if hasattr(model, 'set_progress'):
         model.set_progress(1, 2)
     for module in model.modules():
-        if hasattr(module, 'anchors'):
-            module.init_weights()
+        if isinstance(module, AnchorHead):
+            module.take(Anchors.stand_in(module.num_classes, 64, module.in_channels))
     return model, num_classes
 
 
@@ -259,11 +258,6 @@ def _num_classes(cfg: Config) -> int:
     if cfg.model.get('type') == 'mmlt.CVLP':
         return CPU_BATCH
     return len(config_classes(cfg) or ()) or 1000
-
-
-def _fake_anchors(head: dict, path: str, number: int = 64) -> str:
-    Anchors.stand_in(head['num_classes'], number, head['in_channels']).save(path)
-    return path
 
 
 def _synchronise(device: torch.device) -> None:

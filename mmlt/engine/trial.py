@@ -37,7 +37,8 @@ from mmlt.engine.identity import all_hooks, type_name
 from mmlt.engine.requirements import dicts, missing_files
 from mmlt.engine.stages import Stage, keep_part, resolve_placeholders, stage_dir
 from mmlt.errors import InputError
-from mmlt.models.text.anchors import Anchors
+from mmlt.models.anchors import Anchors
+from mmlt.models.heads.anchor_head import AnchorHead
 from mmlt.models.undrawn import drawn
 from mmlt.utils import quick_collections, unwrap
 
@@ -222,7 +223,7 @@ def _build(runner: Runner, tested: bool) -> None:
     for hook in hooks:
         hook.before_run(runner)
     for module in unwrap(runner.model).modules():
-        if hasattr(module, 'check_anchors'):
+        if isinstance(module, AnchorHead):
             module.init_weights()  # reads the anchors, and nothing else
     if trained:
         for hook in hooks:

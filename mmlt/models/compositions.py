@@ -26,7 +26,7 @@ def check_composition(model: nn.Module, with_checkpoint: bool = False) -> None:
         model (nn.Module): A classifier that is going to be trained.
         with_checkpoint (bool): Whether the training starts from a checkpoint:
             its image tower may have learned the texts, and anchors are compared
-            with it (:meth:`AnchorHead.check_checkpoint`). Defaults to False.
+            with it (:meth:`AnchorBank.check_checkpoint`). Defaults to False.
 
     Raises:
         InputError: Two heads or two losses; a head that compares features with

@@ -43,7 +43,7 @@ class LGRLogits(nn.Module):
         super().__init__()
         self.norm_query, self.query, self.mlp = head.norm_query, head.query, head.mlp
         self.fusion = head.fusion
-        table = AnchorTable(head.anchor_features, head.anchor_counts, head.norm_key.eps, chunk=head.num_classes)
+        table = AnchorTable(head.bank.features, head.bank.counts, head.norm_key.eps, chunk=head.num_classes)
         ((_, values, inv_std, gram, padding),) = table.chunks()
         constants = dict(values=values, inv_std=inv_std, gram=gram, padding=padding)
         constants.update(key=head.key.weight, key_norm=head.norm_key.weight, scale=head.log_scale.exp())
@@ -72,7 +72,7 @@ class NeighbourLogits(nn.Module):
         super().__init__()
         self.num_classes, self.num_neighbours = head.num_classes, head.num_neighbours
         keys, classes = head.keys()
-        scale = torch.as_tensor(head.anchor_scale if head.scale is None else head.scale)
+        scale = torch.as_tensor(head.bank.scale if head.scale is None else head.scale)
         for name, tensor in dict(keys=keys, classes=classes, scale=scale).items():
             self.register_buffer(name, tensor.detach().clone())
 

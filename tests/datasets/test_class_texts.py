@@ -3,6 +3,8 @@
 import json
 import logging
 import math
+import os
+import shutil
 import unicodedata
 
 import numpy as np
@@ -378,6 +380,34 @@ def test_fingerprint_changes_with_any_sentence(tmp_path):
     (tmp_path / 'desc_2.txt').write_text(PLUM.replace('small', 'large'))
     others.append(corpus.fingerprint(CLASSES))
     assert len({first, *others}) == 5
+
+
+@pytest.mark.parametrize('below', ['', 'wiki'])
+def test_files_by_size_and_time(tmp_path, below):
+    folder = tmp_path / below
+    folder.mkdir(exist_ok=True)
+    for i in range(2):
+        (folder / f'desc_{i}.txt').write_text('A thing of this class.')
+    texts = ClassTexts(templates=None)
+    first = texts.files_fingerprint(str(tmp_path))
+    assert texts.files is None
+    texts.read(['a', 'b'], str(tmp_path))
+    assert texts.files == first == ClassTexts(tmp_path).files_fingerprint()
+    moved = shutil.copytree(tmp_path, f'{tmp_path} moved')
+    assert texts.files_fingerprint(moved) == first
+    os.utime(folder / 'desc_1.txt', ns=(5, 5))
+    touched = texts.files_fingerprint(str(tmp_path))
+    (folder / 'desc_0.txt').unlink()
+    assert len({first, touched, texts.files_fingerprint(str(tmp_path))}) == 3
+
+
+def test_texts_that_lie_in_no_file_have_no_fingerprint_of_files(tmp_path):
+    assert ClassTexts().files_fingerprint() is None
+    assert ClassTexts([['a thing']]).files_fingerprint('somewhere') is None
+    assert ClassTexts().files_fingerprint(str(tmp_path / 'none')) is None
+    (tmp_path / 'a.csv').write_text('class,text\n')
+    assert ClassTexts().files_fingerprint(str(tmp_path / 'a.csv'))
+    assert ClassTexts().files_fingerprint('mnist-lt')
 
 
 def test_fingerprints():

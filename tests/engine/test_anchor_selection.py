@@ -1,6 +1,8 @@
 """VL-LTR's two stages through tools/train.py: what the first leaves for the second, and what is refused."""
 
+import inspect
 import logging
+import os
 import subprocess
 from pathlib import Path
 
@@ -14,9 +16,10 @@ from safetensors.torch import load_file
 from mmlt import InputError
 from mmlt.checkpoints import read_checkpoint
 from mmlt.cli import select_anchors as tool
-from mmlt.engine import anchor_selection
+from mmlt.datasets import ClassTexts
+from mmlt.engine import anchors as engine_anchors
 from mmlt.engine.hooks import AnchorSelectionHook, EpochHook
-from mmlt.models.text.anchors import Anchors
+from mmlt.models.anchors import Anchors
 from mmlt.utils import tensors_fingerprint, texts_fingerprint
 
 MODEL = 'mmlt-tiny-vit'
@@ -239,6 +242,18 @@ def test_anchors_that_do_not_belong(vlltr, train_tool):
     assert "of another class list: class 1 is 'pear' there and 'plum' in the dataset" in refused()
 
 
+def test_an_unchanged_corpus_is_not_read_again(vlltr, train_tool, monkeypatch):
+    """Stage 2 opens none of its files; where their times differ, as in a copy, it reads and compares them."""
+    train_tool.main(['cvlp.py', '--work-dir', 'shared', '--no-test', '--no-validate'])
+    reads, read = [], ClassTexts.read
+    monkeypatch.setattr(ClassTexts, 'read', lambda *args: reads.append(1) or read(*args))
+    for name in ('same', 'touched'):
+        if name == 'touched':
+            os.utime('texts/pear.txt', ns=(1, 1))
+        train_tool.main(['lgr.py', '--work-dir', name, '--cfg-options', 'stages.cvlp.work_dir=shared'])
+        assert len(reads) == (name == 'touched'), name
+
+
 def test_class_without_text(vlltr, train_tool):
     Path('texts/pear.txt').write_text('Too short.')
     with pytest.raises(
@@ -287,14 +302,16 @@ def test_arguments_of_the_hook():
     ],
 )
 def test_arguments_of_the_tool(vlltr, monkeypatch, arguments, expected):
-    asked = {}
+    asked, signature = {}, inspect.signature(engine_anchors.select_anchors)
 
-    def select(model, dataset, pipeline, **settings):
-        asked.update(settings)
+    def select(*args, **settings):
+        bound = signature.bind(*args, **settings)
+        bound.apply_defaults()
+        asked.update(bound.arguments)
         return None, None
 
-    monkeypatch.setattr(tool, 'select_anchors', select)
-    monkeypatch.setattr(tool, 'write_anchors', lambda *args: None)
+    monkeypatch.setattr(engine_anchors, 'select_anchors', select)
+    monkeypatch.setattr(engine_anchors, 'write_anchors', lambda *args: None)
     tool.main(['cvlp.py', '--out', 'anchors.safetensors', *arguments])
     assert expected.items() <= asked.items()
 
@@ -303,13 +320,13 @@ def test_arguments_of_the_tool(vlltr, monkeypatch, arguments, expected):
 def test_images_per_class_of_the_tool(vlltr, monkeypatch, number, seen):
     """Of 6, 3 and 1 pictures."""
     looked_at = []
-    original = anchor_selection.compute_features
+    original = engine_anchors.compute_features
 
     def watch(model, dataset, *args, **kwargs):
         looked_at.append(len(dataset))
         return original(model, dataset, *args, **kwargs)
 
-    monkeypatch.setattr(anchor_selection, 'compute_features', watch)
+    monkeypatch.setattr(engine_anchors, 'compute_features', watch)
     tool.main(['cvlp.py', '--out', 'anchors.safetensors', '--images-per-class', str(number)])
     assert looked_at == [seen]
 

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mmlt.engine.deferred import DeferredScalars
-from mmlt.models.text.anchors import Anchors
+from mmlt.models.anchors import Anchors
 from mmlt.utils import to_device
 from mmlt.utils.class_info import ClassInfo
 
@@ -219,7 +219,7 @@ def test_phase_b_on_cached_features():
 
 def test_lgr():
     model = MODELS.build(classifier(dict(type='mmlt.LGRHead', num_classes=3, in_channels=64)))
-    model.head._take(Anchors.stand_in(3, 4, 64))
+    model.head.take(Anchors.stand_in(3, 4, 64))
     assert waits(model) == []
 
 

@@ -24,7 +24,7 @@ from mmlt.checkpoints.weights import load_weights
 from mmlt.datasets import ClassTexts, LoadPicture, LongTailedDataset
 from mmlt.datasets.multi_label_files import parse_label_list, parse_label_table
 from mmlt.engine.options import CfgOptions, ToolParser
-from mmlt.models.text.anchors import Anchors
+from mmlt.models.anchors import Anchors
 from mmlt.preparation.picture_sources import read_source
 from mmlt.utils.text_files import decode
 

@@ -13,8 +13,8 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from mmlt.evaluation import ShotAccuracy
+from mmlt.models.anchors import Anchors, sentence_scores
 from mmlt.models.losses import contrastive, contrastive_functional, contrastive_loss, distillation_loss
-from mmlt.models.text.anchors import Anchors, sentence_scores
 from mmlt.utils.class_info import ClassInfo
 
 GPU = pytest.param('cuda', marks=pytest.mark.gpu)
@@ -43,7 +43,7 @@ def loss_of(config):
 
 def anchored(head):
     module = MODELS.build(dict(type=head, num_classes=3, in_channels=8))
-    module._take(Anchors.stand_in(3, 4, 8))
+    module.take(Anchors.stand_in(3, 4, 8))
     return module
 
 
@@ -181,7 +181,7 @@ def cvlp():
 
 def lgr():
     model = MODELS.build(classifier(dict(type='mmlt.LGRHead', num_classes=3, in_channels=64)))
-    model.head._take(Anchors.stand_in(3, 4, 64))
+    model.head.take(Anchors.stand_in(3, 4, 64))
     return model
 
 

@@ -14,8 +14,8 @@ from mmlt.checkpoints.open_clip_files import to_open_clip
 from mmlt.engine import FeatureCacheHook
 from mmlt.engine.hooks.export_open_clip import ExportOpenCLIPHook, tower_weights
 from mmlt.models import AdaptFormer, OpenCLIPVision
+from mmlt.models.anchors import Anchors
 from mmlt.models.backbones import adapter_bottleneck
-from mmlt.models.text.anchors import Anchors
 from mmlt.utils.class_info import ClassInfo
 
 VIT, RN, TIMM = 'mmlt-tiny-vit', 'mmlt-tiny-rn', 'ViT-B-16-SigLIP'

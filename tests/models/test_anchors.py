@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from mmlt import InputError
-from mmlt.engine.anchor_selection import few_of_each, listing
-from mmlt.models.text.anchors import Anchors, select_sentences, sentence_scores
+from mmlt.engine.anchors import few_of_each, listing
+from mmlt.models.anchors import Anchors, select_sentences, sentence_scores
 from mmlt.utils.text_tensor import tensor_to_text, text_to_tensor
 
 TEXT_LABELS = [0, 0, 0, 1, 2, 2, 2, 2, 3, 3, 3]
@@ -135,9 +135,9 @@ def test_random_is_uniform():
 
 
 def test_wrong_selections():
-    with pytest.raises(InputError, match="selection by 'best' is unknown; choose one of anss, cutoff, random"):
+    with pytest.raises(InputError, match="selection: method 'best' is unknown; choose one of anss, cutoff, random"):
         select_sentences(SCORES, COUNTS, 2, 'best')
-    with pytest.raises(InputError, match='number of anchor sentences a class is 0; it must be at least 1'):
+    with pytest.raises(InputError, match='selection: num_anchors is 0; it must be at least 1'):
         select_sentences(SCORES, COUNTS, 0)
 
 

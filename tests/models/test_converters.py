@@ -29,7 +29,7 @@ from mmlt.checkpoints.converters import (
 )
 from mmlt.checkpoints.open_clip_files import to_open_clip
 from mmlt.engine.importing import write_imported
-from mmlt.models.text.anchors import Anchors
+from mmlt.models.anchors import Anchors
 from mmlt.utils.class_info import ClassInfo
 
 REPO = Path(__file__).parent.parent.parent
@@ -485,7 +485,7 @@ def test_vlltr_pretraining(tmp_path, kind):
     head = MODELS.build(dict(lgr_model(kind)['head'], anchors=str(out.parent / 'anchors.safetensors')))
     head.set_class_info(ClassInfo(CLASSES))
     head.init_weights()
-    head.check_checkpoint(read_checkpoint(out)['state_dict'], 'ours')
+    head.bank.check_checkpoint(read_checkpoint(out)['state_dict'], 'ours')
 
 
 def quick(kind):
@@ -553,7 +553,7 @@ def test_vlltr_recognition(tmp_path, capsys, kind, counted):
     assert expected.max(0).values.min() < 0.9  # no saturated softmax
     assert (actual.softmax(-1) - expected).abs().max() <= 1e-5
     assert (actual - expected.log()).abs().max() <= 1e-5 * expected.log().abs().max().clamp(min=1)
-    assert len(model.head.sentences[1]) == 1
+    assert len(model.head.bank.sentences[1]) == 1
 
 
 def test_counts_that_contradict_the_embeddings():

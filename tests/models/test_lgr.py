@@ -6,14 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.model import ExponentialMovingAverage
+from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from mmlt import InputError
 from mmlt.checkpoints import read_checkpoint
+from mmlt.engine.anchors import check_corpus
 from mmlt.models import AnchorKNNHead, LGRHead
+from mmlt.models.anchors import Anchors
 from mmlt.models.heads.lgr_functional import AnchorTable, fold_query, sentence_attention, text_similarity
-from mmlt.models.text.anchors import Anchors
 from mmlt.utils import tensors_fingerprint, texts_fingerprint
 from mmlt.utils.class_info import ClassInfo
 
@@ -92,6 +94,10 @@ def weights_of(head, dtype=torch.float64):
     return p
 
 
+def bank_of(head):
+    return head.bank.features, head.bank.counts
+
+
 def images_like(head, size=4, seed=3, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(size, head.in_channels, generator=generator).to(dtype).requires_grad_()
@@ -110,7 +116,7 @@ def compare(head, tolerance=1e-11, detach_norm=False, attends=True):
     p, image, other = weights_of(head), images_like(head), images_like(head)
     actual, expected = (
         head.logits((image,)),
-        naive(other, head.anchor_features, head.anchor_counts, p, detach_norm),
+        naive(other, head.bank.features, head.bank.counts, p, detach_norm),
     )
     for a, b in zip(actual, expected):
         assert a.shape == b.shape
@@ -213,7 +219,7 @@ def test_class_of_one_sentence_is_the_cosine_with_it(build):
     image = images_like(head)
     text = head.logits((image,))[1]
     for c in (0, 2):
-        expected = F.cosine_similarity(image, head.anchor_features[c, :1]) * head.log_scale.exp()
+        expected = F.cosine_similarity(image, head.bank.features[c, :1]) * head.log_scale.exp()
         assert (text[:, c] - expected).abs().max() <= 1e-12
     # ... so that its attention has nothing to learn.
     (grad,) = torch.autograd.grad(text[:, [0, 2]].sum(), head.query.weight)
@@ -237,7 +243,7 @@ def test_single_precision_is_as_good_as_the_naive_one(build, near):
         results = []
         for dtype in (torch.float64, torch.float32):
             p, image = weights_of(head, dtype), images_like(head, 8, seed, dtype)
-            outputs = naive(image, head.anchor_features.to(dtype), head.anchor_counts, p)
+            outputs = naive(image, head.bank.features.to(dtype), head.bank.counts, p)
             results.append((outputs[1], all_gradients(outputs, image, p)))
         image = images_like(head, 8, seed, torch.float32)
         outputs = head.logits((image,))
@@ -267,11 +273,42 @@ def test_loss_is_the_sum_of_both_cross_entropies(build):
     head = build(RAGGED)
     image = images_like(head)
     losses = head.loss((image,), samples([0, 6, 2, 2]))
-    visual, text = naive(image, head.anchor_features, head.anchor_counts, weights_of(head))
+    visual, text = naive(image, head.bank.features, head.bank.counts, weights_of(head))
     labels = torch.tensor([0, 6, 2, 2])
     assert set(losses) == {'loss_visual', 'loss_text'}
     assert (losses['loss_visual'] - F.cross_entropy(visual, labels)).abs() <= 1e-11
     assert (losses['loss_text'] - F.cross_entropy(text, labels)).abs() <= 1e-11
+
+
+@pytest.mark.parametrize('fusion', [0.2, 1.0])
+def test_a_training_fuses_nothing(build, fusion, monkeypatch):
+    """Only where the output is watched, as by MORE, is there a prediction; losses and gradients are the same."""
+    head, labels = build(RAGGED, fusion=fusion), samples([0, 6, 2, 2])
+    fused, fuse = [], head._fuse
+    monkeypatch.setattr(head, '_fuse', lambda *probabilities: fused.append(1) or fuse(*probabilities))
+    image = images_like(head)
+
+    def losses_and_gradients():
+        losses = head.loss((image,), labels)
+        wanted = [image, *head.parameters()]
+        return [*losses.values(), *torch.autograd.grad(sum(losses.values()), wanted)]
+
+    plain, seen = losses_and_gradients(), []
+    assert not fused
+    handle = head.register_forward_hook(lambda head, args, output: seen.append((args, output)))
+    watched = losses_and_gradients()
+    handle.remove()
+    assert len(fused) == len(seen) == 1 and len(seen[0][0]) == 1
+    for a, b in zip(plain, watched, strict=True):
+        assert (a - b).abs().max() <= 1e-12 * b.abs().max()
+    with torch.no_grad():
+        assert (seen[0][1] - head((image,))).abs().max() <= 1e-12
+    p, other = weights_of(head), images_like(head)
+    names = [name for name, _ in head.named_parameters()]
+    total = sum(F.cross_entropy(z, torch.tensor([0, 6, 2, 2])) for z in naive(other, *bank_of(head), p))
+    expected = torch.autograd.grad(total, [other, *(p[name] for name in names)])
+    for name, a, b in zip(['image', *names], plain[2:], expected, strict=True):
+        assert (a - b).abs().max() <= 1e-11 * b.abs().max().clamp(min=1), name
 
 
 def test_accuracies_of_both_branches(build):
@@ -284,7 +321,7 @@ def test_accuracies_of_both_branches(build):
 def test_softmax_of_the_output_is_the_fused_prediction(build, fusion):
     head = build(RAGGED, fusion=fusion)
     image = images_like(head).detach()
-    visual, text = (x.softmax(1) for x in naive(image, head.anchor_features, head.anchor_counts, weights_of(head)))
+    visual, text = (x.softmax(1) for x in naive(image, head.bank.features, head.bank.counts, weights_of(head)))
     expected = fusion * visual + (1 - fusion) * text
     out = head((image,))
     assert (out.softmax(1) - expected).abs().max() <= 1e-11
@@ -307,7 +344,7 @@ def test_prediction_tells_why(build, explain):
     head = build(RAGGED, fusion=0.3)
     image = images_like(head, 12).detach()
     p = weights_of(head)
-    visual, text = (x.softmax(1) for x in naive(image, head.anchor_features, head.anchor_counts, p))
+    visual, text = (x.softmax(1) for x in naive(image, head.bank.features, head.bank.counts, p))
     query = layer_norm(image, p['norm_query.weight'], p['norm_query.bias']) @ p['query.weight'].t() + p['query.bias']
     given = samples([0] * 12)
     out = head.predict((image,), given, explain=explain)
@@ -315,7 +352,7 @@ def test_prediction_tells_why(build, explain):
     for i, sample in enumerate(out):
         c = int(sample.pred_label)
         count = RAGGED[c]
-        anchors = head.anchor_features[c, :count]
+        anchors = head.bank.features[c, :count]
         keys = layer_norm(anchors, p['norm_key.weight'], p['shift']) @ p['key.weight'].t() + p['key_bias']
         attention = (query[i] @ keys.t() / WIDTH**0.5).softmax(0).detach()
         assert (sample.attention[:count] - attention).abs().max() <= 1e-11
@@ -393,10 +430,51 @@ def test_checkpoint_carries_anchors_and_texts(build, tmp_path):
     keys = fresh.load_state_dict(read_checkpoint(tmp_path / 'head.pth'))
     assert not keys.missing_keys and not keys.unexpected_keys
     assert torch.equal(fresh((image,)), head((image,)))
-    assert fresh.sentences == [[f'sentence {m} of class {c}' for m in range(n)] for c, n in enumerate(RAGGED)]
+    assert fresh.bank.sentences == [[f'sentence {m} of class {c}' for m in range(n)] for c, n in enumerate(RAGGED)]
     assert (
         fresh.predict((image,), explain=1)[0].anchor_sentences == head.predict((image,), explain=1)[0].anchor_sentences
     )
+
+
+@pytest.mark.parametrize('load', ['torch', 'mmengine'])
+def test_weights_keep_the_names_that_written_checkpoints_have(build, load):
+    """The bank is a module of its own, but its tensors are ``head.anchor_*`` in checkpoints."""
+    source, model = (torch.nn.ModuleDict({'head': h}) for h in (build(RAGGED), LGRHead(7, WIDTH, hidden_channels=5)))
+    state = source.state_dict()
+    anchors = {'anchor_features', 'anchor_counts', 'anchor_scale', 'anchor_texts'}
+    assert set(state) == {f'head.{name}' for name in anchors | dict(source['head'].named_parameters()).keys()}
+    assert set(get_state_dict(source)) == set(state)
+    before = dict(state)
+    if load == 'torch':
+        model.load_state_dict(state)
+    else:
+        load_state_dict(model, state, strict=True)
+    assert set(state) == set(before)
+    image = images_like(source['head'], dtype=torch.float32)
+    assert torch.equal(model['head']((image,)), source['head'].float()((image,)))
+    knn = AnchorKNNHead(7, WIDTH)
+    knn.load_state_dict({name: state[f'head.{name}'] for name in anchors})
+    assert knn.bank.sentences == source['head'].bank.sentences
+    del state['head.anchor_counts']
+    assert model.load_state_dict(state, strict=False).missing_keys == ['head.bank.counts']
+
+
+@pytest.mark.parametrize('kind', [LGRHead, AnchorKNNHead])
+def test_the_file_is_read_once(tmp_path, monkeypatch, kind):
+    path = write_anchors(tmp_path / 'a.safetensors', RAGGED)
+    reads, load = [], Anchors.load
+    monkeypatch.setattr(Anchors, 'load', lambda path: reads.append(path) or load(path))
+    head = kind(7, WIDTH, anchors=path)
+    head.init_weights()
+    assert reads == [path]
+    write_anchors(path, [2] * 7, seed=1, logit_scale=3.0)  # another one in its place
+    head.init_weights()
+    assert len(reads) == 2 and head.bank.counts.tolist() == [2] * 7 and head.bank.scale == 3
+    other = kind(7, WIDTH, anchors=write_anchors(tmp_path / 'b.safetensors', [1] * 7))
+    head.load_state_dict(other.state_dict())
+    assert head.bank.counts.tolist() == [1] * 7
+    head.init_weights()  # a new training takes the file's, not those of a checkpoint before it
+    assert head.bank.counts.tolist() == [2] * 7
 
 
 def test_other_anchors_replace_what_was_computed_of_the_old(build):
@@ -424,7 +502,7 @@ def test_texts_in_any_script_survive(tmp_path):
     head.init_weights()
     fresh = LGRHead(2, WIDTH)
     fresh.load_state_dict(head.state_dict())
-    assert fresh.sentences == texts
+    assert fresh.bank.sentences == texts
 
 
 def test_averaged_model_follows(build):
@@ -471,8 +549,10 @@ def two_classes(tmp_path):
 def test_anchors_of_these_classes_texts_and_weights_are_taken(two_classes):
     head = two_classes()
     head.init_weights()
-    head.check_checkpoint({'backbone.w': torch.ones(2, 3), 'backbone.n': torch.tensor(4), 'head.x': torch.ones(1)}, 'c')
-    assert head.anchor_counts.tolist() == [3, 2]
+    check_corpus(head)
+    state = {'backbone.w': torch.ones(2, 3), 'backbone.n': torch.tensor(4), 'head.x': torch.ones(1)}
+    head.bank.check_checkpoint(state, 'c')
+    assert head.bank.counts.tolist() == [3, 2]
 
 
 @pytest.mark.parametrize('kind', [LGRHead, AnchorKNNHead])
@@ -489,7 +569,9 @@ def test_anchors_of_these_classes_texts_and_weights_are_taken(two_classes):
 )
 def test_anchors_of_something_else_are_refused(two_classes, kind, changes, sentence):
     with pytest.raises(InputError, match=sentence):
-        two_classes(kind=kind, **changes).init_weights()
+        head = two_classes(kind=kind, **changes)
+        head.init_weights()
+        check_corpus(head)
 
 
 def test_other_number_of_classes(two_classes, tmp_path):
@@ -512,7 +594,7 @@ def test_other_weights(two_classes, state):
     head = two_classes()
     head.init_weights()
     with pytest.raises(InputError, match=r"made with other weights than those of 'some\.pth': take both from one"):
-        head.check_checkpoint(state, 'some.pth')
+        head.bank.check_checkpoint(state, 'some.pth')
 
 
 def test_missing_anchors(tmp_path):
@@ -545,7 +627,7 @@ def test_nearest_sentences_vote(tmp_path, neighbours):
         all_votes = []
         for c, n in enumerate(RAGGED):
             for m in range(n):
-                cosine = F.cosine_similarity(image.double(), head.anchor_features[c, m].double(), dim=0)
+                cosine = F.cosine_similarity(image.double(), head.bank.features[c, m].double(), dim=0)
                 all_votes.append((float(cosine), c))
         expected = torch.zeros(7, dtype=torch.float64)
         for cosine, c in sorted(all_votes, reverse=True)[:neighbours]:
@@ -557,4 +639,4 @@ def test_nearest_sentences_vote(tmp_path, neighbours):
 def test_texts_are_stored_as_plain_bytes(build):
     """A checkpoint is read with weights_only; the texts in it are JSON."""
     head = build([1, 2])
-    assert json.loads(bytes(head.state_dict()['anchor_texts'].tolist())) == head.sentences
+    assert json.loads(bytes(head.state_dict()['anchor_texts'].tolist())) == head.bank.sentences

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from mmlt import InputError
 from mmlt.models import TextClsHead
 from mmlt.models.text import class_prompts
+from mmlt.models.text.open_clip_text import bounded_scale
 from mmlt.utils.class_info import ClassInfo
 
 MODEL = 'mmlt-tiny-vit'
@@ -226,6 +227,21 @@ def test_a_learned_pretrained_scale_can_leave_openais_value():
     head.text.clip.logit_scale.data.fill_(4.6052)
     head.loss((images(dtype=torch.float32),), samples())['loss'].backward()
     assert head.text.clip.logit_scale.grad.abs() > 1e-3
+
+
+@pytest.mark.parametrize('compiled', [False, True])
+def test_only_a_learned_scale_is_itself_clamped(compiled):
+    """In place, where it is used in a training; two passes before a backward pass, as under MORE, do no harm."""
+    learned, fixed = (torch.tensor(4.7, requires_grad=r) for r in (True, False))
+    scale = torch.compile(bounded_scale, backend='aot_eager') if compiled else bounded_scale
+    with torch.no_grad():
+        assert scale(learned).item() == scale(fixed).item() == 100
+    assert learned.item() == fixed.item() == pytest.approx(4.7, rel=1e-6)
+    total = scale(learned) + 2 * scale(learned)
+    assert total.item() == pytest.approx(300, rel=1e-6) and learned.item() == pytest.approx(math.log(100), rel=1e-6)
+    total.backward()
+    assert learned.grad.item() == pytest.approx(300, rel=1e-6)
+    assert scale(fixed).item() == 100 and fixed.item() == pytest.approx(4.7, rel=1e-6)
 
 
 @pytest.mark.parametrize('scale', [80.0, 'pretrained'])

@@ -17,8 +17,8 @@ from mmlt.apis import exporting, get_model
 from mmlt.checkpoints.export import FORMATS, export, load_exported, median_times
 from mmlt.datasets.pictures import READING
 from mmlt.models import BalancedLinearAdapter
+from mmlt.models.anchors import Anchors
 from mmlt.models.deployed import DeployedClassifier, plain_classifier
-from mmlt.models.text.anchors import Anchors
 from mmlt.utils.class_info import ClassInfo
 
 REPO = Path(__file__).parent.parent.parent
@@ -111,7 +111,7 @@ def built(kind, name=None, more=False, **preprocessor):
         for c, n in enumerate(counts):
             features[c, n:] = 0
         texts = [['a sentence'] * n for n in counts]
-        model.head._take(Anchors(features, torch.tensor(counts), torch.zeros(3, 5), texts, 9.0))
+        model.head.take(Anchors(features, torch.tensor(counts), torch.zeros(3, 5), texts, 9.0))
     if kind == 'ncm':
         model.head.means.normal_()
     return model.eval()

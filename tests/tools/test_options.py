@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mmlt import InputError
-from mmlt.engine.anchor_selection import select_anchors
+from mmlt.engine.anchors import select_anchors
 from mmlt.engine.hooks import FeatureCacheHook, FitHeadHook
 from mmlt.engine.options import ToolParser, at_least
 from mmlt.models import AnchorKNNHead, LGRHead

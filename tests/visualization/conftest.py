@@ -9,7 +9,7 @@ from PIL import Image
 
 from mmlt.evaluation import Predictions, expected_calibration_error, shot_accuracy
 from mmlt.evaluation.functional import SHOTS, get_protocol, shot_groups
-from mmlt.models.text.anchors import Anchors
+from mmlt.models.anchors import Anchors
 
 CONFIG = """
 model = dict(

@@ -126,6 +126,7 @@ class ClassTexts:
             raise InputError(f'ClassTexts: max_sentences is {max_sentences}; give at least 1, or None for all.')
         self.path, self.templates, self.max_sentences = path, templates, max_sentences
         self.min_words = min_words
+        self.files: str | None = None  # files_fingerprint() of what was read last
         self.drop_sections = (drop_sections,) if isinstance(drop_sections, str) else tuple(drop_sections)
 
     def read(self, classes: Sequence[str], source: str | Sequence[Sequence[str]] | None = None) -> list[list[str]]:
@@ -143,8 +144,8 @@ class ClassTexts:
             InputError: The texts cannot be found or read; a class has none,
                 and no prompts; no class has any.
         """
-        path = source if self.path is None else self.path
-        path = os.fspath(path) if isinstance(path, os.PathLike) else path
+        path = self._place(source)
+        self.files = self.files_fingerprint(source)
         texts, short = self._texts(path, classes) if path is not None else ([[] for _ in classes], [])
         prompts = [[] for _ in classes]
         if self.templates is not None:
@@ -172,6 +173,29 @@ class ClassTexts:
             str: Hexadecimal digits.
         """
         return texts_fingerprint(self.read(classes, source))
+
+    def files_fingerprint(self, source: str | Sequence[Sequence[str]] | None = None) -> str | None:
+        """A short name of the files that :meth:`read` takes, by their names, sizes and times; none is opened.
+
+        Args:
+            source (str | Sequence[Sequence[str]], optional): See :meth:`read`.
+                Defaults to None.
+
+        Returns:
+            str | None: Hexadecimal digits; None of texts that lie in no file.
+        """
+        path = self._place(source)
+        if not isinstance(path, str):
+            return None
+        folder = Path(NAMED_CORPORA.get(path, path))
+        files = [folder, *folder.glob('*.txt'), *folder.glob('wiki/*.txt')]
+        states = [(f.relative_to(folder).as_posix(), f.stat()) for f in sorted(files) if f.is_file()]
+        lines = [f'{name} {state.st_size} {state.st_mtime_ns}' for name, state in states]
+        return texts_fingerprint([lines]) if lines else None
+
+    def _place(self, source):
+        path = source if self.path is None else self.path
+        return os.fspath(path) if isinstance(path, os.PathLike) else path
 
     def _texts(self, path, classes: Sequence[str]) -> tuple[list[list[str]], list[str]]:
         """Sentences of every class, and the classes whose sentences are all too short."""

@@ -1,4 +1,5 @@
-from .anchor_selection import AnchorSelectionHook
+from mmlt.engine.anchors import AnchorSelectionHook
+
 from .checkpoint import CheckpointHook
 from .checkpoint_guard import CheckpointGuardHook
 from .class_info import ClassInfoHook

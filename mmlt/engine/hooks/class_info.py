@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from mmengine.hooks import Hook
 
+from mmlt.engine.anchors import check_corpus
 from mmlt.engine.classes import tell_classes
 from mmlt.errors import InputError
+from mmlt.models.heads.anchor_head import AnchorHead
 from mmlt.registry import HOOKS
+from mmlt.utils import unwrap
 
 
 @HOOKS.register_module()
@@ -40,3 +43,9 @@ class ClassInfoHook(Hook):
     def before_run(self, runner) -> None:
         """Find the datasets that are there, and tell the modules."""
         tell_classes(runner, split=self.split)
+
+    def before_train(self, runner) -> None:
+        """Anchors have been read now: they are of the classes' texts, or of others."""
+        for module in unwrap(runner.model).modules():
+            if isinstance(module, AnchorHead):
+                check_corpus(module)

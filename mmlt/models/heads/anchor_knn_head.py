@@ -45,7 +45,6 @@ class AnchorKNNHead(AnchorHead):
         super().__init__(num_classes, in_channels, anchors, num_anchors, **kwargs)
         _check_scale(logit_scale)
         self.num_neighbours, self.scale = num_neighbours, logit_scale
-        self._preload()
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
         """The image embedding, (N, D)."""
@@ -58,9 +57,9 @@ class AnchorKNNHead(AnchorHead):
             tuple[Tensor]: Their normalised embeddings, (T, D), and their
             classes, (T, ).
         """
-        number = self.anchor_features.shape[1]
-        real = torch.arange(number, device=self.anchor_counts.device) < self.anchor_counts[:, None]
-        return F.normalize(self.anchor_features[real], dim=-1), real.nonzero()[:, 0]
+        features, counts = self.bank.features, self.bank.counts
+        real = torch.arange(features.shape[1], device=counts.device) < counts[:, None]
+        return F.normalize(features[real], dim=-1), real.nonzero()[:, 0]
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Logarithms of the votes.
@@ -74,7 +73,7 @@ class AnchorKNNHead(AnchorHead):
         image = F.normalize(self._image(feats), dim=-1)
         keys, classes = self.keys()
         with torch.autocast(image.device.type, enabled=False):
-            similarity = (self.anchor_scale if self.scale is None else self.scale) * image @ keys.t()
+            similarity = (self.bank.scale if self.scale is None else self.scale) * image @ keys.t()
         return log_votes(similarity, classes, self.num_classes, self.num_neighbours)
 
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from mmlt.errors import InputError
+from mmlt.models.anchors import Anchors
 from mmlt.models.heads.anchor_head import AnchorHead, _check_scale
 from mmlt.models.heads.lgr_functional import AnchorTable, fold_query, sentence_attention, text_similarity
-from mmlt.models.text.anchors import Anchors
 from mmlt.registry import MODELS
+
+
+class Branches(NamedTuple):
+    """Logits of P_I and of P_T, each (N, C)."""
+
+    visual: Tensor
+    text: Tensor
 
 
 @MODELS.register_module()
@@ -89,9 +98,8 @@ class LGRHead(AnchorHead):
         self.scale = logit_scale
         self.log_scale = nn.Parameter(torch.zeros(()), requires_grad=learn_logit_scale)
         self.detach_norm, self.fusion, self.explain = detach_norm, fusion, explain
-        self._table: AnchorTable | None = None
-        self._branches: tuple[Tensor, Tensor] | None = None  # logits of the last call
-        self._preload()
+        if self.bank.features.shape[1]:
+            self._start_scale()
 
     def _make_attention(self, channels: int, query_bias: bool, identity: bool) -> None:
         self.norm_query, self.norm_key = nn.LayerNorm(channels), nn.LayerNorm(channels, bias=False)
@@ -103,23 +111,27 @@ class LGRHead(AnchorHead):
             if query_bias:
                 nn.init.zeros_(self.query.bias)
 
-    def _take(self, anchors: Anchors) -> None:
-        super()._take(anchors)
-        with torch.no_grad():
-            self.log_scale.fill_(torch.tensor(anchors.logit_scale if self.scale is None else self.scale).log())
-
-    def forget_tables(self) -> None:
+    def init_weights(self) -> None:
         """See :class:`AnchorHead`."""
-        super().forget_tables()
-        self._table = None
+        super().init_weights()
+        self._start_scale()
+
+    def take(self, anchors: Anchors) -> None:
+        """See :class:`AnchorHead`."""
+        super().take(anchors)
+        self._start_scale()
+
+    @torch.no_grad()
+    def _start_scale(self) -> None:
+        self.log_scale.copy_(self.bank.scale.log() if self.scale is None else torch.tensor(self.scale).log())
 
     @property
     def table(self) -> AnchorTable:
         """Tables of the anchors, where the anchors are."""
-        own = self.anchor_features
-        if self._table is None or (self._table.values.device, self._table.values.dtype) != (own.device, own.dtype):
-            self._table = AnchorTable(own, self.anchor_counts, self.norm_key.eps)
-        return self._table
+        own, table = self.bank.features, self.bank.derived.get('table')
+        if table is None or (table.values.device, table.values.dtype) != (own.device, own.dtype):
+            table = self.bank.derived['table'] = AnchorTable(own, self.bank.counts, self.norm_key.eps)
+        return table
 
     def _fold(self, image: Tensor) -> Tensor:
         return fold_query(self.query(self.norm_query(image)), self.key.weight, self.norm_key.weight)
@@ -128,24 +140,31 @@ class LGRHead(AnchorHead):
         """The image embedding, (N, D)."""
         return feats[-1]
 
-    def logits(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    def logits(self, feats: tuple[Tensor, ...]) -> Branches:
         """Logits of both branches.
 
         Args:
             feats (tuple[Tensor]): The last is the image embedding, (N, D).
 
         Returns:
-            tuple[Tensor]: Of P_I and of P_T, each (N, C).
+            Branches: Of P_I and of P_T, each (N, C).
         """
         image = self._image(feats)
         with torch.autocast(image.device.type, enabled=False):
             cosine = text_similarity(self._fold(image), F.normalize(image, dim=-1), self.table, self.detach_norm)
-            return self.mlp(image), self.log_scale.exp() * cosine
+            return Branches(self.mlp(image), self.log_scale.exp() * cosine)
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
-        """Log-probabilities of the fused prediction, (N, C)."""
-        self._branches = self.logits(feats)
-        return self._fuse(*(logits.softmax(-1) for logits in self._branches)).log()
+        """Log-probabilities of the fused prediction.
+
+        Args:
+            feats (tuple[Tensor]): See :meth:`logits`; or what it gave.
+
+        Returns:
+            Tensor: Shape (N, C).
+        """
+        branches = feats if isinstance(feats, Branches) else self.logits(feats)
+        return self._fuse(*(logits.softmax(-1) for logits in branches)).log()
 
     def _fuse(self, visual: Tensor, text: Tensor) -> Tensor:
         fused = self.fusion * visual + (1 - self.fusion) * text
@@ -162,10 +181,10 @@ class LGRHead(AnchorHead):
             dict[str, Tensor]: ``loss_visual`` and ``loss_text``, with
             accuracies if ``cal_acc``.
         """
-        losses = {}
-        self(feats)  # as a call, so that what watches a head's output, as MORE does, sees it in training too
-        branches, self._branches = self._branches, None
-        for branch, logits in zip(('visual', 'text'), branches):
+        losses, branches = {}, self.logits(feats)
+        if self._forward_hooks:  # only what watches a head's output, as MORE does, needs a prediction in training
+            self(branches)
+        for branch, logits in branches._asdict().items():
             for key, value in self._get_loss(logits, data_samples, **kwargs).items():
                 losses[f'{key}_{branch}'] = value
         return losses
@@ -201,9 +220,8 @@ class LGRHead(AnchorHead):
             image = self._image(feats)
             with torch.autocast(image.device.type, enabled=False):
                 attention = sentence_attention(self._fold(image), labels, self.table)
-            sentences = self.sentences
             for i, sample in enumerate(samples):
-                own = sentences[int(labels[i])]
+                own = self.bank.sentences[int(labels[i])]
                 top = attention[i].topk(min(explain, len(own)))
                 told = [(float(w), own[int(m)]) for w, m in zip(*top)]
                 sample.set_field(visual[i], 'visual_score')

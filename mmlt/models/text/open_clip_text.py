@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import open_clip
@@ -20,28 +21,12 @@ from mmlt.utils import to_device
 _MAX_KNOWN = 50_000  # token rows that are kept
 
 
-class _BoundedExp(torch.autograd.Function):
-    """exp, at most ``largest``; at the bound only the gradient that would push further out is dropped."""
-
-    @staticmethod
-    def forward(ctx, log_scale: Tensor, largest: float) -> Tensor:
-        scale = log_scale.exp().clamp(max=largest)
-        ctx.save_for_backward(scale)
-        ctx.largest = largest
-        return scale
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        (scale,) = ctx.saved_tensors
-        outward = (scale >= ctx.largest) & (grad < 0)  # a step against the gradient would raise the scale
-        return torch.where(outward, torch.zeros_like(grad), grad * scale), None
-
-
 def bounded_scale(log_scale: Tensor, largest: float = 100.0) -> Tensor:
     """``exp(log_scale)``, at most ``largest`` as in CLIP.
 
-    A plain clamp has no gradient at its bound, and 100 is where OpenAI's models
-    begin: the scale could never leave it. Here it can.
+    One that is learned is itself clamped, as in open_clip, before it is used:
+    it keeps its gradient at the bound, where OpenAI's models begin, and can
+    leave it.
 
     Args:
         log_scale (Tensor): A scalar.
@@ -50,7 +35,11 @@ def bounded_scale(log_scale: Tensor, largest: float = 100.0) -> Tensor:
     Returns:
         Tensor: The logit scale, a scalar.
     """
-    return _BoundedExp.apply(log_scale, largest)
+    if not (log_scale.requires_grad and torch.is_grad_enabled()):  # nothing that is only looked at is changed
+        return log_scale.exp().clamp(max=largest)
+    with torch.no_grad():
+        log_scale.clamp_(max=math.log(largest))
+    return log_scale.exp()
 
 
 @functools.lru_cache(maxsize=4)

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmlt.checkpoints import read_config_text
-from mmlt.models.text.anchors import Anchors
+from mmlt.models.anchors import Anchors
 from mmlt.utils.recipe import recipe
 
 
