@@ -275,7 +275,7 @@ def test_lift(path, test_tool, monkeypatch, tmp_path):
         crop = next(t for t in cfg.train_dataloader.dataset.pipeline if 'Crop' in t.type)
         assert crop.type == 'mmlt.GrowingRandomResizedCrop' and cfg.default_hooks.epoch.type == 'mmlt.EpochHook'
     # With --tta: five crops of an enlarged picture, and one prediction.
-    cfg = testing.load_config(test_tool.parse_args([str(path), __file__, '--tta']))
+    cfg = testing.read_test(test_tool.parse_args([str(path), __file__, '--tta']))
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
     file = tmp_path / 'picture.jpg'
     Image.fromarray(np.kron(pixels, np.ones((10, 14, 1), np.uint8))).save(file)
@@ -425,10 +425,10 @@ def check_command(command, train_tool, test_tool, monkeypatch):
         assert isinstance(model, CVLP)
         return model, wrapper, None
     if script == 'tools/test.py':
-        cfg = load(command, test_tool, testing.load_config)
+        cfg = load(command, test_tool, testing.read_test)
         cfg.model = cfg.model.get('module', cfg.model)  # with --tta it is wrapped
         return check_runs(cfg) + (None,)
-    cfg = load(command, train_tool, training.load_config)
+    cfg = load(command, train_tool, training.read_training)
     stages = {s.name: s.cfg for s in plan(cfg)}
     for name, spec in (cfg.get('stages') or {}).items():
         if spec.get('options'):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmlt.checkpoints import write_text
 from mmlt.cli.common import told
-from mmlt.engine.configs import config_names, find_config, read_config
+from mmlt.engine.configs import config_names, find_config, full_name, read_config
 from mmlt.engine.options import CfgOptions, ToolParser
 from mmlt.errors import InputError
 
@@ -60,4 +60,7 @@ def main(argv=None):
     elif args.copy:
         copy(find_config(args.name), args.copy, args.overwrite)
     else:
-        print(read_config(args.name, args.cfg_options).pretty_text)
+        cfg = read_config(args.name, args.cfg_options)
+        if (name := full_name(cfg)) is not None:
+            print(f"# {name}, by MMPretrain's way to name configs: GPUs x pictures of each.")
+        print(cfg.pretty_text)
