@@ -15,7 +15,7 @@ VERBS = {
     'test': ('test', 'test a checkpoint, or a pretrained model'),
     'infer': ('infer', 'classify pictures'),
     'prepare': ('prepare', 'make pictures of your own into a data set with ready configs'),
-    'check': ('check', 'check a downloaded benchmark'),
+    'check': ('check', 'check a downloaded data set'),
     'config': ('config', 'list the configs that mmlt comes with, print or copy one'),
     'models': ('models', 'list the models, with what papers report'),
     'report': ('report', 'write a page (HTML) about one or several runs'),

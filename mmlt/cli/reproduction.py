@@ -85,11 +85,11 @@ def reproduce(args: Namespace) -> dict:
     row, training = request.row, args.checkpoint is None
     if args.checkpoint:
         checked_kind(row, args.checkpoint)
-    if problems := data_problems(request.stages[-1].cfg, row.benchmark, training):
+    if problems := data_problems(request.stages[-1].cfg, row.download, training):
         more = f' (and {len(problems) - 1} more: add --dry-run to see all)' if len(problems) > 1 else ''
         raise InputError(problems[0] + more)
     if training:
-        for note in batch_notes(stage_costs(request.stages, row.benchmark, request.gpus)):
+        for note in batch_notes(stage_costs(request.stages, row.download, request.gpus)):
             print(note)
         _train(request)
     if not training or args.tta:
@@ -122,7 +122,7 @@ def dry_run(args: Namespace) -> list[str]:
     print(f'Config: {row.config}\nWork directory: {request.work_dir}')
     figures = ' / '.join(shown(row.paper.get(key)) for key in FIGURES)
     print(f'Paper, many / medium / few / all: {figures}{f" ({row.source})" if row.source else ""}\n')
-    costs = stage_costs(request.stages, row.benchmark, request.gpus) if training else []
+    costs = stage_costs(request.stages, row.download, request.gpus) if training else []
     if training and args.measure:
         trained = [stage for stage in request.stages if stage.cfg.get('train_cfg')]
         for stage, cost in zip(trained, costs):
@@ -136,7 +136,7 @@ def dry_run(args: Namespace) -> list[str]:
     print('\nCommands:')
     for command in _commands(request):
         print(command)
-    missing = data_problems(request.stages[-1].cfg, row.benchmark, training)
+    missing = data_problems(request.stages[-1].cfg, row.download, training)
     missing += missing_weights(request.stages) if training else []
     if args.checkpoint and not osp.isfile(args.checkpoint):
         missing.append(f"The checkpoint '{args.checkpoint}' does not exist.")

@@ -20,12 +20,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-import mmlt.preparation.multi_label_benchmarks  # noqa: F401  adds VOC-LT and COCO-LT
+import mmlt.preparation.multi_label_checks  # noqa: F401  adds VOC-LT and COCO-LT
 from mmlt.checkpoints import write_text
 from mmlt.engine.configs import CONFIGS
 from mmlt.errors import InputError
 from mmlt.evaluation.meanings import overall_meaning
-from mmlt.preparation.benchmarks import BENCHMARKS, Benchmark
+from mmlt.preparation.checks import DOWNLOADS, Download
 from mmlt.version import __version__
 from mmlt.visualization.report import MEASURES
 
@@ -64,9 +64,9 @@ class Row:
         return Path(self.config).stem
 
     @property
-    def benchmark(self) -> Benchmark | None:
+    def download(self) -> Download | None:
         """The downloaded data set, None for another one."""
-        return BENCHMARKS.get(self.dataset.split('_')[0])
+        return DOWNLOADS.get(self.dataset.split('_')[0])
 
 
 def find_row(method: str, backbone: str, dataset: str, tta: bool = False) -> Row:

@@ -1,4 +1,4 @@
-"""The benchmark checker on VOC-LT and COCO-LT in their published layout."""
+"""The checks of downloads on VOC-LT and COCO-LT in their published layout."""
 
 import importlib.util
 import json
@@ -12,7 +12,7 @@ from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 from PIL import Image
 
 from mmlt.datasets import LongTailedMultiLabel
-from mmlt.preparation.benchmarks import BENCHMARKS, check_benchmark
+from mmlt.preparation.checks import DOWNLOADS, check_contents
 
 REPO = Path(__file__).parent.parent.parent
 
@@ -56,8 +56,8 @@ def voc(tool, tmp_path, monkeypatch):
     (tmp_path / 'longtail2012/img_id.txt').write_text(''.join(f'{i:06}\n' for i in range(20)))
     (tmp_path / 'VOC2007/ImageSets/Main').mkdir(parents=True)
     (tmp_path / 'VOC2007/ImageSets/Main/test.txt').write_text('000000\n000001\n')
-    small = replace(BENCHMARKS['voc-lt'], images=dict(train=20, test=2), shots=(0, 1, 19))
-    monkeypatch.setitem(BENCHMARKS, 'voc-lt', small)
+    small = replace(DOWNLOADS['voc-lt'], images=dict(train=20, test=2), shots=(0, 1, 19))
+    monkeypatch.setitem(DOWNLOADS, 'voc-lt', small)
     return tmp_path
 
 
@@ -76,13 +76,13 @@ def coco(tool, tmp_path, monkeypatch):
             picture(tmp_path / part / image['file_name'])
     statistics(tmp_path / 'longtail2017', [[0], [0, 1], [0]], 2)
     (tmp_path / 'longtail2017/img_id.pkl').write_text('0\n1\n2\n')
-    small = replace(BENCHMARKS['coco-lt'], num_classes=2, images=dict(train=3, test=1), shots=(0, 0, 2))
-    monkeypatch.setitem(BENCHMARKS, 'coco-lt', small)
+    small = replace(DOWNLOADS['coco-lt'], num_classes=2, images=dict(train=3, test=1), shots=(0, 0, 2))
+    monkeypatch.setitem(DOWNLOADS, 'coco-lt', small)
     return tmp_path
 
 
 def problems(name, root):
-    return check_benchmark(BENCHMARKS[name], str(root)).problems
+    return check_contents(DOWNLOADS[name], str(root)).problems
 
 
 @pytest.mark.parametrize('name', ['voc', 'coco'])

@@ -13,7 +13,7 @@ from mmlt.engine import paper_rows
 from mmlt.engine.paper_rows import FIGURES, read_figures
 from mmlt.engine.requirements import data_options, data_root
 from mmlt.engine.stages import plan
-from mmlt.preparation.benchmarks import BENCHMARKS, Benchmark, _take_lists
+from mmlt.preparation.checks import DOWNLOADS, Download, _take_lists
 
 REPO = Path(__file__).parent.parent.parent
 PAGES = [REPO / 'README.md', *sorted(REPO.glob('configs/*/README.md'))]
@@ -145,11 +145,11 @@ def test_data_lie_elsewhere_or_nowhere(demo, tool):
 
 
 def test_a_test_needs_no_training_pictures(demo, tool, monkeypatch):
-    def read(benchmark, root, contents):
-        _take_lists(contents, benchmark, str(demo / root), {split: f'{split}.txt' for split in benchmark.images})
+    def read(download, root, contents):
+        _take_lists(contents, download, str(demo / root), {split: f'{split}.txt' for split in download.images})
         contents.folders = {split: str(demo / 'images') for split in contents.splits}
 
-    monkeypatch.setitem(BENCHMARKS, 'pictures', Benchmark('Fruit', 3, dict(train=10, test=6), None, read))
+    monkeypatch.setitem(DOWNLOADS, 'pictures', Download('Fruit', 3, dict(train=10, test=6), None, read))
     arguments = ['demo', 'vit', 'pictures', '--gpus', '1']
     tool.main([*arguments, '--cfg-options', *ONE_EPOCH])
     (demo / 'images/apple/0.png').unlink()
