@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmlt.cli import check as tool
 from mmlt.datasets import CIFAR10LT, CIFAR100LT, INaturalist2018, LongTailedDataset
 from mmlt.preparation import checks
 from mmlt.preparation.checks import DOWNLOADS, check_contents
@@ -19,15 +20,6 @@ REPO = Path(__file__).parent.parent.parent
 NAMES = ('tench', 'goldfish', 'great white shark')
 COUNTS = (120, 20, 3)  # one class a shot
 SMALL = dict(num_classes=3, shots=(1, 1, 1), largest=120, smallest=3)
-
-
-@pytest.fixture(scope='module')
-def tool():
-    path = REPO / 'tools/dataset_converters/check_dataset.py'
-    spec = importlib.util.spec_from_file_location('mmlt_check_dataset', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return importlib.import_module(module.main.__module__)
 
 
 @pytest.fixture(scope='module')
@@ -103,7 +95,7 @@ def problems(name, root, **kwargs):
 
 
 @pytest.mark.parametrize('name, fixture', [('imagenet-lt', 'imagenet'), ('places-lt', 'places'), ('inat18', 'inat')])
-def test_whole_download_passes(tool, name, fixture, request, capsys, monkeypatch):
+def test_whole_download_passes(name, fixture, request, capsys, monkeypatch):
     root = request.getfixturevalue(fixture)
     monkeypatch.chdir(root)
     assert tool.main([name, '.', '--decode', '--out', 'lists', '--picture', 'sizes.png']) == 0
@@ -240,7 +232,7 @@ def test_checksums_are_compared_where_the_files_lie(places, monkeypatch):
     assert "Places-LT: 2 files in '" in found and "published ones, 'categories_places365.txt', 'images.tar': " in found
 
 
-def test_published_checksums(tool):
+def test_published_checksums():
     places365, voc = (importlib.import_module(f'torchvision.datasets.{name}') for name in ('places365', 'voc'))
     inat = importlib.import_module('torchvision.datasets.inaturalist')
     assert dict([places365.Places365._CATEGORIES_META]) == DOWNLOADS['places-lt'].checksums
@@ -298,7 +290,7 @@ def test_inat_without_names_or_with_a_broken_file(inat):
     'name, dataset, images, shots',
     [('cifar10-lt', CIFAR10LT, '12,406', None), ('cifar100-lt', CIFAR100LT, '10,847', ['35', '35', '30'])],
 )
-def test_cifar(tool, tmp_path, monkeypatch, capsys, name, dataset, images, shots):
+def test_cifar(tmp_path, monkeypatch, capsys, name, dataset, images, shots):
     monkeypatch.chdir(tmp_path)
     (said,) = problems(name, tmp_path)
     assert 'files are missing in' in said and dataset.url in said
@@ -326,7 +318,7 @@ def test_cifar(tool, tmp_path, monkeypatch, capsys, name, dataset, images, shots
     assert f"unpack '{tmp_path / dataset.filename}'" in problems(name, tmp_path)[0]
 
 
-def test_faults_give_the_exit_code_and_no_annotation(tool, imagenet, capsys, monkeypatch):
+def test_faults_give_the_exit_code_and_no_annotation(imagenet, capsys, monkeypatch):
     monkeypatch.chdir(imagenet)
     cut(imagenet, 'train', 100)
     assert tool.main(['imagenet-lt', '.']) == 1

@@ -1,6 +1,5 @@
 """The checks of downloads on VOC-LT and COCO-LT in their published layout."""
 
-import importlib.util
 import json
 import pickle
 from dataclasses import replace
@@ -11,19 +10,11 @@ import pytest
 from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 from PIL import Image
 
+from mmlt.cli import check as tool
 from mmlt.datasets import LongTailedMultiLabel
 from mmlt.preparation.checks import DOWNLOADS, check_contents
 
 REPO = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture(scope='module')
-def tool():
-    path = REPO / 'tools/dataset_converters/check_dataset.py'
-    spec = importlib.util.spec_from_file_location('mmlt_check_multi_label', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return importlib.import_module(module.main.__module__)
 
 
 def picture(path):
@@ -43,7 +34,7 @@ def statistics(folder, labels, num_classes):
 
 
 @pytest.fixture
-def voc(tool, tmp_path, monkeypatch):
+def voc(tmp_path, monkeypatch):
     """Every class of VOC once, the first one in all of the 20 + 2 images."""
     for year, images in ((2012, 20), (2007, 2)):
         for i in range(images):
@@ -62,7 +53,7 @@ def voc(tool, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def coco(tool, tmp_path, monkeypatch):
+def coco(tmp_path, monkeypatch):
     """Two categories, 3 of 4 training images chosen, one test image without label."""
     categories = [dict(id=i, name=n) for i, n in ((7, 'train'), (3, 'car'))]
     for part, labels in (('train2017', [[3], [3, 7], [3], [7]]), ('val2017', [[]])):
@@ -86,7 +77,7 @@ def problems(name, root):
 
 
 @pytest.mark.parametrize('name', ['voc', 'coco'])
-def test_whole_download_passes_and_becomes_lists(tool, name, request, capsys, monkeypatch):
+def test_whole_download_passes_and_becomes_lists(name, request, capsys, monkeypatch):
     root = request.getfixturevalue(name)
     monkeypatch.chdir(root)
     assert tool.main([f'{name}-lt', '.', '--out', 'lists']) == 0

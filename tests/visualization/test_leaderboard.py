@@ -1,6 +1,5 @@
 """The leaderboard, of made-up run folders, against figures that are computed anew here."""
 
-import importlib.util
 import json
 import math
 import re
@@ -13,6 +12,7 @@ import pytest
 
 from mmlt import InputError
 from mmlt.apis.posthoc import chosen_tau_report, parse_taus
+from mmlt.cli import leaderboard as tool
 from mmlt.engine.configs import config_names, read_config
 from mmlt.engine.paper_rows import read_figures
 from mmlt.evaluation import shot_accuracy
@@ -284,16 +284,8 @@ def test_all_methods_are_in_the_list():
         page({group.key: (group, {row.folder: {} for row in group.rows})}, SEEDS, paper)
 
 
-@pytest.fixture(scope='module')
-def tool():
-    spec = importlib.util.spec_from_file_location('leaderboard_tool', REPO / 'tools/leaderboard.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def started(tool, monkeypatch):
+def started(monkeypatch):
     """What the tool would run: (config, seed, folder below the work directory, TTE, options)."""
     found = []
 
@@ -307,7 +299,7 @@ def started(tool, monkeypatch):
     return found
 
 
-def test_tool_runs_what_is_asked_for(tool, started, tmp_path, capsys):
+def test_tool_runs_what_is_asked_for(started, tmp_path, capsys):
     out = tmp_path / 'page.md'
     arguments = ['--run', '--seeds', '0,3', '--work-dir', str(tmp_path / 'runs'), '--out', str(out)]
     tool.main([*arguments, '--only', '^(la|ce)_tiny_(mnist|twemoji)-lt$'])
@@ -324,7 +316,7 @@ def test_tool_runs_what_is_asked_for(tool, started, tmp_path, capsys):
     assert 'run of seed 0, 3' in out.read_text() and f'Page: {out}' in capsys.readouterr().out
 
 
-def test_tool_goes_on_after_a_failure(tool, started, tmp_path, capsys):
+def test_tool_goes_on_after_a_failure(started, tmp_path, capsys):
     arguments = ['--run', '--work-dir', str(tmp_path), '--out', str(tmp_path / 'page.md')]
     with pytest.raises(
         SystemExit, match=r'(?s)4 run\(s\) failed:\nzeroshot_tiny_mnist-lt, seed0: there are no weights'
@@ -340,7 +332,7 @@ def test_tool_goes_on_after_a_failure(tool, started, tmp_path, capsys):
     assert '--only belongs to --run' in capsys.readouterr().err
 
 
-def test_cost_counts_all_stages(tool):
+def test_cost_counts_all_stages():
     cost = {name: tool.cost(Row(name, 'g', name)) for name in ('ce-scratch_tiny_mnist-lt', 'ce_tiny_mnist-lt')}
     epochs = read_config('ce-scratch_tiny_mnist-lt').train_cfg.max_epochs
     assert cost['ce-scratch_tiny_mnist-lt'] == epochs * (988 // 64) * 64 < cost['ce_tiny_mnist-lt']
