@@ -507,9 +507,9 @@ def test_vlltr_ablations_do_what_they_say(train_tool, test_tool, monkeypatch):
         return check_command(by_name[name], train_tool, test_tool, monkeypatch)
 
     cvlp = run('no-distillation')[2]['cvlp'].model
-    assert cvlp.ratio == 1 and cvlp.teacher is None and cvlp.backbone.quick_gelu
+    assert cvlp.loss_ratio == 1 and cvlp.teacher is None and cvlp.backbone.quick_gelu
     cvlp = run('random-init')[2]['cvlp'].model
-    assert cvlp.ratio == 1 and cvlp.backbone.pretrained is cvlp.text.pretrained is None
+    assert cvlp.loss_ratio == 1 and cvlp.backbone.pretrained is cvlp.text.pretrained is None
     model, _, stages = run('no-cvlp')
     assert len(stages) == 1 and model.backbone.visual is not None
     cvlp = run('paper-losses')[2]['cvlp'].model

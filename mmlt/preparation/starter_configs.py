@@ -76,7 +76,7 @@ def vlltr_configs(setup: Setup) -> dict[str, tuple[str, dict]]:
     model = dict(backbone=setup.backbone, text=setup.text, teacher=setup.teacher, **setup.preprocessor)
     first = dict(
         _base_=setup.bases('cvlp_clip_rn50_paper', 'vlltr_cvlp_paper'),
-        model={**model, **(dict(ratio=1) if scratch else {})},
+        model={**model, **(dict(loss_ratio=1) if scratch else {})},
         **_sampler('mmlt.SquareRootSampler'),
         **setup.schedule(5e-4 if scratch else 1e-5),
     )
@@ -114,7 +114,7 @@ def ballad_configs(setup: Setup) -> dict[str, tuple[str, dict]]:
         stages=dict(phase_a=dict(config=f'ballad_{setup.name}_phase-a.py', load_from=True)),
         model=dict(
             backbone={**setup.backbone, 'pretrained': None, 'frozen': True},
-            neck=dict(type='mmlt.BalancedLinearAdapter', in_channels=setup.embed_dim, ratio=0.2),
+            neck=dict(type='mmlt.BalancedLinearAdapter', in_channels=setup.embed_dim, residual_ratio=0.2),
             head=dict(text={**setup.text, 'pretrained': None, 'frozen': True}),
             **setup.preprocessor,
         ),

@@ -78,7 +78,7 @@ def test_features_come_in_the_order_of_the_dataset(picture_folder, batch_size):
 
 
 def test_features_of_a_subset_and_of_the_backbone_alone(picture_folder):
-    neck = dict(type='mmlt.BalancedLinearAdapter', in_channels=64, ratio=0.5)
+    neck = dict(type='mmlt.BalancedLinearAdapter', in_channels=64, residual_ratio=0.5)
     model, dataset = classifier(neck), pictures(picture_folder)
     chosen = [7, 2, 2, 9]
     part = compute_features(model, Subset(dataset, chosen), 3, 0, 'test')

@@ -308,7 +308,7 @@ def cvlp_model(kind):
         backbone=dict(type='mmlt.OpenCLIPVision', **tower),
         text=dict(type='mmlt.OpenCLIPText', **tower),
         teacher=tower,
-        ratio=0.5,
+        loss_ratio=0.5,
     )
 
 
@@ -450,7 +450,7 @@ def test_vlltr_pretraining(tmp_path, kind):
         [str(tmp_path / 'checkpoint.pth'), config, '--out', str(out), '--num-anchors', str(number), *arguments]
     )
 
-    model = MODELS.build({**cvlp_model(kind), 'teacher': None, 'ratio': 1.0, **quick(kind)}).eval()
+    model = MODELS.build({**cvlp_model(kind), 'teacher': None, 'loss_ratio': 1.0, **quick(kind)}).eval()
     model.load_state_dict(read_checkpoint(out)['state_dict'], strict=False)
     images = pictures()
     with torch.no_grad():

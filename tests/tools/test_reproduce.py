@@ -25,7 +25,7 @@ SMALL = [
     'stages.cvlp.options.model.backbone.pretrained=None',
     'stages.cvlp.options.model.text.pretrained=None',
     'stages.cvlp.options.model.teacher=None',
-    'stages.cvlp.options.model.ratio=1',
+    'stages.cvlp.options.model.loss_ratio=1',
     *(
         f'{prefix}{setting}'
         for prefix in ('', 'stages.cvlp.options.')
