@@ -38,7 +38,7 @@ VERBS = {
 }
 
 
-def overview() -> str:
+def usage() -> str:
     """What is said without a verb."""
     width = max(map(len, VERBS))
     lines = [f'  {verb:{width}}  {what}' for verb, (_, what) in VERBS.items()]
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None):
     """
     verb, *rest = [*(sys.argv[1:] if argv is None else argv), ''][:1] + list(sys.argv[2:] if argv is None else argv[1:])
     if verb in ('', '-h', '--help', 'help'):
-        print(overview())
+        print(usage())
         return 0 if verb else 2
     if verb in ('--version', '-V'):
         print(__version__)

@@ -26,7 +26,9 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def run(args) -> int:
+@told
+def main(argv=None):
+    args = parse_args(argv)
     download = DOWNLOADS[args.name]
     contents = check_contents(download, args.root, args.decode)
     if contents.counts is not None:
@@ -47,8 +49,3 @@ def run(args) -> int:
     if not contents.problems:
         print(f'{download.title} is complete.')
     return int(bool(contents.problems))
-
-
-@told
-def main(argv=None):
-    return run(parse_args(argv))

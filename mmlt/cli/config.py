@@ -27,7 +27,7 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def listing(letters: str = '') -> str:
+def config_list(letters: str = '') -> str:
     """Names with these letters, by their folders."""
     folders: dict[str, list[str]] = {}
     for name, path in config_names().items():
@@ -53,10 +53,10 @@ def copy(source: str, target: str, overwrite: bool) -> None:
 def main(argv=None):
     args = parse_args(argv)
     exact = args.name and (args.name.removesuffix('.py') in config_names() or os.path.isfile(args.name))
-    if args.name and not exact and not args.copy and (found := listing(args.name)):
+    if args.name and not exact and not args.copy and (found := config_list(args.name)):
         print(found)
     elif args.name is None:
-        print(listing())
+        print(config_list())
     elif args.copy:
         copy(find_config(args.name), args.copy, args.overwrite)
     else:

@@ -27,8 +27,8 @@ from mmlt.engine.stages import RunRecord
 from mmlt.engine.training import planned
 from mmlt.engine.training_cost import stage_costs
 from mmlt.errors import InputError
-from mmlt.visualization.leaderboard import Group, Row, read_board, read_runs
-from mmlt.visualization.leaderboard_page import page
+from mmlt.visualization.leaderboard import BoardRow, Group, read_board, read_runs
+from mmlt.visualization.leaderboard_page import board_page
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -47,14 +47,14 @@ def parse_args(argv=None):
     return args
 
 
-def cost(row: Row) -> int:
+def cost(row: BoardRow) -> int:
     """Pictures that a run of a row goes through in training, those of shared stages too."""
     options = ['--cfg-options', *row.options] if row.options else []
     stages = planned(train_cli.parse_args([row.config, *options]))
     return sum(c.batch * (c.steps or 0) * c.passes for c in stage_costs(stages, None, 1))
 
 
-def run_row(group: Group, row: Row, seeds: list[int], work_dir: str) -> list[str]:
+def run_row(group: Group, row: BoardRow, seeds: list[int], work_dir: str) -> list[str]:
     """Make the runs of a row: test with scores, test with TTE, and where tau needs it one of another draw.
 
     Returns:
@@ -100,7 +100,7 @@ def main(argv=None):
     adjusted = partial(chosen_tau_report, taus=taus)
     found = {group.key: (group, read_runs(group, args.work_dir, seeds, adjusted)) for group in groups}
     old = Path(args.out).read_text(encoding='utf-8') if Path(args.out).is_file() else ''
-    write_text(args.out, page(found, seeds, read_figures()['paper'], old))
+    write_text(args.out, board_page(found, seeds, read_figures()['paper'], old))
     print(f'Page: {args.out}')
     if failed:
         raise InputError(f'{len(failed)} run(s) failed:\n' + '\n'.join(failed))

@@ -81,7 +81,7 @@ def sheet(entry: dict, images: dict[str, int]) -> list[str]:
     return lines
 
 
-def text() -> str:
+def whole_page() -> str:
     """The whole page."""
     facts = yaml.safe_load((REPO / 'docs' / 'recipes.yml').read_text())
     logging.disable(logging.WARNING)
@@ -98,7 +98,7 @@ def main(argv=None) -> int:
     parser.add_argument('--out', type=Path, default=REPO / 'docs' / 'recipes.md', help='default docs/recipes.md')
     parser.add_argument('--check', action='store_true', help='only compare')
     args = parser.parse_args(argv)
-    page = text()
+    page = whole_page()
     if not args.check:
         args.out.write_text(page)
         print(f'{args.out}: {len(page.splitlines())} lines')

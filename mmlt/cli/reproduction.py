@@ -9,7 +9,6 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import torch
 
@@ -20,7 +19,7 @@ from mmlt.cli import test as test_cli
 from mmlt.cli import train as train_cli
 from mmlt.cli.launch import launch
 from mmlt.engine.configs import read_config
-from mmlt.engine.paper_rows import FIGURES, Row, compare, find_row, print_comparison, shown, write_record
+from mmlt.engine.paper_rows import FIGURES, Row, beside_paper, find_row, print_comparison, shown, write_record
 from mmlt.engine.requirements import data_options, data_problems, missing_weights
 from mmlt.engine.stages import RunRecord, Stage
 from mmlt.engine.testing import test
@@ -95,7 +94,7 @@ def reproduce(args: Namespace) -> dict:
     if not training or args.tta:
         _test(request)
     report = json.loads(Path(request.tested_in, 'shot_report.json').read_text(encoding='utf-8'))
-    table = compare(row, report)
+    table = beside_paper(row, report)
     print_comparison(row, table, report)
     record = osp.join(request.tested_in, 'reproduce.json')
     write_record(record, row, table, report, vars(args))
@@ -216,10 +215,6 @@ def _commands(request: Request) -> list[str]:
     return commands
 
 
-def _importer(method: str) -> ModuleType:
-    return {'ballad': import_ballad, 'vlltr': import_vlltr}[method]
-
-
 def checked_kind(row: Row, path: str) -> str:
     """Whose checkpoint it is, after a check that the row can take it.
 
@@ -263,9 +258,12 @@ def import_published(row: Row, path: str, out: str, options: Sequence[str]) -> t
     """
     if checked_kind(row, path) == 'mmlt':
         return path, list(options)
-    tool = _importer(row.method)
     options = [*_published_options(row), *options]
-    tool.run(tool.parse_args([path, row.config, '--out', out, *as_arguments(options)]))
+    words = [path, row.config, '--out', out, *as_arguments(options)]
+    if row.method == 'ballad':
+        import_ballad.convert_ballad(import_ballad.parse_args(words))
+    else:
+        import_vlltr.convert_vlltr(import_vlltr.parse_args(words))
     return out, options
 
 

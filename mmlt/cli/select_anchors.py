@@ -55,7 +55,9 @@ def write_csv(path: str, classes, sentences, scores) -> None:
                 writer.writerow([name, rank, f'{score:.4f}', sentence])
 
 
-def run(args) -> None:
+@told
+def main(argv=None):
+    args = parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
     cfg.setdefault('work_dir', osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0]))
     resolve_placeholders(cfg)
@@ -89,8 +91,3 @@ def run(args) -> None:
     write_anchors(anchors, scores, model.table.sentences, args.out, print)
     if args.csv:
         write_csv(args.csv, model.head.classes, model.table.sentences, scores)
-
-
-@told
-def main(argv=None):
-    return run(parse_args(argv))

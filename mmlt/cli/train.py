@@ -25,7 +25,7 @@ def parse_args(argv=None) -> TrainOptions:
     return args
 
 
-def stop(*_) -> None:
+def interrupt(*_) -> None:
     raise KeyboardInterrupt
 
 
@@ -33,7 +33,7 @@ def stop(*_) -> None:
 def main(argv=None):
     args = parse_args(argv)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGTERM, interrupt)
     try:
         result = train(args)
         leave_together()

@@ -145,7 +145,7 @@ def select_anchors(
     return anchors, scores
 
 
-def listing(classes: list[str], sentences: list[list[str]], scores: torch.Tensor, number: int = 8) -> str:
+def anchor_list(classes: list[str], sentences: list[list[str]], scores: torch.Tensor, number: int = 8) -> str:
     """The best and the worst sentences of every class, to be read.
 
     Args:

@@ -46,7 +46,7 @@ def build_to_fill(path: str, options: dict | None = None) -> tuple[Config, nn.Mo
     return cfg, build_model(built.model)
 
 
-def tell_classes(cfg: Config, model: nn.Module, classes: str | None) -> tuple[str, ...] | None:
+def tell_head_classes(cfg: Config, model: nn.Module, classes: str | None) -> tuple[str, ...] | None:
     """Tell a model's head the classes, so that they travel with its checkpoint.
 
     Args:

@@ -135,7 +135,7 @@ def _figures(entry: dict | None, tta: bool) -> dict[str, float | None]:
     return {key: _number((entry or {}).get(key)) for key in FIGURES}
 
 
-def compare(row: Row, report: dict) -> dict[str, dict[str, float | None]]:
+def beside_paper(row: Row, report: dict) -> dict[str, dict[str, float | None]]:
     """Our figures beside the published ones.
 
     Args:
@@ -166,7 +166,7 @@ def print_comparison(row: Row, table: dict, report: dict) -> None:
 
     Args:
         row (Row): The row.
-        table (dict): Of :func:`compare`.
+        table (dict): Of :func:`beside_paper`.
         report (dict): See there.
     """
     columns = {'paper': 'paper', 'log': 'log of the published code', 'ours': 'ours', 'difference': 'difference'}
@@ -202,7 +202,7 @@ def write_record(path: str, row: Row, table: dict, report: dict, arguments: dict
     Args:
         path (str): The file.
         row (Row): The row.
-        table (dict): Of :func:`compare`.
+        table (dict): Of :func:`beside_paper`.
         report (dict): See there.
         arguments (dict): What was asked for.
     """

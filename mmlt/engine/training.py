@@ -101,7 +101,7 @@ def build_runner(cfg: Config) -> Runner:
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
-def prepare(stage: Stage, last: bool, args: TrainOptions, anew: Collection[str]) -> bool:
+def prepare_stage(stage: Stage, last: bool, args: TrainOptions, anew: Collection[str]) -> bool:
     """Decide how a stage goes on; return whether there is anything to train."""
     cfg, record = stage.cfg, RunRecord(stage.work_dir)
     if cfg.get('train_cfg') is None:
@@ -134,7 +134,7 @@ def decide(stages: Sequence[Stage], args: TrainOptions) -> list[Stage]:
     todo, anew = [], set()
     for stage in stages:
         last = stage is stages[-1]
-        trains = prepare(stage, last, args, anew)
+        trains = prepare_stage(stage, last, args, anew)
         if trains and not stage.cfg.get('resume'):
             anew.add(stage.work_dir)
         if trains or (last and stage.cfg.get('train_cfg') is None):

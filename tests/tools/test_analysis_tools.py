@@ -125,7 +125,7 @@ def args_of(*arguments):
 
 
 def found(config, checkpoint, args):
-    return retrieve.retrieve(retrieve.load_config(config, args.cfg_options), checkpoint, args)
+    return retrieve.retrieve(retrieve.retrieval_config(config, args.cfg_options), checkpoint, args)
 
 
 def naive(folder, split, state_file, words):

@@ -654,7 +654,7 @@ def test_configs_fit_together(fruit, weights, model, tmp_path, capsys):
         assert lgr.backbone.frozen and not cvlp.backbone.get('frozen')
         assert cvlp.backbone.get('norm_eval', False) == (model == 'mmlt-tiny-rn')
     else:
-        assert cvlp.teacher is None and cvlp.ratio == 1
+        assert cvlp.teacher is None and cvlp.loss_ratio == 1
         assert not lgr.backbone.get('frozen') and not lgr.backbone.get('norm_eval')
     if model == 'mmlt-tiny-vit':
         lift = cfgs['lift_my-fruit']

@@ -11,7 +11,7 @@ from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from torch import Tensor
 
 from mmlt.checkpoints import write_text
-from mmlt.engine.anchor_selection import check_selection, listing, select_anchors
+from mmlt.engine.anchor_selection import anchor_list, check_selection, select_anchors
 from mmlt.errors import InputError
 from mmlt.models import CVLP
 from mmlt.models.text.anchors import Anchors
@@ -100,7 +100,7 @@ def write_anchors(
     """Write the anchor file and its listing, and say what was selected."""
     anchors.save(path)
     text = Path(path).with_suffix('.txt')
-    write_text(text, listing(anchors.facts['classes'], sentences, scores))
+    write_text(text, anchor_list(anchors.facts['classes'], sentences, scores))
     number = anchors.features.shape[1]
     fewer = int((anchors.counts < number).sum())
     say(
