@@ -3,7 +3,6 @@
 # ruff: noqa: E402
 
 import gc
-import importlib.util
 import os
 import re
 import shlex
@@ -40,6 +39,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import mmlt  # noqa: F401  registers everything
+from tests import stubs
 
 REPO = Path(__file__).parent.parent
 MODEL = 'mmlt-tiny-vit'
@@ -80,7 +80,7 @@ def launcher_env() -> dict[str, str]:
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = str(s.getsockname()[1])
-    return {**os.environ, 'OMP_NUM_THREADS': '1', 'PORT': port, 'PYTHON': sys.executable}
+    return {**os.environ, 'OMP_NUM_THREADS': '1', 'PORT': port, 'PYTHON': sys.executable, 'PYTHONPATH': str(REPO)}
 
 
 @pytest.fixture(scope='session')
@@ -124,21 +124,14 @@ def picture_folder(tmp_path) -> Path:
 
 @pytest.fixture(scope='session')
 def train_tool():
-    """tools/train.py as a module."""
-    return _tool('train')
+    """The module that tools/train.py calls."""
+    return stubs.tool('train')
 
 
 @pytest.fixture(scope='session')
 def test_tool():
-    """tools/test.py as a module."""
-    return _tool('test')
-
-
-def _tool(name):
-    spec = importlib.util.spec_from_file_location(f'mmlt_tools_{name}', REPO / 'tools' / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return importlib.import_module(module.main.__module__)
+    """The module that tools/test.py calls."""
+    return stubs.tool('test')
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def heads(parts, clip_file, anchors):
 def loss_of(parts):
     losses = [copy.deepcopy(LOSSES[part]) for part in parts if part in LOSSES]
     if 'LIFT' in parts and 'LDAM' in parts:
-        losses[0].update(scale=1.0, max_margin=12.5)  # the head scales its cosines itself, by 25
+        losses[0].update(logit_scale=1.0, max_margin=12.5)  # the head scales its cosines itself, by 25
     base = losses if len(losses) > 1 else losses[0] if losses else dict(type='CrossEntropyLoss')
     if 'CUE' in parts:
         return dict(type='mmlt.CUELoss', base=base, neighbours=NEIGHBOURS, top_k=2)
@@ -336,7 +336,7 @@ def test_a_text_head_is_looked_at_too(clip_file, scale, said):
     cfg = dict(type='ImageClassifier', backbone=tower, head=head)
     with pytest.raises(InputError, match=f'TextClsHead multiplies its cosines by {said}, and LDAMLoss by 30'):
         start(cfg)
-    tell(MODELS.build(changed(cfg, head__loss=dict(scale=1.0))))
+    tell(MODELS.build(changed(cfg, head__loss=dict(logit_scale=1.0))))
     with pytest.raises(InputError, match='TextClsHead compares .*: set model.backbone.projection=True'):
         start(changed(cfg, backbone__projection=False))
 
@@ -354,7 +354,7 @@ def test_cosines_for_ldam_are_scaled_once(config):
     """The head's scale and the loss's are the same factor, in one place or the other."""
     cfg = config('LIFT', 'LDAM')
     by_head = start(cfg)
-    by_loss = MODELS.build(changed(cfg, head__scale=1.0, head__loss=dict(scale=25.0, max_margin=0.5)))
+    by_loss = MODELS.build(changed(cfg, head__logit_scale=1.0, head__loss=dict(logit_scale=25.0, max_margin=0.5)))
     tell(by_loss)
     by_loss.load_state_dict(by_head.state_dict())
     assert step(by_loss.train()) == pytest.approx(step(by_head), rel=1e-5)

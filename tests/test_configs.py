@@ -274,7 +274,7 @@ def test_lift(path, test_tool, monkeypatch, tmp_path):
         crop = next(t for t in cfg.train_dataloader.dataset.pipeline if 'Crop' in t.type)
         assert crop.type == 'mmlt.GrowingRandomResizedCrop' and cfg.default_hooks.epoch.type == 'mmlt.EpochHook'
     # With --tta: five crops of an enlarged picture, and one prediction.
-    cfg = testing.load_config(test_tool.parse_args([str(path), __file__, '--tta']))
+    cfg = testing.read_test(test_tool.parse_args([str(path), __file__, '--tta']))
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
     file = tmp_path / 'picture.jpg'
     Image.fromarray(np.kron(pixels, np.ones((10, 14, 1), np.uint8))).save(file)
@@ -424,10 +424,10 @@ def check_command(command, train_tool, test_tool, monkeypatch):
         assert isinstance(model, CVLP)
         return model, wrapper, None
     if script == 'tools/test.py':
-        cfg = load(command, test_tool, testing.load_config)
+        cfg = load(command, test_tool, testing.read_test)
         cfg.model = cfg.model.get('module', cfg.model)  # with --tta it is wrapped
         return check_runs(cfg) + (None,)
-    cfg = load(command, train_tool, training.load_config)
+    cfg = load(command, train_tool, training.read_training)
     stages = {s.name: s.cfg for s in plan(cfg)}
     for name, spec in (cfg.get('stages') or {}).items():
         if spec.get('options'):
@@ -506,9 +506,9 @@ def test_vlltr_ablations_do_what_they_say(train_tool, test_tool, monkeypatch):
         return check_command(by_name[name], train_tool, test_tool, monkeypatch)
 
     cvlp = run('no-distillation')[2]['cvlp'].model
-    assert cvlp.ratio == 1 and cvlp.teacher is None and cvlp.backbone.quick_gelu
+    assert cvlp.loss_ratio == 1 and cvlp.teacher is None and cvlp.backbone.quick_gelu
     cvlp = run('random-init')[2]['cvlp'].model
-    assert cvlp.ratio == 1 and cvlp.backbone.pretrained is cvlp.text.pretrained is None
+    assert cvlp.loss_ratio == 1 and cvlp.backbone.pretrained is cvlp.text.pretrained is None
     model, _, stages = run('no-cvlp')
     assert len(stages) == 1 and model.backbone.visual is not None
     cvlp = run('paper-losses')[2]['cvlp'].model

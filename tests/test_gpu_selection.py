@@ -1,21 +1,13 @@
 """Which tests see a GPU."""
 
-import importlib.util
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-
-@pytest.fixture(scope='module')
-def gpu_is_asked():
-    spec = importlib.util.spec_from_file_location('mmlt_tests_conftest', Path(__file__).parent / 'conftest.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.gpu_is_asked
+from tests.conftest import gpu_is_asked
 
 
 @pytest.mark.parametrize(
@@ -37,7 +29,7 @@ def gpu_is_asked():
         ('-m', False),
     ],
 )
-def test_who_asks_for_it(gpu_is_asked, arguments, asked):
+def test_who_asks_for_it(arguments, asked):
     words = arguments.split('|') if '|' in arguments else arguments.split()
     words = [*words[0].split(), *words[1:]] if '|' in arguments else words
     assert gpu_is_asked(words) == asked

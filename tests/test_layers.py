@@ -93,6 +93,17 @@ def test_no_circle(graph):
         visit(module)
 
 
+def test_one_name_means_one_thing():
+    """No two public functions or classes of one name, but what every verb and benchmark has."""
+    places = {}
+    for module, path in modules().items():
+        for node in ast.parse(path.read_text(encoding='utf-8')).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith('_'):
+                places.setdefault(node.name, []).append(module)
+    twice = {name: found for name, found in places.items() if len(found) > 1 and name not in ('main', 'parse_args')}
+    assert not twice
+
+
 def test_files_and_functions_stay_short():
     """400 lines a file; 40 lines of code a function, without its docstring, blank lines and comments."""
     long = []

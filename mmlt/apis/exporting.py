@@ -14,7 +14,7 @@ from rich.table import Table
 from mmlt.apis.models import get_model
 from mmlt.checkpoints import write_text
 from mmlt.checkpoints.comparison import plain
-from mmlt.checkpoints.export import check_target, compare, export, load_exported, median_times
+from mmlt.checkpoints.export import check_target, export, export_difference, load_exported, median_times
 from mmlt.datasets.long_tailed_dataset import read_pipeline
 from mmlt.datasets.pictures import READING
 from mmlt.datasets.texts.class_names import class_list
@@ -40,7 +40,7 @@ class ExportOptions:
     cfg_options: dict | None = None
 
 
-def image_size(args: ExportOptions, model) -> tuple[int, int]:
+def export_size(args: ExportOptions, model) -> tuple[int, int]:
     own = getattr(model.backbone, 'image_size', None)
     size = args.image_size or own
     if size is None:
@@ -87,7 +87,7 @@ def training_time(model, bgr: bool):
     return logits
 
 
-def describe(args: ExportOptions, model, size) -> dict:
+def describe_export(args: ExportOptions, model, size) -> dict:
     """What a user of the file must know."""
     transforms = tested_transforms(model)
     return dict(
@@ -135,7 +135,7 @@ def export_model(args: ExportOptions) -> dict:
     check_target(args.out, args.format)
     classes = class_list(args.classes) if args.classes else None
     model = get_model(args.config, args.checkpoint, classes=classes, cfg_options=args.cfg_options)
-    size = image_size(args, model)
+    size = export_size(args, model)
     before = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     transforms = tested_transforms(model)
     _, bgr = takes_and_gives_bgr(transforms or [], model.data_preprocessor.to_rgb)
@@ -146,13 +146,13 @@ def export_model(args: ExportOptions) -> dict:
         expected = {n: reference(images) for n, images in pictures.items()}  # before low-rank weights are merged
     export(DeployedClassifier(model, bgr), args.out, args.format, size, batch)
     exported = load_exported(args.out, args.format)
-    difference = max(compare(lambda _, n=n: expected[n], exported, images) for n, images in pictures.items())
+    difference = max(export_difference(lambda _, n=n: expected[n], exported, images) for n, images in pictures.items())
     if not difference <= TOLERANCE:
         os.remove(args.out)
         raise InputError(
             f"The logits of '{args.out}' differ by {difference:.1e} from those of the trained model: it was removed."
         )
-    write_text(f'{args.out}.json', json.dumps(describe(args, model, size), indent=1, ensure_ascii=False))
+    write_text(f'{args.out}.json', json.dumps(describe_export(args, model, size), indent=1, ensure_ascii=False))
     after = sum(osp.getsize(p) for p in (args.out, f'{args.out}.data') if osp.isfile(p))
     times = {
         n: median_times({'trained model': reference, args.format: exported}, images) for n, images in pictures.items()

@@ -85,7 +85,7 @@ class Run:
             dict: Figures by name.
         """
         folder = osp.join(self.folder, 'tta') if tta else osp.join(self.folder, 'test')
-        return test(TestOptions(self.config, self.checkpoint, folder, tta=tta, cfg_options=cfg_options))
+        return test(TestOptions(self.config, folder, checkpoint=self.checkpoint, tta=tta, cfg_options=cfg_options))
 
     def report(self, out: str | os.PathLike | None = None) -> str:
         """Write the page about this run (``mmlt report``).

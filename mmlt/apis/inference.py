@@ -26,7 +26,7 @@ from mmlt.datasets.pictures import (
     no_pictures,
     read_error,
     to_rgb,
-    why_unreadable,
+    why_no_picture,
 )
 from mmlt.datasets.transforms import LoadPicture, is_loader, takes_and_gives_bgr
 from mmlt.errors import InputError
@@ -107,7 +107,7 @@ class Inferencer(ImageClassificationInferencer):
                 bgr = not isinstance(source, Image.Image)
                 image = array_to_8bit(source) if bgr else to_rgb(source)
             except Exception as e:  # a picture of Pillow's is only decoded now
-                raise InputError(f'Picture {index} of images cannot be read ({why_unreadable(e)}).') from e
+                raise InputError(f'Picture {index} of images cannot be read ({why_no_picture(e)}).') from e
             results = dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
         if bgr != self._takes_bgr:
             results['img'] = results['img'][..., ::-1]
@@ -119,7 +119,7 @@ class Inferencer(ImageClassificationInferencer):
         except InputError:
             raise
         except Exception as e:  # MMPretrain's loader; decoders speak of buffers, not of files
-            raise InputError(f"The picture '{path}' cannot be read ({read_error(path) or why_unreadable(e)}).") from e
+            raise InputError(f"The picture '{path}' cannot be read ({read_error(path) or why_no_picture(e)}).") from e
 
 
 def _sources(images) -> list[str | np.ndarray | Image.Image]:

@@ -22,7 +22,7 @@ def leaves(*tensors):
     return [x.detach().requires_grad_() for x in tensors]
 
 
-def whole_matrix(image, text, labels, scale, own):
+def whole_matrix(image, text, labels, logit_scale, own):
     """Logits and targets of the global batch in every rank; the own rows carry the gradient."""
     local_image, local_text = leaves(image[own], text[own])
     if len(local_image) < len(image):
@@ -30,30 +30,30 @@ def whole_matrix(image, text, labels, scale, own):
         image[own], text[own] = local_image, local_text
     else:
         image, text = local_image, local_text
-    logits = scale * image @ text.t()
+    logits = logit_scale * image @ text.t()
     targets = (labels[:, None] == labels[None, :]).float()
     targets = targets / targets.sum(1, keepdim=True)
     loss = -(targets * logits.log_softmax(1)).sum(1).mean() - (targets * logits.t().log_softmax(1)).sum(1).mean()
     (loss / 2).backward()
 
 
-def plain_autograd(image, text, labels, scale):
+def plain_autograd(image, text, labels, logit_scale):
     """One process without a matrix of labels; autograd keeps what it likes."""
     image, text = leaves(image, text)
-    logits = scale * image @ text.t()
+    logits = logit_scale * image @ text.t()
     matched = (image * contrastive.class_means(text, labels)).sum(1)
-    ((logits.logsumexp(1) + logits.logsumexp(0)) / 2 - scale * matched).mean().backward()
+    ((logits.logsumexp(1) + logits.logsumexp(0)) / 2 - logit_scale * matched).mean().backward()
 
 
-def plain_distillation(image, text, soft_image, soft_text, scale):
+def plain_distillation(image, text, soft_image, soft_text, logit_scale):
     """Soft cross-entropy over whole rows, both directions."""
     image, text = leaves(image, text)
-    logits, soft = scale * image @ text.t(), 30.0 * soft_image @ soft_text.t()
+    logits, soft = logit_scale * image @ text.t(), 30.0 * soft_image @ soft_text.t()
     losses = [-(soft.softmax(dim) * logits.log_softmax(dim)).sum(dim).mean() for dim in (0, 1)]
     (sum(losses) / 2).backward()
 
 
-def own_rows(image, text, labels, scale, own, offsets):
+def own_rows(image, text, labels, logit_scale, own, offsets):
     """contrastive_loss as rank 0 of several processes computes it."""
     local_image, local_text = leaves(image[own], text[own])
     gathered = iter([image, text, labels])
@@ -64,7 +64,7 @@ def own_rows(image, text, labels, scale, own, offsets):
         mock.patch.object(contrastive, 'get_world_size', lambda: world_size),
         mock.patch.object(contrastive_functional, 'get_world_size', lambda: world_size),
     ):
-        contrastive_loss(local_image, local_text, labels[own], scale).backward()
+        contrastive_loss(local_image, local_text, labels[own], logit_scale).backward()
 
 
 def gpu_peak_memory(run):
@@ -114,19 +114,20 @@ def main():
     features = (F.normalize(torch.randn(args.batch, args.dim), dim=-1).to(args.device) for _ in range(4))
     image, text, soft_image, soft_text = features
     labels = torch.randint(args.classes, (args.batch,)).to(args.device)
-    scale = torch.tensor(14.3, device=args.device, requires_grad=True)
+    logit_scale = torch.tensor(14.3, device=args.device, requires_grad=True)
     own, whole = slice(0, args.batch // args.ranks), slice(0, args.batch)
     with torch.no_grad():
-        sums = contrastive_functional.scan_both(contrastive.Batch(image, text).sides(scale * image, scale * text))
+        sides = contrastive.Batch(image, text).sides(logit_scale * image, logit_scale * text)
+        sums = contrastive_functional.scan_both(sides)
     offsets = -torch.stack([x.hard for x in sums], 1)
     shape = f'batch {args.batch}, D {args.dim}'
     in_one = {
-        'whole matrix': lambda: whole_matrix(image, text, labels, scale, whole),
-        'plain autograd': lambda: plain_autograd(image, text, labels, scale),
-        'contrastive_loss': lambda: contrastive_loss(*leaves(image, text), labels, scale).backward(),
+        'whole matrix': lambda: whole_matrix(image, text, labels, logit_scale, whole),
+        'plain autograd': lambda: plain_autograd(image, text, labels, logit_scale),
+        'contrastive_loss': lambda: contrastive_loss(*leaves(image, text), labels, logit_scale).backward(),
     }
     report(f'one process, {shape}', in_one, args)
-    teacher = soft_image, soft_text, scale
+    teacher = soft_image, soft_text, logit_scale
     distillation = {
         'plain autograd': lambda: plain_distillation(image, text, *teacher),
         "distillation_loss, 'full'": lambda: distillation_loss(*leaves(image, text), *teacher, 30.0, 'full').backward(),
@@ -134,7 +135,7 @@ def main():
     }
     report(f'distillation in one process, {shape}', distillation, args)
     in_several = {
-        'whole matrix in every rank': lambda: whole_matrix(image, text, labels, scale, own),
-        'own rows (contrastive_loss)': lambda: own_rows(image, text, labels, scale, own, offsets),
+        'whole matrix in every rank': lambda: whole_matrix(image, text, labels, logit_scale, own),
+        'own rows (contrastive_loss)': lambda: own_rows(image, text, labels, logit_scale, own, offsets),
     }
     report(f'one of {args.ranks} ranks, global {shape}', in_several, args)

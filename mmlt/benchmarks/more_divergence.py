@@ -59,7 +59,7 @@ def collate(samples: list[dict]) -> dict:
     return {key: [s[key] for s in samples] for key in samples[0]}
 
 
-def run(seed, iterations, batch, folder, lr=0.1, clip_grad=None, **more) -> tuple[str, str]:
+def train_once(seed, iterations, batch, folder, lr=0.1, clip_grad=None, **more) -> tuple[str, str]:
     """One training; 'finite', 'stopped' or 'silent', and what was said."""
     torch.manual_seed(seed)
     classifier = dict(
@@ -114,7 +114,7 @@ def main():
         results = []
         for seed in range(args.seeds):
             with tempfile.TemporaryDirectory() as folder:
-                result, said = run(seed, args.iterations, args.batch, folder, **SETTINGS[name])
+                result, said = train_once(seed, args.iterations, args.batch, folder, **SETTINGS[name])
             results.append(result)
             example = example or said
         counts = [f'{results.count(r)} of {args.seeds}' for r in ('finite', 'stopped', 'silent')]

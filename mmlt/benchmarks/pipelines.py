@@ -105,7 +105,7 @@ def times(before: Callable[[str], object], now: Callable[[str], object], paths: 
     return [f'{1 / median(found):.0f}' for found in spent] + [f'{ratio:.2f}']
 
 
-def measure(paths: list[str], rounds: int) -> Table:
+def pipeline_table(paths: list[str], rounds: int) -> Table:
     """The table of all pipelines."""
     table = Table(title='pictures a second a core', title_justify='left')
     for column in ('pipeline', "MMPretrain's transforms", "the configs'", 'times faster'):
@@ -139,7 +139,7 @@ def main():
         else:
             paths = sorted(str(p) for p in args.folder.rglob('*') if is_picture(p.name))[: args.pictures]
         print(f'{len(paths)} pictures, {sum(Path(p).stat().st_size for p in paths) / len(paths) / 1e3:.0f} kB each')
-        table = measure(paths, args.rounds)
+        table = pipeline_table(paths, args.rounds)
     console = Console()
     if not console.is_terminal:
         console.width = 120

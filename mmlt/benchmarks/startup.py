@@ -108,7 +108,7 @@ def _wrap_phases(phases: Phases, training) -> None:
     from mmlt.models.text import token_table
 
     for owner, method, name in (
-        (training, 'load_config', 'config'),
+        (training, 'read_training', 'config'),
         (training, 'check_arguments', 'names in the config'),
         (training, 'try_stages', 'a try of later stages'),
         (OurRunner, '_log_env', 'environment and config in the log'),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from mmengine.config import Config
 
+from mmlt.utils.renamed import by_new_names
+
 
 def checkpoint_classes(checkpoint: dict) -> list[str] | None:
     """Class names that a checkpoint was trained on, None where it does not tell.
@@ -17,11 +19,11 @@ def checkpoint_classes(checkpoint: dict) -> list[str] | None:
 
 
 def plain(value):
-    """Turn a config into plain dicts, lists and scalars (tuples become lists)."""
+    """Turn a config into plain dicts, lists and scalars (tuples become lists), arguments by their names of now."""
     if isinstance(value, Config):
         value = value._cfg_dict
     if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in by_new_names(value).items()}
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     if isinstance(value, (str, int, float, bool)) or value is None:
@@ -38,7 +40,7 @@ def first_difference(old, new, path: str = '') -> str | None:
         path (str): Prefix of the name. Defaults to ''.
 
     Returns:
-        str | None: For example ``'model.neck.ratio was 0.2 and is now 0.5'``;
+        str | None: For example ``'model.neck.residual_ratio was 0.2 and is now 0.5'``;
         None where nothing differs.
     """
     if isinstance(old, dict) and isinstance(new, dict):

@@ -98,7 +98,7 @@ def expect_kind(checkpoint: Mapping, wanted: Sequence[str], source: str) -> str:
     raise InputError(f"'{source}' is no checkpoint of {' or '.join(wanted)}; it is {whose}{tool}.")
 
 
-def left_out(checkpoint: Mapping, kind: str, taken: str, source: str) -> list[str]:
+def not_converted(checkpoint: Mapping, kind: str, taken: str, source: str) -> list[str]:
     """Tell what of a published checkpoint, beside its model, is not converted.
 
     Args:
@@ -166,7 +166,7 @@ def from_ballad(checkpoint: Mapping, source: str) -> Renamed:
     """
     expect_kind(checkpoint, ['BALLAD'], source)
     taken = 'state_dict_best' if checkpoint.get('state_dict_best') else 'state_dict'
-    notes = left_out(checkpoint, 'BALLAD', taken, source)
+    notes = not_converted(checkpoint, 'BALLAD', taken, source)
     best = {part: own for part, own in checkpoint[taken].items() if own is not None}
     if (other := next((part for part, own in best.items() if not isinstance(own, Mapping)), None)) is not None:
         raise InputError(
@@ -201,7 +201,7 @@ def from_vlltr_pretraining(checkpoint: Mapping, source: str) -> Renamed:
     rules = {'visual.': 'backbone.visual.', 'logit_scale': 'head.text.clip.logit_scale'}
     rules.update({name: f'head.text.clip.{name}' for name in _TEXT_TOWER})
     renamed = rename(state, rules, source)
-    renamed.notes += left_out(checkpoint, 'VL-LTR stage 1', 'model', source)
+    renamed.notes += not_converted(checkpoint, 'VL-LTR stage 1', 'model', source)
     return renamed
 
 
@@ -248,7 +248,7 @@ def from_vlltr_recognition(checkpoint: Mapping, source: str, counts: Sequence[in
     number, total = int(own['head.anchor_counts'].sum()), own['head.anchor_features'].shape[:2].numel()
     told = 'by the given counts' if counts is not None else 'by their embeddings, which are not zero'
     renamed.notes.append(f'{number} of {total} anchor places hold a sentence, {told}.')
-    renamed.notes += left_out(checkpoint, 'VL-LTR stage 2', 'model', source)
+    renamed.notes += not_converted(checkpoint, 'VL-LTR stage 2', 'model', source)
     return renamed
 
 

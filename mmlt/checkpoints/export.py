@@ -136,7 +136,7 @@ def load_exported(path: str, form: str) -> Callable[[Tensor], tuple[Tensor, Tens
 
 
 @torch.no_grad()
-def compare(reference: Callable[[Tensor], Tensor], exported: Callable, images: Tensor) -> float:
+def export_difference(reference: Callable[[Tensor], Tensor], exported: Callable, images: Tensor) -> float:
     """Largest difference of logits.
 
     Args:

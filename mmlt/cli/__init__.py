@@ -15,7 +15,7 @@ VERBS = {
     'test': ('test', 'test a checkpoint, or a pretrained model'),
     'infer': ('infer', 'classify pictures'),
     'prepare': ('prepare', 'make pictures of your own into a data set with ready configs'),
-    'check': ('check', 'check a downloaded benchmark'),
+    'check': ('check', 'check a downloaded data set'),
     'config': ('config', 'list the configs that mmlt comes with, print or copy one'),
     'models': ('models', 'list the models, with what papers report'),
     'report': ('report', 'write a page (HTML) about one or several runs'),
@@ -38,7 +38,7 @@ VERBS = {
 }
 
 
-def overview() -> str:
+def usage() -> str:
     """What is said without a verb."""
     width = max(map(len, VERBS))
     lines = [f'  {verb:{width}}  {what}' for verb, (_, what) in VERBS.items()]
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None):
     """
     verb, *rest = [*(sys.argv[1:] if argv is None else argv), ''][:1] + list(sys.argv[2:] if argv is None else argv[1:])
     if verb in ('', '-h', '--help', 'help'):
-        print(overview())
+        print(usage())
         return 0 if verb else 2
     if verb in ('--version', '-V'):
         print(__version__)

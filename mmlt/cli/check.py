@@ -1,4 +1,4 @@
-"""Check a downloaded benchmark: all files there and whole, its statistics the published ones.
+"""Check a downloaded data set: all files there and whole, its statistics the published ones.
 
     mmlt check imagenet-lt data/imagenet
 
@@ -6,17 +6,17 @@ It prints the long tail, draws it, and names every fault; the exit code is 1 if 
 annotation as `relative/path label` lines, for tools that read nothing else; the configs do not need it.
 """
 
-import mmlt.preparation.multi_label_benchmarks  # noqa: F401  adds VOC-LT and COCO-LT
+import mmlt.preparation.multi_label_checks  # noqa: F401  adds VOC-LT and COCO-LT
 from mmlt.cli.common import told
 from mmlt.engine.options import ToolParser
 from mmlt.errors import InputError
-from mmlt.preparation.benchmarks import BENCHMARKS, check_benchmark, write_annotation
+from mmlt.preparation.checks import DOWNLOADS, check_contents, write_annotation
 from mmlt.visualization import class_size_report, plot_class_sizes, print_class_sizes
 
 
 def parse_args(argv=None):
     parser = ToolParser(__doc__)
-    parser.add_argument('name', choices=sorted(BENCHMARKS), help='which data set')
+    parser.add_argument('name', choices=sorted(DOWNLOADS), help='which data set')
     parser.add_argument('root', help='the folder that docs/datasets.md shows, for example data/imagenet')
     parser.add_argument('--decode', action='store_true', help='read every picture; takes minutes')
     parser.add_argument(
@@ -26,18 +26,20 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def run(args) -> int:
-    benchmark = BENCHMARKS[args.name]
-    contents = check_benchmark(benchmark, args.root, args.decode)
+@told
+def main(argv=None):
+    args = parse_args(argv)
+    download = DOWNLOADS[args.name]
+    contents = check_contents(download, args.root, args.decode)
     if contents.counts is not None:
         named = len(contents.classes) == len(contents.counts)
-        report = class_size_report(contents.counts, contents.classes if named else None, benchmark.protocol)
-        print_class_sizes(report, benchmark.title)
+        report = class_size_report(contents.counts, contents.classes if named else None, download.protocol)
+        print_class_sizes(report, download.title)
         picture = args.picture or f'class_sizes_{args.name}.png'
-        plot_class_sizes(report, picture, benchmark.title)
+        plot_class_sizes(report, picture, download.title)
         print(f'Picture: {picture}')
-    if benchmark.note:
-        print(benchmark.note)
+    if download.note:
+        print(download.note)
     for problem in contents.problems:
         print(f'FAULT: {problem}')
     if args.out and contents.problems:
@@ -45,10 +47,5 @@ def run(args) -> int:
     if args.out:
         print(f'Written: {", ".join(write_annotation(contents, args.out))}')
     if not contents.problems:
-        print(f'{benchmark.title} is complete.')
+        print(f'{download.title} is complete.')
     return int(bool(contents.problems))
-
-
-@told
-def main(argv=None):
-    return run(parse_args(argv))

@@ -107,7 +107,9 @@ def neighbours_table(found: dict[str, list[tuple[str, float]]]) -> Table:
     return table
 
 
-def run(args) -> None:
+@told
+def main(argv=None):
+    args = parse_args(argv)
     tower, templates, classes = read_arguments(args)
     found = nearest_classes(embed(tower, templates, classes), classes, args.top)
     names = {name: [other for other, _ in nearest] for name, nearest in found.items()}
@@ -117,8 +119,3 @@ def run(args) -> None:
         console.width = 120
     console.print(neighbours_table(found))
     print(f'Neighbours: {args.out}')
-
-
-@told
-def main(argv=None):
-    return run(parse_args(argv))

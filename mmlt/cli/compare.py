@@ -29,7 +29,9 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def run(args) -> None:
+@told
+def main(argv=None):
+    args = parse_args(argv)
     reports = {name: [read_report(f) for f in folders] for name, folders in named_runs(args.work_dirs).items()}
     rows = summarise(reports)
     shown = {what_is_shown(group[0]) for group in reports.values()}
@@ -41,8 +43,3 @@ def run(args) -> None:
     if not console.is_terminal:
         console.width = 120
     console.print(comparison_table(rows, title))
-
-
-@told
-def main(argv=None):
-    return run(parse_args(argv))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmlt.checkpoints import write_text
 from mmlt.cli.common import told
-from mmlt.engine.configs import config_names, find_config, read_config
+from mmlt.engine.configs import config_names, find_config, full_name, read_config
 from mmlt.engine.options import CfgOptions, ToolParser
 from mmlt.errors import InputError
 
@@ -27,7 +27,7 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def listing(letters: str = '') -> str:
+def config_list(letters: str = '') -> str:
     """Names with these letters, by their folders."""
     folders: dict[str, list[str]] = {}
     for name, path in config_names().items():
@@ -53,11 +53,14 @@ def copy(source: str, target: str, overwrite: bool) -> None:
 def main(argv=None):
     args = parse_args(argv)
     exact = args.name and (args.name.removesuffix('.py') in config_names() or os.path.isfile(args.name))
-    if args.name and not exact and not args.copy and (found := listing(args.name)):
+    if args.name and not exact and not args.copy and (found := config_list(args.name)):
         print(found)
     elif args.name is None:
-        print(listing())
+        print(config_list())
     elif args.copy:
         copy(find_config(args.name), args.copy, args.overwrite)
     else:
-        print(read_config(args.name, args.cfg_options).pretty_text)
+        cfg = read_config(args.name, args.cfg_options)
+        if (name := full_name(cfg)) is not None:
+            print(f"# {name}, by MMPretrain's way to name configs: GPUs x pictures of each.")
+        print(cfg.pretty_text)

@@ -11,7 +11,7 @@ is printed at the end, says so.
 from mmlt.checkpoints import read_checkpoint
 from mmlt.checkpoints.converters import fill, from_ballad
 from mmlt.cli.common import told
-from mmlt.engine.importing import build_to_fill, check_out, tell_classes, write_imported
+from mmlt.engine.importing import build_to_fill, check_out, tell_head_classes, write_imported
 from mmlt.engine.options import CfgOptions, ToolParser
 
 ADAPTER = {'model.neck.relu': False, 'model.neck.bias': False}  # as published
@@ -27,7 +27,7 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def run(args) -> None:
+def convert_ballad(args) -> None:
     check_out(args.out)
     renamed = from_ballad(read_checkpoint(args.checkpoint), args.checkpoint)
     cfg, model = build_to_fill(args.config, args.cfg_options)
@@ -35,7 +35,7 @@ def run(args) -> None:
     if 'neck.linear.weight' in renamed.state and cfg.model.get('neck'):
         cfg, model = build_to_fill(args.config, {**(args.cfg_options or {}), **ADAPTER})
         options = ' --cfg-options ' + ' '.join(f'{key}={value}' for key, value in ADAPTER.items())
-    classes = tell_classes(cfg, model, args.classes)
+    classes = tell_head_classes(cfg, model, args.classes)
     fill(model, renamed, args.checkpoint)
     write_imported(args.out, cfg, model, classes, args.checkpoint)
     print(f'{renamed}\nWritten to {args.out}. To test it:\npython tools/test.py {args.config} {args.out}{options}')
@@ -43,4 +43,4 @@ def run(args) -> None:
 
 @told
 def main(argv=None):
-    return run(parse_args(argv))
+    return convert_ballad(parse_args(argv))

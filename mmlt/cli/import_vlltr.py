@@ -29,7 +29,7 @@ from mmlt.checkpoints.converters import (
 )
 from mmlt.cli.common import told
 from mmlt.datasets import ClassTexts
-from mmlt.engine.importing import build_to_fill, check_out, tell_classes, write_imported
+from mmlt.engine.importing import build_to_fill, check_out, tell_head_classes, write_imported
 from mmlt.engine.options import CfgOptions, ToolParser
 from mmlt.errors import InputError
 from mmlt.models.anchors import Anchors, select_sentences
@@ -103,7 +103,7 @@ def select(args, model, classes) -> Anchors:
     )
 
 
-def check_arguments(kind: str, args) -> None:
+def check_given(kind: str, args) -> None:
     """Arguments that would do nothing are an error."""
     if (args.embeddings is None) != (args.scores is None):
         raise InputError('--embeddings and --scores belong together: give both, or neither.')
@@ -135,13 +135,13 @@ def training_command(config: str, checkpoint: str, anchors: str) -> str:
     return shlex.join(['python', 'tools/train.py', head, '--cfg-options', *options])
 
 
-def run(args) -> None:
+def convert_vlltr(args) -> None:
     check_out(args.out)
     checkpoint = read_checkpoint(args.checkpoint)
     kind = expect_kind(checkpoint, ['VL-LTR stage 1', 'VL-LTR stage 2'], args.checkpoint)
-    check_arguments(kind, args)
+    check_given(kind, args)
     cfg, model = build_to_fill(args.config, args.cfg_options)
-    classes = tell_classes(cfg, model, args.classes)
+    classes = tell_head_classes(cfg, model, args.classes)
     anchors = None
     if kind == 'VL-LTR stage 2':
         counts = read_numbers(args.counts) if args.counts else None
@@ -167,4 +167,4 @@ def run(args) -> None:
 
 @told
 def main(argv=None):
-    return run(parse_args(argv))
+    return convert_vlltr(parse_args(argv))

@@ -46,7 +46,9 @@ def result_table(result: dict) -> Table:
     return table
 
 
-def run(args) -> None:
+@told
+def main(argv=None):
+    args = parse_args(argv)
     check_numbers(args.top, args.explain)
     classes = class_list(args.classes) if args.classes else None
     model = get_model(args.config, args.checkpoint, args.device, classes, args.cfg_options)
@@ -57,8 +59,3 @@ def run(args) -> None:
     for result in inference(model, args.images, args.top, explain):
         console.print(result['image'], style='bold', markup=False, highlight=False, soft_wrap=True)
         console.print(result_table(result))
-
-
-@told
-def main(argv=None):
-    return run(parse_args(argv))

@@ -96,7 +96,7 @@ def merge_greedily(states: dict, args, validation: Validation) -> tuple[Merged, 
     return soup.merged, dict(way='greedy', figure=args.figure, score=soup.score, chosen_on=validation.where)
 
 
-def merge(states: dict, args, validation: Validation | None) -> tuple[Merged, dict]:
+def merge_states(states: dict, args, validation: Validation | None) -> tuple[Merged, dict]:
     """The checkpoints without their zero-shot model."""
     if args.greedy:
         return merge_greedily(states, args, validation)
@@ -135,7 +135,9 @@ def interpolate_with_zero_shot(
     return merged, how
 
 
-def run(args) -> None:
+@told
+def main(argv=None):
+    args = parse_args(argv)
     anchor = args.wise_ft if args.wise_ft != 'pretrained' else None
     anchors = [path for path in (args.lt_soups, anchor) if path]
     check_paths([*args.checkpoints, *dict.fromkeys(anchors)], args.out)
@@ -153,7 +155,7 @@ def run(args) -> None:
         zero_shot = states[anchor] if anchor == args.lt_soups else states.pop(anchor)
     elif args.wise_ft:
         zero_shot = validation.pretrained()
-    merged, how = merge(states, args, validation)
+    merged, how = merge_states(states, args, validation)
     if args.wise_ft:
         merged, more = interpolate_with_zero_shot(merged, zero_shot, alphas, args, validation)
         how.update(more)
@@ -161,8 +163,3 @@ def run(args) -> None:
     for note in [*notes, *merged.notes]:
         print(note)
     print(f'{args.out}: {", ".join(f"{share:.3f} {name}" for name, share in merged.weights.items())}')
-
-
-@told
-def main(argv=None):
-    return run(parse_args(argv))

@@ -25,12 +25,9 @@ def run_name(path: str) -> str:
     return osp.basename(path if osp.isdir(path) else osp.dirname(path))
 
 
-def run(args) -> None:
+@told
+def main(argv=None):
+    args = parse_args(argv)
     title = f'{run_name(args.report)} over {run_name(args.baseline)}'
     plot_class_gain(read_report(args.report), read_report(args.baseline), args.out, title)
     print(f'Picture: {args.out}')
-
-
-@told
-def main(argv=None):
-    return run(parse_args(argv))

@@ -19,15 +19,12 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def run(args) -> None:
+@told
+def main(argv=None):
+    args = parse_args(argv)
     runs = {name: [read_losses(f) for f in folders] for name, folders in named_runs(args.work_dirs).items()}
     plot_losses(runs, args.out)
     for name, seeds in runs.items():
         if not any(curves.val for curves in seeds):
             print(f"'{name}' has no validation loss: only its training loss is drawn.")
     print(f'Picture: {args.out}')
-
-
-@told
-def main(argv=None):
-    return run(parse_args(argv))

@@ -58,7 +58,9 @@ def print_tables(reports: dict, reliabilities: dict, steps: Steps) -> None:
     console.print(table)
 
 
-def run(args) -> None:
+@told
+def main(argv=None):
+    args = parse_args(argv)
     scores = read_scores(args.scores)
     val = args.val and read_scores(args.val)
     taus = None if args.tau is None else parse_taus(args.tau)
@@ -79,8 +81,3 @@ def run(args) -> None:
         plot_tau(*steps.sweep, osp.join(out, 'tau.png'))
         written.append('tau.png')
     print(f'{", ".join(written)} in {out}')
-
-
-@told
-def main(argv=None):
-    return run(parse_args(argv))

@@ -39,7 +39,7 @@ def image_size(model) -> int:
     return int(size[0] if isinstance(size, (tuple, list)) else size)
 
 
-def check(checkpoint: dict, published: dict, config: str | None, size: int | None) -> str:
+def check_published(checkpoint: dict, published: dict, config: str | None, size: int | None) -> str:
     """Load both into their models and compare them.
 
     Args:
@@ -72,7 +72,9 @@ def check(checkpoint: dict, published: dict, config: str | None, size: int | Non
     return found
 
 
-def run(args) -> None:
+@told
+def main(argv=None):
+    args = parse_args(argv)
     if not osp.isfile(args.in_file):
         raise InputError(f"'{args.in_file}' does not exist: give a checkpoint of a training.")
     if osp.realpath(args.in_file) == osp.realpath(args.out_file):
@@ -80,13 +82,8 @@ def run(args) -> None:
     checkpoint = read_checkpoint(args.in_file)
     published = publish_checkpoint(checkpoint)
     if is_split(checkpoint):
-        print(check(checkpoint, published, args.config, args.size))
+        print(check_published(checkpoint, published, args.config, args.size))
     with whole_file(args.out_file) as part:
         torch.save(published, part)
     before, after = (osp.getsize(path) / 2**20 for path in (args.in_file, args.out_file))
     print(f'{args.out_file}: {after:.1f} MB of {before:.1f} MB')
-
-
-@told
-def main(argv=None):
-    return run(parse_args(argv))

@@ -25,7 +25,9 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def run(args) -> None:
+@told
+def main(argv=None):
+    args = parse_args(argv)
     html_path(args.out)  # before the work, not after it
     groups = named_runs(args.work_dirs)
     runs = collect_runs(groups, args.worst, args.pictures)
@@ -34,8 +36,3 @@ def run(args) -> None:
             print(f'{each.name}: {note}')
     size = write_page(runs, groups, args.out, args.title or '')
     print(f'Report: {args.out} ({size / 1e6:.1f} MB)')
-
-
-@told
-def main(argv=None):
-    return run(parse_args(argv))

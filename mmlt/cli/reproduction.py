@@ -7,7 +7,6 @@ import shlex
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 import torch
 
@@ -18,7 +17,7 @@ from mmlt.cli import test as test_cli
 from mmlt.cli import train as train_cli
 from mmlt.cli.launch import launch
 from mmlt.engine.configs import read_config
-from mmlt.engine.paper_rows import FIGURES, Row, compare, find_row, print_comparison, shown, write_record
+from mmlt.engine.paper_rows import FIGURES, Row, beside_paper, find_row, print_comparison, shown, write_record
 from mmlt.engine.requirements import data_options, data_problems, missing_weights
 from mmlt.engine.stages import RunRecord, Stage
 from mmlt.engine.testing import test
@@ -84,17 +83,17 @@ def reproduce(args: Namespace) -> dict:
     row, training = request.row, args.checkpoint is None
     if args.checkpoint:
         checked_kind(row, args.checkpoint)
-    if problems := data_problems(request.stages[-1].cfg, row.benchmark, training):
+    if problems := data_problems(request.stages[-1].cfg, row.download, training):
         more = f' (and {len(problems) - 1} more: add --dry-run to see all)' if len(problems) > 1 else ''
         raise InputError(problems[0] + more)
     if training:
-        for note in batch_notes(stage_costs(request.stages, row.benchmark, request.gpus)):
+        for note in batch_notes(stage_costs(request.stages, row.download, request.gpus)):
             print(note)
         _train(request)
     if not training or args.tta:
         _test(request)
     report = read_report(request.tested_in)
-    table = compare(row, report)
+    table = beside_paper(row, report)
     print_comparison(row, table, report)
     record = osp.join(request.tested_in, 'reproduce.json')
     write_record(record, row, table, report, vars(args))
@@ -121,7 +120,7 @@ def dry_run(args: Namespace) -> list[str]:
     print(f'Config: {row.config}\nWork directory: {request.work_dir}')
     figures = ' / '.join(shown(row.paper.get(key)) for key in FIGURES)
     print(f'Paper, many / medium / few / all: {figures}{f" ({row.source})" if row.source else ""}\n')
-    costs = stage_costs(request.stages, row.benchmark, request.gpus) if training else []
+    costs = stage_costs(request.stages, row.download, request.gpus) if training else []
     if training and args.measure:
         trained = [stage for stage in request.stages if stage.cfg.get('train_cfg')]
         for stage, cost in zip(trained, costs):
@@ -135,7 +134,7 @@ def dry_run(args: Namespace) -> list[str]:
     print('\nCommands:')
     for command in _commands(request):
         print(command)
-    missing = data_problems(request.stages[-1].cfg, row.benchmark, training)
+    missing = data_problems(request.stages[-1].cfg, row.download, training)
     missing += missing_weights(request.stages) if training else []
     if args.checkpoint and not osp.isfile(args.checkpoint):
         missing.append(f"The checkpoint '{args.checkpoint}' does not exist.")
@@ -215,10 +214,6 @@ def _commands(request: Request) -> list[str]:
     return commands
 
 
-def _importer(method: str) -> ModuleType:
-    return {'ballad': import_ballad, 'vlltr': import_vlltr}[method]
-
-
 def checked_kind(row: Row, path: str) -> str:
     """Whose checkpoint it is, after a check that the row can take it.
 
@@ -262,9 +257,12 @@ def import_published(row: Row, path: str, out: str, options: Sequence[str]) -> t
     """
     if checked_kind(row, path) == 'mmlt':
         return path, list(options)
-    tool = _importer(row.method)
     options = [*_published_options(row), *options]
-    tool.run(tool.parse_args([path, row.config, '--out', out, *as_arguments(options)]))
+    words = [path, row.config, '--out', out, *as_arguments(options)]
+    if row.method == 'ballad':
+        import_ballad.convert_ballad(import_ballad.parse_args(words))
+    else:
+        import_vlltr.convert_vlltr(import_vlltr.parse_args(words))
     return out, options
 
 

@@ -49,7 +49,7 @@ def parse_args(argv=None):
     return args
 
 
-def load_config(path: str, options: dict | None) -> Config:
+def retrieval_config(path: str, options: dict | None) -> Config:
     cfg = read_config(path, deepcopy(options))
     if not cfg.get('work_dir'):
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(path))[0])
@@ -61,7 +61,7 @@ def text_tower(model: nn.Module) -> nn.Module | None:
     return getattr(getattr(model, 'head', None), 'text', None)
 
 
-def build_model(cfg: Config, checkpoint: str) -> nn.Module:
+def build_towers(cfg: Config, checkpoint: str) -> nn.Module:
     """Build a model with both towers and give it its weights."""
     if checkpoint == PRETRAINED:
         starting_checkpoint(cfg)  # an earlier stage that makes the weights must be finished
@@ -74,7 +74,7 @@ def build_model(cfg: Config, checkpoint: str) -> nn.Module:
             'example of the CVLP stage, of BALLAD, or of a pretraining.'
         )
     if checkpoint != PRETRAINED:
-        load_weights(model, checkpoint)
+        load_towers(model, checkpoint)
     elif cfg.model.backbone.get('pretrained') is None and ':' not in cfg.model.backbone.get('model', ''):
         raise InputError(f"'{cfg.filename}' names no pretrained weights: give a checkpoint.")
     else:
@@ -83,7 +83,7 @@ def build_model(cfg: Config, checkpoint: str) -> nn.Module:
     return model.eval()
 
 
-def load_weights(model: nn.Module, path: str) -> None:
+def load_towers(model: nn.Module, path: str) -> None:
     """Load a checkpoint that must hold all weights of the model."""
     _, state = read_state(path)
     if any(name.startswith('head.text.') for name in fit(model, state).missing):
@@ -94,7 +94,7 @@ def load_weights(model: nn.Module, path: str) -> None:
     load(model, state, path, 'use')
 
 
-def build_dataset(cfg: Config, split: str):
+def split_dataset(cfg: Config, split: str):
     """The images of a split, as they are tested."""
     loader = cfg.get(f'{split}_dataloader')
     if loader is None:
@@ -140,8 +140,8 @@ def as_seen(dataset, index: int, to_rgb: bool) -> np.ndarray:
 
 def retrieve(cfg: Config, checkpoint: str, args) -> list[list[tuple[np.ndarray, float]]]:
     """Pictures and similarities of every text."""
-    model = build_model(cfg, checkpoint).to('cuda' if torch.cuda.is_available() else 'cpu')
-    dataset, loader = build_dataset(cfg, args.split)
+    model = build_towers(cfg, checkpoint).to('cuda' if torch.cuda.is_available() else 'cpu')
+    dataset, loader = split_dataset(cfg, args.split)
     images = compute_features(
         model,
         dataset,
@@ -157,12 +157,14 @@ def retrieve(cfg: Config, checkpoint: str, args) -> list[list[tuple[np.ndarray, 
     ]
 
 
-def run(args) -> None:
+@told
+def main(argv=None):
+    args = parse_args(argv)
     png_path(args.out)  # before the work, not after it
     asked = [(args.config, args.checkpoint)]
     if args.against:
         asked.append((args.against_config or args.config, args.against))
-    configs = [load_config(config, args.cfg_options) for config, _ in asked]
+    configs = [retrieval_config(config, args.cfg_options) for config, _ in asked]
     blocks = {}
     for (config, checkpoint), cfg in zip(asked, configs):
         name = osp.splitext(osp.basename(config))[0]
@@ -170,8 +172,3 @@ def run(args) -> None:
         blocks[heading if heading not in blocks else checkpoint] = retrieve(cfg, checkpoint, args)
     plot_retrieval(args.words, blocks, args.out)
     print(f'Picture: {args.out}')
-
-
-@told
-def main(argv=None):
-    return run(parse_args(argv))

@@ -35,15 +35,12 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def run(args) -> None:
+@told
+def main(argv=None):
+    args = parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
     cfg.setdefault('work_dir', osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0]))
     resolve_placeholders(cfg)
     MMLogger.get_current_instance().setLevel('WARNING')  # initialisation is told tensor by tensor
     settings = {key: getattr(args, key) for key in ('num_anchors', 'images_per_class', 'method')}
     select_for_config(cfg, args.config, args.checkpoint, args.out, args.csv, args.seed, **settings)
-
-
-@told
-def main(argv=None):
-    return run(parse_args(argv))

@@ -22,7 +22,9 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def run(args) -> None:
+@told
+def main(argv=None):
+    args = parse_args(argv)
     check_out(args.out)
     checkpoint = read_checkpoint(args.checkpoint)
     expect_kind(checkpoint, ['mmlt'], args.checkpoint)
@@ -34,8 +36,3 @@ def run(args) -> None:
             'The model has QuickGELU, which the file cannot say: create it with force_quick_gelu=True, in our configs '
             'with quick_gelu=True on both towers.'
         )
-
-
-@told
-def main(argv=None):
-    return run(parse_args(argv))

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch.nn.functional import interpolate
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from mmlt.datasets.pictures import decode_picture, open_picture, why_unreadable
+from mmlt.datasets.pictures import decode_picture, open_picture, why_no_picture
 from mmlt.errors import InputError
 
 # Interpolations of which torch's for 8 bits is Pillow's, up to a rounding of 1.
@@ -161,4 +161,4 @@ def resize_as_pillow(image: np.ndarray, size: Sequence[int], interpolation: str)
 
 def unreadable(path: str, error: Exception, data: bytes | None) -> InputError:
     """The error of a picture that cannot be read, which names it."""
-    return InputError(f"The picture '{path}' cannot be read ({why_unreadable(error, data)}).")
+    return InputError(f"The picture '{path}' cannot be read ({why_no_picture(error, data)}).")

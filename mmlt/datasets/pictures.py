@@ -245,11 +245,11 @@ def picture_error(data: bytes) -> str | None:
     try:
         decode_picture(data)
     except Exception as e:
-        return why_unreadable(e, data)
+        return why_no_picture(e, data)
     return None
 
 
-def why_unreadable(error: Exception, data: bytes | None = None) -> str:
+def why_no_picture(error: Exception, data: bytes | None = None) -> str:
     """What an error in reading a picture means.
 
     Args:
@@ -277,5 +277,5 @@ def read_error(path: str, backend: BaseStorageBackend | None = None) -> str | No
     try:
         data = get(path) if backend is None else backend.get(path)
     except Exception as e:  # of a backend, which may be anybody's
-        return why_unreadable(e)
+        return why_no_picture(e)
     return 'there is nothing of this name' if data is None else picture_error(data)

@@ -153,7 +153,7 @@ def select_anchors(
     return anchors, scores
 
 
-def listing(classes: list[str], sentences: list[list[str]], scores: torch.Tensor, number: int = 8) -> str:
+def anchor_list(classes: list[str], sentences: list[list[str]], scores: torch.Tensor, number: int = 8) -> str:
     """The best and the worst sentences of every class, to be read.
 
     Args:
@@ -183,7 +183,7 @@ def write_anchors(
     """Write the anchor file and its listing, and say what was selected."""
     anchors.save(path)
     text = Path(path).with_suffix('.txt')
-    write_text(text, listing(anchors.facts['classes'], sentences, scores))
+    write_text(text, anchor_list(anchors.facts['classes'], sentences, scores))
     number = anchors.features.shape[1]
     fewer = int((anchors.counts < number).sum())
     say(

@@ -40,7 +40,7 @@ from mmlt.engine.identity import HOW_IT_RUNS, WHAT_IS_TRAINED, helpers
 from mmlt.engine.names import (
     accepted_arguments,
     arguments,
-    check_names,
+    check_argument_names,
     component_name,
     nearest_type,
     one_slip,
@@ -170,11 +170,11 @@ def _check_section(key: str, value, path: str, types: _Types) -> None:
     if not isinstance(value, (dict, list, tuple)):
         return
     if key in _SECTIONS:
-        check_names(value, _SECTIONS[key], path, f'MMEngine ({key})', slips=key == 'env_cfg')
+        check_argument_names(value, _SECTIONS[key], path, f'MMEngine ({key})', slips=key == 'env_cfg')
     elif key in ('train_cfg', 'val_cfg', 'test_cfg'):
         _check_loop(key, value, path, types)
     elif key.endswith('_dataloader') and isinstance(value, dict):
-        check_names(value, _LOADER | accepted_arguments(DataLoader), path, 'A dataloader')
+        check_argument_names(value, _LOADER | accepted_arguments(DataLoader), path, 'A dataloader')
         _check_components(value, path, types, key)
     elif key == 'optim_wrapper' and isinstance(value, dict):
         _check_optimizer(value, path, types)
@@ -192,7 +192,7 @@ def _check_loop(key: str, value: dict, path: str, types: _Types) -> None:
     for loop in loops[:1]:
         if (known := accepted_arguments(loop)) is not None:
             known = (known | {'type', 'by_epoch'}) - {'runner', 'dataloader', 'evaluator'}
-            check_names(value, known, path, f'{loop.__name__}')
+            check_argument_names(value, known, path, f'{loop.__name__}')
     if isinstance(kind, str) and not loops:
         _check_type(value, path, [LOOPS], types.scope)
 
@@ -208,16 +208,18 @@ def _check_optimizer(value: dict, path: str, types: _Types) -> None:
         _check_type(value, path, [OPTIM_WRAPPERS], types.scope)
     if ours and kinds and (known := accepted_arguments(kinds[0])) is not None:
         known = known | {'type', 'constructor', 'optimizer', 'paramwise_cfg'}
-        check_names(value, known, path, kinds[0].__name__)
+        check_argument_names(value, known, path, kinds[0].__name__)
     if clip := value.get('clip_grad'):
         clipper = clip_grad_value_ if clip.get('type') == 'value' else clip_grad_norm_
         known = (accepted_arguments(clipper) | {'type'}) - {'parameters'}
-        check_names(clip, known, f'{path}.clip_grad', clipper.__name__)
+        check_argument_names(clip, known, f'{path}.clip_grad', clipper.__name__)
     paramwise = value.get('paramwise_cfg')
     if paramwise and found == [DefaultOptimWrapperConstructor]:
-        check_names(paramwise, _PARAMWISE, f'{path}.paramwise_cfg', 'DefaultOptimWrapperConstructor', slips=True)
+        check_argument_names(
+            paramwise, _PARAMWISE, f'{path}.paramwise_cfg', 'DefaultOptimWrapperConstructor', slips=True
+        )
         for name, own in (paramwise.get('custom_keys') or {}).items():
-            check_names(
+            check_argument_names(
                 own, ('lr_mult', 'decay_mult'), f'{path}.paramwise_cfg.custom_keys.{name}', 'A custom key', slips=True
             )
     if isinstance(value.get('optimizer'), dict):
@@ -244,7 +246,7 @@ def _check_components(value, path: str, types: _Types, section: str) -> None:
             (names, others), who = known[best], component_name(candidates[best])
             # Where others are taken as well, two names that differ by an 's' may both be meant.
             given = [name for name in given if not others or any(_is_misspelt(name, other) for other in names)]
-            check_names(given, names, path, who, slips=True)
+            check_argument_names(given, names, path, who, slips=True)
     for name, part in value.items():
         _check_components(part, f'{path}.{name}', types, section)
 

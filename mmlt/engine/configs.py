@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os.path as osp
+import re
 from pathlib import Path
 
 from mmengine.config import Config
@@ -11,8 +13,10 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from mmlt.engine.build_errors import explain
+from mmlt.engine.options import RunOptions
 from mmlt.errors import InputError
 
+_TRAINING_PART = re.compile(r'_(\d+)xb(\d+)(?=_|$)')
 CONFIGS = Path(__file__).parents[1] / 'configs'  # those of mmlt itself
 
 
@@ -27,29 +31,74 @@ def find_config(name: str) -> str:
     Args:
         name (str): A file, or the name of one of mmlt's own, such as
             'vlltr_tiny_mnist-lt', also as 'configs/vlltr/vlltr_tiny_mnist-lt.py'
-            where there is no such folder.
+            where there is no such folder. The training part of MMPretrain's
+            names is allowed, 'vlltr_tiny_1xb64_mnist-lt'.
 
     Returns:
         str: Its path.
 
     Raises:
-        InputError: There is none; names those that are called alike.
+        InputError: There is none; names those that are called alike. The
+            training part is not the config's.
     """
     if osp.isfile(name):
         return name
     own = config_names()
-    stem = name.removesuffix('.py')
-    if stem in own:
-        return str(own[stem])
-    head, _, rest = name.replace('\\', '/').partition('/')
-    if head == 'configs' and (CONFIGS / rest).is_file():
-        return str(CONFIGS / rest)
+    stem = name.removesuffix('.py').replace('\\', '/')
+    part = _TRAINING_PART.search(stem)
+    stem = _TRAINING_PART.sub('', stem, 1)
+    found = own.get(stem) or (CONFIGS.parent / f'{stem}.py' if stem.startswith('configs/') else None)
+    if found is not None and found.is_file():
+        if part is not None:
+            _check_training_part(name, found, math.prod(map(int, part.groups())))
+        return str(found)
     near = difflib.get_close_matches(osp.basename(stem), own, 3, 0.6)
     meant = f', perhaps {" or ".join(near)}' if near else ''
     raise InputError(
         f"The config '{name}' does not exist: give a file, or the name of one of mmlt's own{meant}; 'mmlt config' "
         'lists them.'
     )
+
+
+def training_part(cfg: Config) -> str | None:
+    """How MMPretrain's names tell the batch of a training, for example '8xb64': 8 GPUs of 64 pictures each.
+
+    Args:
+        cfg (Config): The config.
+
+    Returns:
+        str | None: For the batch that the learning rates are for; None where
+        nothing is trained.
+    """
+    if not cfg.get('train_cfg') or not cfg.get('train_dataloader'):
+        return None
+    batch = cfg.train_dataloader.batch_size
+    whole = (cfg.get('auto_scale_lr') or {}).get('base_batch_size') or batch
+    return f'{whole // batch}xb{batch}' if whole % batch == 0 else f'1xb{whole}'
+
+
+def full_name(cfg: Config) -> str | None:
+    """Name of a config with the training part, such as 'vlltr_tiny_1xb64_mnist-lt'; None where nothing is trained."""
+    part, words = training_part(cfg), Path(cfg.filename).stem.split('_')
+    return part and '_'.join([*words[:2], part, *words[2:]])
+
+
+def _check_training_part(name: str, path: Path, whole: int) -> None:
+    cfg = Config.fromfile(path)
+    part = training_part(cfg)
+    if part is None:
+        raise InputError(f"'{name}': the config trains nothing; its name is '{path.stem}'.")
+    if math.prod(map(int, part.split('xb'))) != whole:
+        raise InputError(
+            f"'{name}' is for batches of {whole}, but the config is for {part.replace('xb', ' GPU(s) of ')}: its name "
+            f"is '{full_name(cfg)}', or '{path.stem}'. For other batches give --auto-scale-lr."
+        )
+
+
+def take_options(cfg: Config, options: RunOptions) -> None:
+    """Note in a config where its run goes, and how it was started."""
+    cfg.work_dir = options.work_dir or cfg.get('work_dir') or osp.join('work_dirs', Path(cfg.filename).stem)
+    cfg.launcher = options.launcher
 
 
 def read_config(path: str, options: dict | None = None) -> Config:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ast
 import copy
-import json
 import re
 
 from mmengine.config import Config
@@ -140,7 +139,7 @@ def decisive(cfg: Config) -> dict:
 
 def _normalise(part: dict) -> dict:
     """Leave out, inside of the sections, what does not decide; in the record of an earlier version as well."""
-    part = json.loads(json.dumps(part))
+    part = plain(part)
     if loader := part.get('train_dataloader'):
         part['train_dataloader'] = _loader(loader)
     if part.get('train_cfg'):
@@ -299,7 +298,7 @@ def comparable(record: dict, now: dict) -> tuple[dict, dict]:
         tuple[dict]: What was and what is, for :func:`first_difference`.
     """
     if record.get('version', 1) >= VERSION:
-        return record['config'], now
+        return plain(record['config']), now
     hooks = ('feature_cache', 'anchors')
     known = set(record['config']) - set(hooks)
     old = {key: record['config'][key] for key in known}

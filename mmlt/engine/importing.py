@@ -42,12 +42,12 @@ def build_to_fill(path: str, options: dict | None = None) -> tuple[Config, nn.Mo
         if str(part.get('type')).startswith('mmlt.OpenCLIP'):
             part.pretrained, part.quick_gelu = None, True
     if built.model.get('teacher'):
-        built.model.teacher, built.model.ratio = None, 1.0
+        built.model.teacher, built.model.loss_ratio = None, 1.0
     MMLogger.get_current_instance().setLevel('WARNING')
     return cfg, build_model(built.model)
 
 
-def tell_classes(cfg: Config, model: nn.Module, classes: str | None) -> tuple[str, ...] | None:
+def tell_head_classes(cfg: Config, model: nn.Module, classes: str | None) -> tuple[str, ...] | None:
     """Tell a model's head the classes, so that they travel with its checkpoint.
 
     Args:

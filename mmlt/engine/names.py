@@ -17,7 +17,9 @@ from torch import nn
 from mmlt.errors import InputError
 
 
-def check_names(given: Collection[str], known: Collection[str], path: str, who: str, slips: bool = False) -> None:
+def check_argument_names(
+    given: Collection[str], known: Collection[str], path: str, who: str, slips: bool = False
+) -> None:
     """Compare names with those that are known.
 
     Args:
@@ -43,7 +45,7 @@ def unknown_argument(name: str, known: Collection[str], path: str, who: str) -> 
         name (str): The name.
         known (Collection[str]): All that there are.
         path (str): Where it stands in the config.
-        who (str): See :func:`check_names`.
+        who (str): See :func:`check_argument_names`.
 
     Returns:
         str: With the nearest one, and all.

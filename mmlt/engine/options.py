@@ -6,8 +6,13 @@ import argparse
 import ast
 import re
 import sys
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, TypeVar
 
 from mmengine.config import DictAction
+
+Options = TypeVar('Options')
 
 # As MMEngine reads them.
 _NAMES = {'true': True, 'false': False}
@@ -57,6 +62,46 @@ class ToolParser(argparse.ArgumentParser):
                     sys.exit(f'mmlt: {name} is {own}; give at least {action.type.least}.')
         return args
 
+    def parse_options(self, kind: type[Options], argv: Sequence[str] | None = None) -> Options:
+        """Read the fields of a dataclass from the command line.
+
+        Args:
+            kind (type): Of fields by :func:`option`.
+            argv (Sequence[str], optional): The words. Defaults to None, those
+                of the command line.
+
+        Returns:
+            Options: An instance.
+        """
+        for one in fields(kind):
+            words = dict(one.metadata)
+            names = words.pop('names') or ('--' + one.name.replace('_', '-'),)
+            if one.default is False:
+                words['action'] = 'store_true'
+            elif one.default is MISSING:
+                names = (one.name,)
+            else:
+                words['default'] = one.default
+            self.add_argument(*names, **words)
+        return kind(**vars(self.parse_args(argv)))
+
+
+def option(help: str | None = None, default: Any = None, names: Sequence[str] = (), **words) -> Any:
+    """A field of a dataclass that is an argument on the command line as well.
+
+    Args:
+        help (str, optional): What the argument says. Defaults to None.
+        default: Its value where it is not given; ``MISSING`` makes it
+            required, False a flag. Defaults to None.
+        names (Sequence[str]): On the command line. Defaults to that of the
+            field.
+        **words: See argparse's ``add_argument``.
+
+    Returns:
+        Field: See dataclasses.
+    """
+    return field(default=default, metadata=dict(words, help=help, names=names))
+
 
 class CfgOptions(DictAction):
     """MMEngine's ``--cfg-options``, which keeps the spaces of a text and reads dicts.
@@ -101,6 +146,23 @@ class CfgOptions(DictAction):
         if ' ' in text and not any(c in text for c in '[](),'):
             return text
         return DictAction._parse_iterable(val)
+
+
+@dataclass
+class RunOptions:
+    """What can be said of a run beside its config, of any kind of run."""
+
+    config: str = option('file or name of the config', MISSING)
+    work_dir: str | None = option('where logs and results go; default work_dirs/<config name>')
+    cfg_options: dict | None = option(
+        'settings to override, key=value; of a training also stages.<name>.options.<key>=<value>, for an earlier stage',
+        nargs='+',
+        action=CfgOptions,
+    )
+    amp: bool = option('automatic mixed precision, in every stage', False)
+    no_pin_memory: bool = option('no pinned memory in dataloaders', False)
+    launcher: str = option('job launcher', 'none', choices=('none', 'pytorch', 'slurm', 'mpi'))
+    local_rank: int = option(default=0, names=('--local_rank', '--local-rank'), type=int)
 
 
 def _literal(node: ast.expr, text: str):

@@ -20,12 +20,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-import mmlt.preparation.multi_label_benchmarks  # noqa: F401  adds VOC-LT and COCO-LT
+import mmlt.preparation.multi_label_checks  # noqa: F401  adds VOC-LT and COCO-LT
 from mmlt.checkpoints import write_text
 from mmlt.engine.configs import CONFIGS
 from mmlt.errors import InputError
 from mmlt.evaluation.meanings import overall_meaning
-from mmlt.preparation.benchmarks import BENCHMARKS, Benchmark
+from mmlt.preparation.checks import DOWNLOADS, Download
 from mmlt.version import __version__
 from mmlt.visualization.report import MEASURES
 
@@ -64,9 +64,9 @@ class Row:
         return Path(self.config).stem
 
     @property
-    def benchmark(self) -> Benchmark | None:
+    def download(self) -> Download | None:
         """The downloaded data set, None for another one."""
-        return BENCHMARKS.get(self.dataset.split('_')[0])
+        return DOWNLOADS.get(self.dataset.split('_')[0])
 
 
 def find_row(method: str, backbone: str, dataset: str, tta: bool = False) -> Row:
@@ -135,7 +135,7 @@ def _figures(entry: dict | None, tta: bool) -> dict[str, float | None]:
     return {key: _number((entry or {}).get(key)) for key in FIGURES}
 
 
-def compare(row: Row, report: dict) -> dict[str, dict[str, float | None]]:
+def beside_paper(row: Row, report: dict) -> dict[str, dict[str, float | None]]:
     """Our figures beside the published ones.
 
     Args:
@@ -166,7 +166,7 @@ def print_comparison(row: Row, table: dict, report: dict) -> None:
 
     Args:
         row (Row): The row.
-        table (dict): Of :func:`compare`.
+        table (dict): Of :func:`beside_paper`.
         report (dict): See there.
     """
     columns = {'paper': 'paper', 'log': 'log of the published code', 'ours': 'ours', 'difference': 'difference'}
@@ -202,7 +202,7 @@ def write_record(path: str, row: Row, table: dict, report: dict, arguments: dict
     Args:
         path (str): The file.
         row (Row): The row.
-        table (dict): Of :func:`compare`.
+        table (dict): Of :func:`beside_paper`.
         report (dict): See there.
         arguments (dict): What was asked for.
     """

@@ -15,7 +15,7 @@ from mmlt.engine.stages import Stage
 from mmlt.errors import InputError
 from mmlt.models.open_clip_towers import carries_weights, is_tag
 from mmlt.models.timm_weights import is_timm_cached, is_timm_tag
-from mmlt.preparation.benchmarks import Benchmark, Contents, check_benchmark, compare_statistics
+from mmlt.preparation.checks import Contents, Download, check_contents, compare_statistics
 from mmlt.preparation.file_checks import check_files
 
 
@@ -76,13 +76,13 @@ def data_root(cfg: Config) -> str | None:
     return (cfg.test_dataloader.dataset.get('data_root') if cfg.get('test_dataloader') else None) or None
 
 
-def data_problems(cfg: Config, benchmark: Benchmark | None, training: bool) -> list[str]:
+def data_problems(cfg: Config, download: Download | None, training: bool) -> list[str]:
     """What is wrong with a config's data.
 
     Args:
         cfg (Config): Of the last stage.
-        benchmark (Benchmark, optional): What it has to be; None for a data set
-            that is not a downloaded benchmark, or not one that is known.
+        download (Download, optional): What it has to be; None for a data set
+            that is not a downloaded data set, or not one that is known.
         training (bool): Whether training images and class texts are needed,
             too.
 
@@ -90,36 +90,36 @@ def data_problems(cfg: Config, benchmark: Benchmark | None, training: bool) -> l
         list[str]: Problems, a sentence each.
     """
     try:
-        if benchmark is None:
+        if download is None:
             for part in ('train_dataloader', 'test_dataloader') if training else ('test_dataloader',):
                 if cfg.get(part):
                     DATASETS.build(cfg[part].dataset)
             problems = []
         else:
-            problems = _benchmark_problems(benchmark, data_root(cfg), training)
+            problems = _download_problems(download, data_root(cfg), training)
     except (InputError, FileNotFoundError) as e:
         problems = [str(e)]
     return problems + (_text_problems(cfg) if training else [])
 
 
-def _benchmark_problems(benchmark: Benchmark, root: str, training: bool) -> list[str]:
+def _download_problems(download: Download, root: str, training: bool) -> list[str]:
     if not osp.isdir(root):
         return [
-            f"The folder '{root}' does not exist: give the one that holds {benchmark.title} by --data; "
+            f"The folder '{root}' does not exist: give the one that holds {download.title} by --data; "
             'docs/datasets.md says what belongs in it.'
         ]
     if training:
-        contents = check_benchmark(benchmark, root)
+        contents = check_contents(download, root)
     else:  # a test takes the counts of the training list, but none of its pictures
         contents = Contents()
-        benchmark.read(benchmark, root, contents)
-        compare_statistics(benchmark, contents)
-        if (split := list(benchmark.images)[-1]) in contents.splits:
-            files, what = contents.splits[split][0], f'{benchmark.title}, {split}'
+        download.read(download, root, contents)
+        compare_statistics(download, contents)
+        if (split := list(download.images)[-1]) in contents.splits:
+            files, what = contents.splits[split][0], f'{download.title}, {split}'
             contents.problems += check_files(contents.folders[split], files, what)
     no_folder = not any(entry.is_dir() for entry in os.scandir(root))
-    if no_folder and len(benchmark.images) > 1:
-        contents.problems.append(f"{benchmark.title}: there is no folder of pictures in '{root}'.")
+    if no_folder and len(download.images) > 1:
+        contents.problems.append(f"{download.title}: there is no folder of pictures in '{root}'.")
     return contents.problems
 
 

@@ -32,7 +32,7 @@ from mmlt.checkpoints import latest_checkpoint, write_text
 from mmlt.engine.configs import change_config, read_config
 from mmlt.engine.identity import VERSION, config_difference, config_files
 from mmlt.engine.identity import decisive as decisive  # what a record holds
-from mmlt.engine.names import check_names
+from mmlt.engine.names import check_argument_names
 from mmlt.errors import InputError
 
 # What can be said of an earlier stage.
@@ -252,7 +252,7 @@ def stage_config(cfg: Config, name: str) -> str:
         InputError: There is none; a setting that stages do not have.
     """
     spec = cfg.stages[name] or {}
-    check_names(spec, _SETTINGS, f'stages.{name}', 'A stage')
+    check_argument_names(spec, _SETTINGS, f'stages.{name}', 'A stage')
     if not isinstance(spec.get('config'), str):
         raise InputError(f"stages.{name} names no config: it is like dict(config='...', load_from=True).")
     files = config_files(cfg) or [(cfg.filename or '', '')]

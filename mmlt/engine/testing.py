@@ -15,7 +15,8 @@ from mmengine.runner import Runner
 
 from mmlt.engine.arguments import check_arguments
 from mmlt.engine.build_errors import explained
-from mmlt.engine.configs import change_config, read_config
+from mmlt.engine.configs import change_config, read_config, take_options
+from mmlt.engine.options import RunOptions, at_least, option
 from mmlt.engine.stages import RunRecord, stage_dir
 from mmlt.errors import InputError
 from mmlt.evaluation.save_logits import save_logits
@@ -36,27 +37,22 @@ TESTED = (
 
 
 @dataclass
-class TestOptions:
-    """What can be said of a test beside its config; see ``mmlt test --help``."""
+class TestOptions(RunOptions):
+    """What can be said of a test beside its config: the arguments of ``mmlt test``."""
 
     __test__ = False  # for pytest, which collects by the name
 
-    config: str
-    checkpoint: str | None = None
-    work_dir: str | None = None
-    out: str | None = None
-    out_item: str | None = None
-    save_logits: str | None = None
-    cfg_options: dict | None = None
-    amp: bool = False
-    show_dir: str | None = None
-    show: bool = False
-    interval: int = 1
-    wait_time: float = 2
-    no_pin_memory: bool = False
-    tta: bool = False
-    launcher: str = 'none'
-    local_rank: int = 0
+    checkpoint: str | None = option(
+        'checkpoint file; without it the pretrained model is tested', names=('checkpoint',), nargs='?'
+    )
+    out: str | None = option('file for predictions or metrics')
+    out_item: str | None = option('what goes into --out; default pred', choices=('metrics', 'pred'))
+    save_logits: str | None = option('.npz for all scores, see tools/analysis_tools/posthoc.py', metavar='FILE')
+    show_dir: str | None = option('folder for pictures of the predictions')
+    show: bool = option('show the predictions in a window', False)
+    interval: int = option('visualise every n-th sample', 1, type=at_least(1))
+    wait_time: float = option('seconds to show each', 2, type=float)
+    tta: bool = option('test-time augmentation, flips by default', False)
 
 
 def _augment(cfg: Config) -> None:
@@ -70,15 +66,11 @@ def _augment(cfg: Config) -> None:
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
 
 
-def load_config(args: TestOptions) -> Config:
+def read_test(args: TestOptions) -> Config:
     cfg = read_config(args.config)
     if args.checkpoint and '://' not in args.checkpoint and not osp.isfile(args.checkpoint):
         raise InputError(f"The checkpoint '{args.checkpoint}' does not exist: give one of the work directory.")
-    cfg.launcher = args.launcher
-    if args.work_dir:
-        cfg.work_dir = args.work_dir
-    elif not cfg.get('work_dir'):
-        cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    take_options(cfg, args)
     if args.checkpoint:
         cfg.load_from = args.checkpoint
     if args.amp:
@@ -128,7 +120,7 @@ def test(args: TestOptions) -> dict:
     Raises:
         InputError: Something is wrong with the config, checkpoint or data.
     """
-    cfg = load_config(args)
+    cfg = read_test(args)
     if args.save_logits:
         check_npz_path(args.save_logits)
     check_arguments(cfg, keys=TESTED)

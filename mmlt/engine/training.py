@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import os.path as osp
 from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,62 +16,40 @@ from mmengine.runner import Runner
 from mmlt.checkpoints import latest_checkpoint
 from mmlt.engine.arguments import check_arguments
 from mmlt.engine.build_errors import explained
-from mmlt.engine.configs import read_config
+from mmlt.engine.configs import read_config, take_options
 from mmlt.engine.identity import PRECISION, type_name
 from mmlt.engine.lock import lock_folder
+from mmlt.engine.options import RunOptions, option
 from mmlt.engine.stages import RunRecord, Stage, plan
 from mmlt.engine.trial import try_stages
 from mmlt.errors import InputError
 
 
 @dataclass
-class TrainOptions:
-    """What can be said of a training beside its config.
+class TrainOptions(RunOptions):
+    """What can be said of a training beside its config: the arguments of ``mmlt train``."""
 
-    Args:
-        config (str): The config's file or name.
-        work_dir (str, optional): Where logs and models go. Defaults to None,
-            that of the config or ``work_dirs/<config name>``.
-        resume (str, optional): 'auto' for the latest checkpoint, or one.
-            Defaults to None.
-        restart (list[str], optional): Stages to train anew; none of them
-            means the last. Defaults to None, what is finished stays.
-        amp (bool): Automatic mixed precision. Defaults to False.
-        no_validate (bool): Defaults to False.
-        no_trial (bool): No try of a step of later stages. Defaults to False.
-        no_test (bool): Defaults to False.
-        auto_scale_lr (bool): Defaults to False.
-        no_pin_memory (bool): Defaults to False.
-        no_persistent_workers (bool): Defaults to False.
-        cfg_options (dict, optional): Changes of the config. Defaults to None.
-        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
-            Defaults to 'none'.
-        local_rank (int): Defaults to 0.
-    """
-
-    config: str
-    work_dir: str | None = None
-    resume: str | None = None
-    restart: list[str] | None = None
-    amp: bool = False
-    no_validate: bool = False
-    no_trial: bool = False
-    no_test: bool = False
-    auto_scale_lr: bool = False
-    no_pin_memory: bool = False
-    no_persistent_workers: bool = False
-    cfg_options: dict | None = None
-    launcher: str = 'none'
-    local_rank: int = 0
+    resume: str | None = option(
+        'resume from this checkpoint, or from the latest of the work directory, even if the config changed',
+        nargs='?',
+        const='auto',
+    )
+    restart: list[str] | None = option(
+        'train anew what was trained in the work directory; names of stages, default the last one',
+        nargs='*',
+        metavar='STAGE',
+    )
+    no_validate: bool = option('no validation while training', False)
+    no_trial: bool = option('no try of a step of later stages before the first', False)
+    no_test: bool = option('no test at the end', False)
+    auto_scale_lr: bool = option('scale learning rates to the actual batch size', False)
+    no_persistent_workers: bool = option('no persistent dataloader workers', False)
 
 
-def load_config(args: TrainOptions) -> Config:
+def read_training(args: TrainOptions) -> Config:
+    """The config of the last stage, with its own options."""
     cfg = read_config(args.config, args.cfg_options)
-    if args.work_dir:
-        cfg.work_dir = args.work_dir
-    elif not cfg.get('work_dir'):
-        cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
-    cfg.launcher = args.launcher
+    take_options(cfg, args)
     return cfg
 
 
@@ -110,7 +87,7 @@ def merge_args(cfg: Config, args: TrainOptions) -> Config:
 
 def planned(args: TrainOptions) -> list[Stage]:
     """All stages of a config with what the options say, earliest first."""
-    stages = plan(load_config(args))
+    stages = plan(read_training(args))
     for stage in stages:
         merge_args(stage.cfg, args)
     return stages
@@ -124,7 +101,7 @@ def build_runner(cfg: Config) -> Runner:
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
-def prepare(stage: Stage, last: bool, args: TrainOptions, anew: Collection[str]) -> bool:
+def prepare_stage(stage: Stage, last: bool, args: TrainOptions, anew: Collection[str]) -> bool:
     """Decide how a stage goes on; return whether there is anything to train."""
     cfg, record = stage.cfg, RunRecord(stage.work_dir)
     if cfg.get('train_cfg') is None:
@@ -157,7 +134,7 @@ def decide(stages: Sequence[Stage], args: TrainOptions) -> list[Stage]:
     todo, anew = [], set()
     for stage in stages:
         last = stage is stages[-1]
-        trains = prepare(stage, last, args, anew)
+        trains = prepare_stage(stage, last, args, anew)
         if trains and not stage.cfg.get('resume'):
             anew.add(stage.work_dir)
         if trains or (last and stage.cfg.get('train_cfg') is None):

@@ -23,7 +23,7 @@ from mmlt.engine.stages import Stage
 from mmlt.errors import InputError
 from mmlt.models.anchors import Anchors
 from mmlt.models.heads.anchor_head import AnchorHead
-from mmlt.preparation.benchmarks import Benchmark
+from mmlt.preparation.checks import Download
 from mmlt.utils.class_info import ClassInfo
 
 CPU_BATCH = 16  # images of a measured step where there is no GPU
@@ -67,12 +67,12 @@ class Cost:
         return self.gpus * self.passes * self.steps * self.seconds / 3600
 
 
-def stage_costs(stages: Sequence[Stage], benchmark: Benchmark | None, gpus: int) -> list[Cost]:
+def stage_costs(stages: Sequence[Stage], download: Download | None, gpus: int) -> list[Cost]:
     """Count the steps of all stages that train.
 
     Args:
         stages (Sequence[Stage]): Of :func:`mmlt.engine.stages.plan`.
-        benchmark (Benchmark, optional): The last stage's data set, which need
+        download (Download, optional): The last stage's data set, which need
             not be there.
         gpus (int): GPUs.
 
@@ -86,7 +86,7 @@ def stage_costs(stages: Sequence[Stage], benchmark: Benchmark | None, gpus: int)
             continue
         dataset = cfg.train_dataloader.dataset
         same = dataset.type == last.test_dataloader.dataset.type
-        images = _draws(cfg, benchmark if same else None)
+        images = _draws(cfg, download if same else None)
         batch, drop = cfg.train_dataloader.batch_size, cfg.train_dataloader.get('drop_last')
         whole = batch * gpus
         # Batches fit a process's share, so there is a step at least.
@@ -101,16 +101,16 @@ def stage_costs(stages: Sequence[Stage], benchmark: Benchmark | None, gpus: int)
     return costs
 
 
-def _draws(cfg: Config, benchmark: Benchmark | None) -> int | None:
+def _draws(cfg: Config, download: Download | None) -> int | None:
     """Images drawn in an epoch."""
     sampler = cfg.train_dataloader.get('sampler') or {}
     if sampler.get('num_samples') not in (None, 'images'):
         return sampler.num_samples
-    if benchmark is not None:
+    if download is not None:
         whole_stream = sampler.get('type') == 'mmlt.ClassAwareSampler' and sampler.get('num_samples') != 'images'
-        if whole_stream and benchmark.largest:
-            return benchmark.largest * benchmark.num_classes
-        return benchmark.images['train']
+        if whole_stream and download.largest:
+            return download.largest * download.num_classes
+        return download.images['train']
     try:
         return len(DATASETS.build(cfg.train_dataloader.dataset))
     except (InputError, FileNotFoundError):

@@ -26,7 +26,7 @@ def first_not_finite(samples: Sequence[Mapping]) -> int | None:
     return next((i for i, fine in zip(places, finite) if not fine), None)
 
 
-def not_finite(sample: Mapping) -> str:
+def scores_not_finite(sample: Mapping) -> str:
     """The sentence that ends a test whose scores are not finite.
 
     Args:

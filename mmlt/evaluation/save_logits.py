@@ -12,7 +12,7 @@ from mmpretrain.models.heads import LinearClsHead, MultiLabelClsHead, MultiTaskH
 from torch import nn
 
 from mmlt.errors import InputError
-from mmlt.evaluation.finite import first_not_finite, not_finite
+from mmlt.evaluation.finite import first_not_finite, scores_not_finite
 from mmlt.evaluation.scores_file import Scores, check_npz_path, write_scores
 from mmlt.evaluation.shot_metric import ShotMetric
 from mmlt.evaluation.targets import picture_name
@@ -104,7 +104,7 @@ class SaveLogits(ShotMetric):
             self._linear = None  # not called as it was expected: then the probabilities tell
         for i, sample in enumerate(data_samples):
             score, label = sample.get('pred_score'), sample.get('gt_label')
-            wrong = not_finite(sample) if i == broken else None
+            wrong = scores_not_finite(sample) if i == broken else None
             if not torch.is_tensor(score) or score.ndim != 1:
                 wrong = _NOT_ONE.format(what=f'{picture_name(sample)} has none')
             elif label is None or len(label) != 1:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmlt.errors import InputError
-from mmlt.evaluation.finite import first_not_finite, not_finite
+from mmlt.evaluation.finite import first_not_finite, scores_not_finite
 from mmlt.evaluation.functional import shot_average_precision
 from mmlt.evaluation.shot_metric import ShotMetric
 from mmlt.evaluation.targets import scored_targets
@@ -79,7 +79,7 @@ class ShotMAP(ShotMetric):
             scores = sample['pred_score'].float().cpu().numpy()
             targets = scored_targets(sample, len(scores))
             hard = np.where(targets < 0, -1, targets > 0.5).astype(np.int8)
-            self.results.append((hard, scores, not_finite(sample) if i == broken else None))
+            self.results.append((hard, scores, scores_not_finite(sample) if i == broken else None))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Sum up all samples; padding of the last batch was dropped before.

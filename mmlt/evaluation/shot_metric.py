@@ -11,7 +11,7 @@ from mmengine.logging import MessageHub, print_log
 
 from mmlt.checkpoints import read_config_text
 from mmlt.errors import InputError
-from mmlt.evaluation.finite import first_not_finite, not_finite
+from mmlt.evaluation.finite import first_not_finite, scores_not_finite
 from mmlt.evaluation.functional import (
     SHOTS,
     expected_calibration_error,
@@ -296,7 +296,7 @@ class ShotAccuracy(ShotMetric):
                 found = (label, int(sample['pred_label'][0]), float('nan'), 0, float('nan'))
             file, index = sample.get('img_path'), sample.get('sample_idx')
             picture = (str(file or ''), -1 if index is None else int(index))
-            self.results.append((*found, not_finite(sample) if i == broken else None, *picture))
+            self.results.append((*found, scores_not_finite(sample) if i == broken else None, *picture))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Sum up all samples; padding of the last batch was dropped before.

@@ -126,21 +126,21 @@ def _check_branches(head: nn.Module, loss: nn.Module) -> None:
 
 def _check_scale(head: nn.Module, loss: nn.Module) -> None:
     """Cosines that the head has scaled, scaled once more: a softmax of them is all or nothing."""
-    if not isinstance(head, (CosineClsHead, TextClsHead)) or not isinstance(loss, LDAMLoss) or loss.scale == 1:
+    if not isinstance(head, (CosineClsHead, TextClsHead)) or not isinstance(loss, LDAMLoss) or loss.logit_scale == 1:
         return
     known = _known_scale(head)
     if known == '1':
         return
     raise InputError(
-        f'{type(head).__name__} multiplies its cosines by {known}, and LDAMLoss by {loss.scale:g} once more: set '
-        f'model.head.loss.scale=1 and model.head.loss.max_margin to {loss.max_margin:g} times {known}.'
+        f'{type(head).__name__} multiplies its cosines by {known}, and LDAMLoss by {loss.logit_scale:g} once more: set '
+        f'model.head.loss.logit_scale=1 and model.head.loss.max_margin to {loss.max_margin:g} times {known}.'
     )
 
 
 def _known_scale(head: nn.Module) -> str:
     """The factor on the cosines; that of a tower is not read yet when a model is looked at."""
     if isinstance(head, CosineClsHead):
-        return f'{head.scale:g}'
+        return f'{head.logit_scale:g}'
     if head.log_scale is None and head._fixed_scale is None:
         return 'the scale of its weights'
     return f'{float(head.logit_scale):g}'

@@ -6,11 +6,11 @@ from .gain import class_gains, plot_class_gain
 from .losses import LossCurves, loss_curves, merge_logs, plot_losses, read_losses
 from .report import plot_class_accuracy, print_table, what_is_shown, write_json
 from .retrieval import plot_retrieval
-from .runs import check_same_classes, named_runs, read_report
+from .runs import check_comparable, named_runs, read_report
 
 __all__ = [
     'LossCurves',
-    'check_same_classes',
+    'check_comparable',
     'class_gains',
     'class_size_report',
     'comparison_markdown',

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from mmlt.errors import InputError
 from mmlt.visualization.report import OVERALL, SHOT_COLOURS, overall_figures, what_is_shown
-from mmlt.visualization.runs import check_same_classes
+from mmlt.visualization.runs import check_comparable
 
 COLUMNS = {**{shot: shot for shot in SHOT_COLOURS}, **OVERALL}
 
@@ -34,7 +34,7 @@ def summarise(groups: Mapping[str, Sequence[dict]]) -> dict[str, dict[str, tuple
             different measures or protocols.
     """
     named = {f"'{name}'" if i == 0 else f"'{name}' ({i + 1})": r for name, g in groups.items() for i, r in enumerate(g)}
-    check_same_classes(named)
+    check_comparable(named)
     shown = {name: what_is_shown(group[0]) for name, group in groups.items()}
     rows = {}
     for name, group in groups.items():

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from mmlt.errors import InputError
 from mmlt.visualization.figures import STYLE, save_png
 from mmlt.visualization.report import MEASURES, SHOT_COLOURS
-from mmlt.visualization.runs import check_same_classes
+from mmlt.visualization.runs import check_comparable
 
 _NAMED = 50  # classes whose names can be read below the axis
 
@@ -31,7 +31,7 @@ def class_gains(report: dict, baseline: dict) -> list[dict]:
         InputError: The reports have different measures or classes, other training images
             of a class, or no class that both have tested.
     """
-    check_same_classes({'the report': report, 'the baseline': baseline})
+    check_comparable({'the report': report, 'the baseline': baseline})
     measure, other = (r.get('measure', 'accuracy') for r in (report, baseline))
     if measure != other:
         raise InputError(

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from mmlt.errors import InputError
-from mmlt.visualization.runs import check_same_classes, read_report
+from mmlt.visualization.runs import check_comparable, read_report
 
 # Keys of the columns of a table, and how a cell's figure is found in a run, see Run.figure.
 SHOT_COLUMNS = ('many', 'medium', 'few', 'all')
@@ -20,7 +20,7 @@ _TOLD = 'see docs/leaderboard.yml'
 
 
 @dataclass(frozen=True)
-class Row:
+class BoardRow:
     """A method in a table.
 
     Args:
@@ -73,11 +73,11 @@ class Group:
     dataset: str
     draws: bool = False
     tau_draw: int | None = None
-    rows: list[Row] = field(default_factory=list)
+    rows: list[BoardRow] = field(default_factory=list)
 
 
 @dataclass
-class Run:
+class BoardRun:
     """What a run folder holds.
 
     Args:
@@ -108,7 +108,7 @@ class Run:
 
 
 # Runs by row's folder name and seed.
-Runs = Mapping[str, Mapping[int, Run]]
+Runs = Mapping[str, Mapping[int, BoardRun]]
 
 
 def read_board(path: str | Path) -> tuple[list[Group], str]:
@@ -129,7 +129,7 @@ def read_board(path: str | Path) -> tuple[list[Group], str]:
         content = yaml.safe_load(f)
     try:
         groups = {g['key']: Group(**g) for g in content['groups']}
-        rows = [Row(**{**r, 'options': tuple(r.get('options', ()))}) for r in content['rows']]
+        rows = [BoardRow(**{**r, 'options': tuple(r.get('options', ()))}) for r in content['rows']]
         taus = content['taus']
     except (KeyError, TypeError) as e:
         raise InputError(f"'{path}' is no list of tables and rows ({type(e).__name__}: {e}).") from e
@@ -174,12 +174,12 @@ def read_runs(group: Group, folder: str | Path, seeds: Sequence[int], adjusted: 
                 own[seed] = _read_run(group, row, seed, place, adjusted)
     reports = {f"'{run.folder}'": run.report for runs in found.values() for run in runs.values()}
     if reports:
-        check_same_classes(reports)
+        check_comparable(reports)
     return found
 
 
-def _read_run(group: Group, row: Row, seed: int, place: Path, adjusted: Callable[[Path, Path], dict]) -> Run:
-    run = Run(place, read_report(place))
+def _read_run(group: Group, row: BoardRow, seed: int, place: Path, adjusted: Callable[[Path, Path], dict]) -> BoardRun:
+    run = BoardRun(place, read_report(place))
     if (place / 'tta' / 'shot_report.json').is_file():
         run.tte = read_report(place / 'tta')
     run.provenance = _provenance(row, seed, place, seed if group.draws else None)
@@ -202,7 +202,7 @@ def _read_run(group: Group, row: Row, seed: int, place: Path, adjusted: Callable
     return run
 
 
-def _provenance(row: Row, seed: int, place: Path, draw: int | None) -> dict | None:
+def _provenance(row: BoardRow, seed: int, place: Path, draw: int | None) -> dict | None:
     path = place / 'provenance.json'
     if not path.is_file():
         return None

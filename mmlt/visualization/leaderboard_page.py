@@ -9,7 +9,7 @@ import numpy as np
 
 from mmlt.errors import InputError
 from mmlt.evaluation.meanings import overall_meaning
-from mmlt.visualization.leaderboard import COLUMNS, Group, Row, Run, Runs
+from mmlt.visualization.leaderboard import COLUMNS, BoardRow, BoardRun, Group, Runs
 from mmlt.visualization.paired import paired_interval
 
 _NOTES = re.compile(r'<!-- notes of (\S+), written by hand and kept -->\n(.*?)<!-- end of notes -->', re.S)
@@ -26,7 +26,7 @@ ours**: the paper's own figure, of other data and a larger model, from `configs/
 """
 
 
-def values(runs: Mapping[int, Run], column: str) -> dict[int, float]:
+def values(runs: Mapping[int, BoardRun], column: str) -> dict[int, float]:
     """Figures of a row by seed, of the runs that have one.
 
     Args:
@@ -67,7 +67,7 @@ def _mean(figures: Mapping[int, float]) -> str:
     return f'{np.mean(numbers):.1f}{spread}'
 
 
-def _against(row: Row, group: Group, runs: Runs) -> str:
+def _against(row: BoardRow, group: Group, runs: Runs) -> str:
     if row.folder == group.reference:
         return ''
     found = difference(*(values(runs[name], 'all') for name in (group.reference, row.folder)))
@@ -76,7 +76,7 @@ def _against(row: Row, group: Group, runs: Runs) -> str:
     return f'{found[0]:+.1f}' + ('' if found[1] is None else f' ± {found[1]:.1f}')
 
 
-def paper_cell(row: Row, paper: Mapping[tuple[str, str, str], dict]) -> str:
+def paper_cell(row: BoardRow, paper: Mapping[tuple[str, str, str], dict]) -> str:
     """The paper's own figure and where it stands.
 
     Args:
@@ -214,7 +214,7 @@ def read_notes(text: str) -> dict[str, str]:
     return dict(found)
 
 
-def page(
+def board_page(
     groups: Mapping[str, tuple[Group, Runs]],
     seeds: Sequence[int],
     paper: Mapping[tuple[str, str, str], dict],

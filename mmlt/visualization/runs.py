@@ -69,7 +69,7 @@ def read_report(path: str | Path) -> dict:
     return report
 
 
-def check_same_classes(reports: Mapping[str, dict]) -> None:
+def check_comparable(reports: Mapping[str, dict]) -> None:
     """Refuse reports of different class lists.
 
     Args:

@@ -1,6 +1,5 @@
 """A file that asks to run code is refused by one sentence wherever weights are read, and nothing runs."""
 
-import importlib.util
 import os
 import pickle
 import subprocess
@@ -19,6 +18,7 @@ from mmlt import InputError
 from mmlt.apis import get_model
 from mmlt.checkpoints import is_torchscript, read_torchscript
 from mmlt.models import OpenCLIPText, OpenCLIPVision
+from tests import stubs
 
 MODEL = 'mmlt-tiny-vit'
 
@@ -43,14 +43,6 @@ KINDS = {
     'plain pickle': lambda path: Path(path).write_bytes(pickle.dumps(dict(state_dict=Payload()))),
     'attributes': lambda path: torch.save(dict(state_dict=Nested()), path),
 }
-
-
-def tool(repo, name):
-    path = repo / 'tools' / f'{name}.py'
-    spec = importlib.util.spec_from_file_location(f'payload_{path.stem}', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return importlib.import_module(module.main.__module__)
 
 
 PICTURE = 'images/apple/0.png'
@@ -90,12 +82,12 @@ def untouched(folder):
 
 @pytest.mark.parametrize('evil', KINDS, indirect=True)
 @pytest.mark.parametrize('entry', TOOLS)
-def test_tools(evil, entry, repo, picture_folder, capsys):
+def test_tools(evil, entry, picture_folder, capsys):
     name, arguments = TOOLS[entry]
     picture = next((picture_folder / 'images').rglob('*.*'))
     before = (evil / 'evil.pth').read_bytes()
     with pytest.raises(SystemExit) as stop:
-        tool(repo, name).main([a.format(picture=picture) for a in arguments])
+        stubs.tool(name).main([a.format(picture=picture) for a in arguments])
     message = str(stop.value)
     assert message.startswith('mmlt: ') and '\n' not in message and 'evil.pth' in message
     assert 'which could run code' in message and 'weights_only' not in message

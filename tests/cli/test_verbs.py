@@ -12,7 +12,8 @@ from mmengine.config import Config
 
 from mmlt import InputError, cli
 from mmlt.cli import VERBS, bench, doctor
-from mmlt.engine.configs import CONFIGS, config_names, find_config, read_config
+from mmlt.engine.configs import CONFIGS, config_names, find_config, full_name, read_config, take_options
+from mmlt.engine.options import RunOptions
 from mmlt.version import __version__
 
 EXAMPLES = [
@@ -104,6 +105,26 @@ def test_names_from_any_folder(tmp_path, monkeypatch):
             find_config(wrong)
     with pytest.raises(InputError, match="own; 'mmlt config' lists"):
         find_config('zzz')
+
+
+def test_names_with_the_training_part(capsys):
+    """MMPretrain's '8xb64': taken where the product is the batch that the learning rates are for."""
+    plain = str(CONFIGS / 'vlltr' / 'vlltr_vit-b16_imagenet-lt.py')
+    for name in ('vlltr_vit-b16_8xb128_imagenet-lt', 'configs/vlltr/vlltr_vit-b16_16xb64_imagenet-lt.py'):
+        assert find_config(name) == plain
+    assert find_config('vlltr_rn50_imagenet-lt_8xb256_cvlp').endswith('vlltr_rn50_imagenet-lt_cvlp.py')
+    with pytest.raises(InputError, match=r"of 512, .* 8 GPU\(s\) of 128: .* 'vlltr_vit-b16_8xb128_imagenet-lt'"):
+        find_config('vlltr_vit-b16_8xb64_imagenet-lt')
+    with pytest.raises(InputError, match="trains nothing; its name is 'zeroshot_rn50_imagenet-lt'"):
+        find_config('zeroshot_rn50_8xb64_imagenet-lt')
+    with pytest.raises(InputError, match='does not exist: .* perhaps vlltr_tiny_mnist-lt'):
+        find_config('vltr_tiny_8xb64_mnist-lt')
+    cli.main(['config', 'ce_tiny_1xb64_mnist-lt'])  # where no batch is said for the learning rates, its own
+    assert capsys.readouterr().out.startswith('# ce_tiny_1xb64_mnist-lt, ')
+    cfg = read_config('vlltr_vit-b16_8xb128_imagenet-lt')
+    assert full_name(cfg) == 'vlltr_vit-b16_8xb128_imagenet-lt'
+    take_options(cfg, RunOptions('x'))
+    assert cfg.work_dir == str(Path('work_dirs', 'vlltr_vit-b16_imagenet-lt'))  # one folder by both names
 
 
 def test_no_two_configs_have_one_name():

@@ -269,7 +269,7 @@ def test_corpus_in_a_broken_encoding(vlltr, train_tool):
 
 
 def test_distillation_without_teacher(vlltr, train_tool):
-    with pytest.raises(SystemExit, match=r'ratio=0\.5 asks for distillation, but there is no teacher'):
+    with pytest.raises(SystemExit, match=r'loss_ratio=0\.5 asks for distillation, but there is no teacher'):
         train_tool.main(['lgr.py', '--cfg-options', 'stages.cvlp.options.model.teacher=None'])
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from mmlt import InputError
 from mmlt.engine.arguments import check_arguments
 from mmlt.engine.build_errors import explain, explained
-from mmlt.engine.names import accepted_arguments, check_names, nearest_type, one_slip
+from mmlt.engine.names import accepted_arguments, check_argument_names, nearest_type, one_slip
 
 
 class Base(BaseModule):
@@ -85,13 +85,13 @@ def test_one_slip(a, b, found):
 
 
 def test_names_are_compared():
-    check_names(['a'], {'a', 'b'}, 'x', 'X')
+    check_argument_names(['a'], {'a', 'b'}, 'x', 'X')
     with pytest.raises(
         InputError, match=r"^x\.lenght: X has no argument 'lenght', the nearest is 'length'; it takes a"
     ):
-        check_names(['a', 'lenght'], {'a', 'length'}, 'x', 'X')
-    check_names(['quite_another'], {'length'}, 'x', 'X', slips=True)
-    check_names(['magnitude_key', 'magnitude'], {'magnitude'}, 'x', 'X', slips=True)  # given beside it
+        check_argument_names(['a', 'lenght'], {'a', 'length'}, 'x', 'X')
+    check_argument_names(['quite_another'], {'length'}, 'x', 'X', slips=True)
+    check_argument_names(['magnitude_key', 'magnitude'], {'magnitude'}, 'x', 'X', slips=True)  # given beside it
     assert nearest_type('mmlt.ShotAcuracy', {'mmlt.ShotAccuracy', 'Accuracy'}) == 'mmlt.ShotAccuracy'
     assert nearest_type('zzz', {'Accuracy'}) is None
 

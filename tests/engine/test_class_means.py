@@ -1,6 +1,5 @@
 """Class vectors from class means: the formula, once before a training, the same in all processes, not again later."""
 
-import importlib
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -176,10 +175,8 @@ def _worker(rank, world_size, folder, out):
 
 
 def test_two_processes_give_the_means_of_one(picture_folder, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))  # the children import this file by its plain name
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
-    worker = importlib.import_module(Path(__file__).stem)._worker
-    mp.spawn(worker, (2, str(picture_folder), str(tmp_path)), nprocs=2)
+    mp.spawn(_worker, (2, str(picture_folder), str(tmp_path)), nprocs=2)
     (first, gradients), (second, others) = (
         torch.load(tmp_path / f'rank{rank}.pth', weights_only=True) for rank in range(2)
     )

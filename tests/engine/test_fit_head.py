@@ -1,6 +1,5 @@
 """Features of a whole dataset, and heads that are fitted on them before a test."""
 
-import importlib
 import random
 from pathlib import Path
 
@@ -79,7 +78,7 @@ def test_features_come_in_the_order_of_the_dataset(picture_folder, batch_size):
 
 
 def test_features_of_a_subset_and_of_the_backbone_alone(picture_folder):
-    neck = dict(type='mmlt.BalancedLinearAdapter', in_channels=64, ratio=0.5)
+    neck = dict(type='mmlt.BalancedLinearAdapter', in_channels=64, residual_ratio=0.5)
     model, dataset = classifier(neck), pictures(picture_folder)
     chosen = [7, 2, 2, 9]
     part = compute_features(model, Subset(dataset, chosen), 3, 0, 'test')
@@ -117,11 +116,8 @@ def _worker(rank, world_size, folder, out):
 @pytest.mark.slow
 def test_several_processes_give_the_features_of_one(picture_folder, tmp_path, monkeypatch):
     """9 images on 2 processes: the sampler pads one, which is dropped."""
-    # The children import this file by its plain name, wherever pytest was started.
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
-    worker = importlib.import_module(Path(__file__).stem)._worker
-    mp.spawn(worker, (2, str(picture_folder), str(tmp_path)), nprocs=2)
+    mp.spawn(_worker, (2, str(picture_folder), str(tmp_path)), nprocs=2)
     expected = compute_features(classifier(), pictures(picture_folder), 4, 0, 'test')
     for rank in range(2):
         features = torch.load(tmp_path / f'rank{rank}.pth', weights_only=True)

@@ -1,6 +1,5 @@
 """A training with MORE that diverges ends in a sentence, in all processes, and leaves no merged checkpoint."""
 
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -253,10 +252,8 @@ def _worker(rank, folder):
 
 
 def test_all_processes_stop_together(tmp_path, monkeypatch):
-    # The children import this file by its plain name, wherever pytest was started.
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
-    mp.spawn(importlib.import_module(Path(__file__).stem)._worker, (str(tmp_path),), nprocs=2)
+    mp.spawn(_worker, (str(tmp_path),), nprocs=2)
     first, second = (Path(tmp_path, f'{rank}.txt').read_text().splitlines() for rank in (0, 1))
     assert first[0].startswith('The loss became nan at iteration 5') and '(bias) at iteration 5' in first[1]
     assert second[0].startswith('A loss of another process became NaN or infinite at iteration 5')

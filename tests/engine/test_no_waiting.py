@@ -207,7 +207,7 @@ def test_phase_a(prompt_mode):
 
 def test_phase_b_on_cached_features():
     head = dict(type='mmlt.TextClsHead', text=dict(TEXT, frozen=True), classes=CLASSES)
-    neck = dict(type='mmlt.BalancedLinearAdapter', in_channels=64, ratio=0.2)
+    neck = dict(type='mmlt.BalancedLinearAdapter', in_channels=64, residual_ratio=0.2)
     model = MODELS.build(classifier(head, dict(VIT, frozen=True), neck=neck))
 
     def data():

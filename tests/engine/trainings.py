@@ -18,8 +18,6 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 from mmlt.engine import Runner
 from mmlt.engine.parallel import FSDP
 from mmlt.engine.sharding import blocks, gathered

@@ -195,7 +195,7 @@ def more():
 
 
 TEXT_HEAD = dict(type='mmlt.TextClsHead', text=TEXT, classes=CLASSES)
-NECK = dict(type='mmlt.BalancedLinearAdapter', in_channels=64, ratio=0.2)
+NECK = dict(type='mmlt.BalancedLinearAdapter', in_channels=64, residual_ratio=0.2)
 COSINE = dict(
     type='mmlt.CosineClsHead', num_classes=3, in_channels=64, init='random', loss=dict(type='mmlt.LogitAdjustedLoss')
 )

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from mmlt import InputError
-from mmlt.engine.anchors import few_of_each, listing
+from mmlt.engine.anchors import anchor_list, few_of_each
 from mmlt.models.anchors import Anchors, select_sentences, sentence_scores
 from mmlt.utils.text_tensor import tensor_to_text, text_to_tensor
 
@@ -239,7 +239,7 @@ def test_text_as_bytes():
 def test_listing_tells_best_and_worst():
     sentences = [[f'a{i}' for i in range(7)], ['b0', 'b1']]
     scores = torch.tensor([0.5, 0.1, 0.9, 0.3, 0.2, 0.8, 0.4, 2.0, 1.0])
-    lines = listing(['apple', 'pear'], sentences, scores, number=2).splitlines()
+    lines = anchor_list(['apple', 'pear'], sentences, scores, number=2).splitlines()
     assert 'lower is more telling' in lines[0]
     assert lines[2:8] == [
         'apple (7 sentences)',

@@ -26,7 +26,7 @@ def naive(f, weight, bias, ratio, relu):
 @pytest.mark.parametrize('bias', [True, False])
 @pytest.mark.parametrize('ratio', [0.2, 0.75])
 def test_equation_5(relu, bias, ratio):
-    adapter = BalancedLinearAdapter(5, ratio=ratio, relu=relu, bias=bias).double()
+    adapter = BalancedLinearAdapter(5, residual_ratio=ratio, relu=relu, bias=bias).double()
     f = torch.randn(7, 5, dtype=torch.float64)
     weight = adapter.linear.weight
     assert (adapter.linear.bias is not None) == bias
@@ -50,7 +50,7 @@ def test_gradients():
 
 def test_defaults_are_the_papers():
     adapter = BalancedLinearAdapter(4)
-    assert adapter.ratio == 0.2
+    assert adapter.residual_ratio == 0.2
     assert adapter.relu
     assert adapter.linear.bias is not None
     f = torch.randn(3, 4)
@@ -59,8 +59,8 @@ def test_defaults_are_the_papers():
 
 def test_ratio_0_passes_and_1_replaces():
     f = torch.randn(6, 4)
-    assert torch.equal(BalancedLinearAdapter(4, ratio=0)(f), f)
-    adapter = BalancedLinearAdapter(4, ratio=1)
+    assert torch.equal(BalancedLinearAdapter(4, residual_ratio=0)(f), f)
+    adapter = BalancedLinearAdapter(4, residual_ratio=1)
     replaced = adapter(f)
     assert torch.equal(replaced, adapter.linear(f).relu())
     assert (replaced - f).abs().max() > 0.1
@@ -83,7 +83,9 @@ def test_text_features_of_several_templates():
 
 
 def test_as_a_neck_by_its_name():
-    neck = MODELS.build(dict(type='mmlt.BalancedLinearAdapter', in_channels=4, ratio=0.5, relu=False, bias=False))
+    neck = MODELS.build(
+        dict(type='mmlt.BalancedLinearAdapter', in_channels=4, residual_ratio=0.5, relu=False, bias=False)
+    )
     assert isinstance(neck, BalancedLinearAdapter)
     neck.init_weights()
     f = torch.randn(2, 4)
@@ -92,8 +94,8 @@ def test_as_a_neck_by_its_name():
 
 @pytest.mark.parametrize('ratio', [-0.1, 1.01, float('nan')])
 def test_bad_ratio(ratio):
-    with pytest.raises(InputError, match=rf'ratio of BalancedLinearAdapter is {ratio}; it must lie in \[0, 1\]'):
-        BalancedLinearAdapter(4, ratio=ratio)
+    with pytest.raises(InputError, match=rf'residual_ratio is {ratio}; it must lie in \[0, 1\]'):
+        BalancedLinearAdapter(4, residual_ratio=ratio)
 
 
 def test_features_of_another_width():

@@ -1,7 +1,5 @@
 """Contrastive and distillation losses: naive matrix forms, open_clip's loss, and one process against 2 and 4."""
 
-import importlib
-from pathlib import Path
 from unittest import mock
 
 import open_clip
@@ -293,10 +291,8 @@ def outcome(tmp_path_factory):
     for name in ('2', '4'):
         (folder / name).mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        # The children import this file by its plain name, wherever pytest was started.
-        patch.syspath_prepend(str(Path(__file__).parent))
         patch.setenv('OMP_NUM_THREADS', '1')
-        mp.spawn(importlib.import_module(Path(__file__).stem)._process, (str(folder),), nprocs=4)
+        mp.spawn(_process, (str(folder),), nprocs=4)
     return folder
 
 

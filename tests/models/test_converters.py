@@ -1,7 +1,6 @@
 """Checkpoints in the published layouts, converted, against the published formulas written out in float64."""
 
 import argparse
-import importlib.util
 import json
 import re
 import shlex
@@ -28,22 +27,18 @@ from mmlt.checkpoints.converters import (
     rename,
 )
 from mmlt.checkpoints.open_clip_files import to_open_clip
+from mmlt.cli import import_ballad, import_vlltr
+from mmlt.cli import to_open_clip as to_open_clip_verb
 from mmlt.engine.importing import write_imported
 from mmlt.models.anchors import Anchors
 from mmlt.utils.class_info import ClassInfo
+from tests import stubs
 
 REPO = Path(__file__).parent.parent.parent
 CLASSES = ['cat', 'dog', 'red fox']
 COUNTS = [3, 1, 2]  # anchor sentences of every class
 EMBED = {'vit': 64, 'rn': 128}
 TOWER_TOLERANCE = 1e-5
-
-
-def tool(name):
-    spec = importlib.util.spec_from_file_location(name, REPO / 'tools/model_converters' / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return importlib.import_module(module.main.__module__)
 
 
 # Random weights under OpenAI's names, and its CLIP written out
@@ -314,7 +309,7 @@ def cvlp_model(kind):
         backbone=dict(type='mmlt.OpenCLIPVision', **tower),
         text=dict(type='mmlt.OpenCLIPText', **tower),
         teacher=tower,
-        ratio=0.5,
+        loss_ratio=0.5,
     )
 
 
@@ -337,7 +332,7 @@ def test_ballad(tmp_path, capsys, kind, adapter):
     parts = ballad_checkpoint(tmp_path / 'published.pth', kind, adapter)
     config = write_config(tmp_path, ballad_model(kind, adapter))
     out = str(tmp_path / 'ours' / 'ballad.pth')
-    tool('import_ballad').main([str(tmp_path / 'published.pth'), config, '--out', out])
+    import_ballad.main([str(tmp_path / 'published.pth'), config, '--out', out])
     printed = capsys.readouterr().out
     tensors = len(parts['visual_model'])
     assert re.search(rf'visual_model\. +->  backbone\.visual\.  \({tensors}\)', printed)
@@ -370,9 +365,9 @@ def test_ballad_of_the_other_phase(tmp_path):
     phase_b = write_config(tmp_path, ballad_model('vit'), 'phase_b.py')
     out = tmp_path / 'out.pth'
     with pytest.raises(SystemExit, match="lacks . weights of this config's model, the first is 'neck.linear.weight'"):
-        tool('import_ballad').main([str(tmp_path / 'a.pth'), phase_b, '--out', str(out)])
+        import_ballad.main([str(tmp_path / 'a.pth'), phase_b, '--out', str(out)])
     with pytest.raises(SystemExit, match="1 weights more than this config's model, the first is 'neck.linear.weight'"):
-        tool('import_ballad').main([str(tmp_path / 'b.pth'), phase_a, '--out', str(out)])
+        import_ballad.main([str(tmp_path / 'b.pth'), phase_a, '--out', str(out)])
     assert not out.exists()
 
 
@@ -380,7 +375,7 @@ def test_ballad_of_another_backbone(tmp_path):
     ballad_checkpoint(tmp_path / 'a.pth', 'vit')
     config = write_config(tmp_path, ballad_model('rn'))
     with pytest.raises(SystemExit, match='of shape|of this config|than this config'):
-        tool('import_ballad').main([str(tmp_path / 'a.pth'), config, '--out', str(tmp_path / 'out.pth')])
+        import_ballad.main([str(tmp_path / 'a.pth'), config, '--out', str(tmp_path / 'out.pth')])
 
 
 def test_ballad_with_a_class_list_of_another_length(tmp_path):
@@ -388,7 +383,7 @@ def test_ballad_with_a_class_list_of_another_length(tmp_path):
     (tmp_path / 'classes.txt').write_text('cat\ndog\n')
     arguments = [str(tmp_path / 'a.pth'), write_config(tmp_path, ballad_model('vit')), '--out', str(tmp_path / 'o.pth')]
     with pytest.raises(SystemExit, match=r"classes.txt' has 2 names, but the config's test set has 3 classes"):
-        tool('import_ballad').main([*arguments, '--classes', str(tmp_path / 'classes.txt')])
+        import_ballad.main([*arguments, '--classes', str(tmp_path / 'classes.txt')])
     assert not (tmp_path / 'o.pth').exists()
 
 
@@ -410,18 +405,18 @@ def test_config_that_is_none(tmp_path, name, content, sentence):
     ballad_checkpoint(tmp_path / 'b.pth', 'vit')
     (tmp_path / name).write_text(content)
     with pytest.raises(SystemExit, match=sentence):
-        tool('import_ballad').main([str(tmp_path / 'b.pth'), str(tmp_path / name), '--out', str(tmp_path / 'o.pth')])
+        import_ballad.main([str(tmp_path / 'b.pth'), str(tmp_path / name), '--out', str(tmp_path / 'o.pth')])
 
 
 def test_out_is_looked_at_first(tmp_path):
     (tmp_path / 'file').touch()
     for name in ('import_ballad', 'import_vlltr'):
         with pytest.raises(SystemExit, match=f"--out '{tmp_path}' is a folder: give the name of a file"):
-            tool(name).main(['no.pth', 'no.py', '--out', str(tmp_path)])
+            stubs.tool(f'model_converters/{name}').main(['no.pth', 'no.py', '--out', str(tmp_path)])
         with pytest.raises(SystemExit, match="'.*file' is no folder that you may write in"):
-            tool(name).main(['no.pth', 'no.py', '--out', str(tmp_path / 'file/o.pth')])
+            stubs.tool(f'model_converters/{name}').main(['no.pth', 'no.py', '--out', str(tmp_path / 'file/o.pth')])
     with pytest.raises(SystemExit, match='is a folder'):
-        tool('to_open_clip').main(['no.pth', str(tmp_path)])
+        to_open_clip_verb.main(['no.pth', str(tmp_path)])
     assert [p.name for p in tmp_path.iterdir()] == ['file']
 
 
@@ -452,11 +447,11 @@ def test_vlltr_pretraining(tmp_path, kind):
     arguments = dict(embeddings='txt_embed.npy', scores='txt_ce.npy', counts='counts.txt')
     arguments = [word for k, v in arguments.items() for word in (f'--{k}', str(tmp_path / v))]
     out = tmp_path / 'cvlp' / 'epoch_50.pth'
-    tool('import_vlltr').main(
+    import_vlltr.main(
         [str(tmp_path / 'checkpoint.pth'), config, '--out', str(out), '--num-anchors', str(number), *arguments]
     )
 
-    model = MODELS.build({**cvlp_model(kind), 'teacher': None, 'ratio': 1.0, **quick(kind)}).eval()
+    model = MODELS.build({**cvlp_model(kind), 'teacher': None, 'loss_ratio': 1.0, **quick(kind)}).eval()
     model.load_state_dict(read_checkpoint(out)['state_dict'], strict=False)
     images = pictures()
     with torch.no_grad():
@@ -502,30 +497,30 @@ def test_vlltr_anchors_with_their_sentences(tmp_path):
     arguments = [str(tmp_path / 'checkpoint.pth'), write_config(tmp_path, cvlp_model('vit'))]
     arguments += ['--out', str(tmp_path / 'o.pth'), '--num-anchors', '2', '--templates', 'a {}']
     arguments += ['--embeddings', str(tmp_path / 'e.npy'), '--scores', str(tmp_path / 's.npy')]
-    tool('import_vlltr').main([*arguments, '--texts', str(tmp_path / 'texts.json')])
+    import_vlltr.main([*arguments, '--texts', str(tmp_path / 'texts.json')])
     anchors = Anchors.load(str(tmp_path / 'anchors.safetensors'))
     assert anchors.sentences[1] == ['The dog is number 1.', 'The dog is number 0.']
     with pytest.raises(SystemExit, match='give --texts or --counts'):
-        tool('import_vlltr').main(arguments)
+        import_vlltr.main(arguments)
     with pytest.raises(SystemExit, match='converted with --counts, .*: leave out --templates'):
-        tool('import_vlltr').main([*arguments, '--counts', 'counts.txt'])
+        import_vlltr.main([*arguments, '--counts', 'counts.txt'])
     arguments = [word for word in arguments if word not in ('--templates', 'a {}')]
     (tmp_path / 'counts.txt').write_text('3\n3\n3\n')
     with pytest.raises(SystemExit, match='has 12 sentences.* 12, and the classes have 9 together'):
-        tool('import_vlltr').main([*arguments, '--counts', str(tmp_path / 'counts.txt')])
+        import_vlltr.main([*arguments, '--counts', str(tmp_path / 'counts.txt')])
     (tmp_path / 'counts.txt').write_text('3\nx\n')
     with pytest.raises(SystemExit, match='one whole number a line'):
-        tool('import_vlltr').main([*arguments, '--counts', str(tmp_path / 'counts.txt')])
+        import_vlltr.main([*arguments, '--counts', str(tmp_path / 'counts.txt')])
     np.save(tmp_path / 'e.npy', np.zeros((12, 32), np.float32))
     (tmp_path / 'counts.txt').write_text('4\n4\n4\n')
     with pytest.raises(SystemExit, match='is 32 wide and the model 64'):
-        tool('import_vlltr').main([*arguments, '--counts', str(tmp_path / 'counts.txt')])
+        import_vlltr.main([*arguments, '--counts', str(tmp_path / 'counts.txt')])
     (tmp_path / 'counts.txt').write_text('6\n6\n')
     np.save(tmp_path / 'e.npy', np.zeros((12, 64), np.float32))
     with pytest.raises(SystemExit, match='sentence counts of 2 classes'):
-        tool('import_vlltr').main([*arguments, '--counts', str(tmp_path / 'counts.txt')])
+        import_vlltr.main([*arguments, '--counts', str(tmp_path / 'counts.txt')])
     with pytest.raises(SystemExit, match='belong together'):
-        tool('import_vlltr').main(arguments[:-2])
+        import_vlltr.main(arguments[:-2])
 
 
 # VL-LTR, stage 2
@@ -540,7 +535,7 @@ def test_vlltr_recognition(tmp_path, capsys, kind, counted):
     if counted:
         (tmp_path / 'counts.txt').write_text('\n'.join(str(n) for n in COUNTS))
         arguments += ['--counts', str(tmp_path / 'counts.txt')]
-    tool('import_vlltr').main(arguments)
+    import_vlltr.main(arguments)
     printed = capsys.readouterr().out
     assert 'text_block.attn.norm1k.bias is left out' in printed and '6 of 12 anchor places' in printed
     assert ('head.query.bias is zero' in printed) == counted
@@ -578,7 +573,7 @@ def test_stage_2_takes_no_embeddings(tmp_path):
     config = write_config(tmp_path, lgr_model('vit'))
     arguments = [str(tmp_path / 'checkpoint.pth'), config, '--out', 'o.pth', '--texts', 'wiki']
     with pytest.raises(SystemExit, match='is of stage 2'):
-        tool('import_vlltr').main(arguments)
+        import_vlltr.main(arguments)
 
 
 @pytest.mark.parametrize(
@@ -588,7 +583,7 @@ def test_stage_2_takes_no_options_of_stage_1(tmp_path, option):
     recognition_checkpoint(tmp_path / 'checkpoint.pth', 'vit')
     config = write_config(tmp_path, lgr_model('vit'))
     with pytest.raises(SystemExit, match=f'is of stage 2 and has its anchor .*: leave out .*{option[0]}'):
-        tool('import_vlltr').main([str(tmp_path / 'checkpoint.pth'), config, '--out', 'o.pth', *option])
+        import_vlltr.main([str(tmp_path / 'checkpoint.pth'), config, '--out', 'o.pth', *option])
 
 
 @pytest.mark.parametrize('option', [('--counts', 'c.txt'), ('--texts', 'wiki'), ('--num-anchors', '3')])
@@ -596,13 +591,13 @@ def test_stage_1_without_embeddings_selects_nothing(tmp_path, option):
     pretraining_checkpoint(tmp_path / 'checkpoint.pth', 'vit')
     config = write_config(tmp_path, cvlp_model('vit'))
     with pytest.raises(SystemExit, match=f'without --embeddings and --scores no anchor .* leave out {option[0]}'):
-        tool('import_vlltr').main([str(tmp_path / 'checkpoint.pth'), config, '--out', 'o.pth', *option])
+        import_vlltr.main([str(tmp_path / 'checkpoint.pth'), config, '--out', 'o.pth', *option])
 
 
 def test_hint_is_a_whole_command(tmp_path):
     (tmp_path / 'm y').mkdir()
     (tmp_path / 'm y' / 'lgr.py').touch()
-    command = tool('import_vlltr').training_command
+    command = import_vlltr.training_command
     words = shlex.split(command(str(tmp_path / 'm y/lgr_cvlp.py'), 'o.pth', 'a b'))
     assert words[:4] == ['python', 'tools/train.py', str(tmp_path / 'm y/lgr.py'), '--cfg-options']
     assert words[4:] == ['stages=None', 'load_from=o.pth', 'model.head.anchors=a b']
@@ -613,7 +608,7 @@ def test_stage_2_of_another_number_of_classes(tmp_path):
     recognition_checkpoint(tmp_path / 'checkpoint.pth', 'vit', [2, 1])
     config = write_config(tmp_path, lgr_model('vit'))
     with pytest.raises(SystemExit, match='of shape|of 2 classes'):
-        tool('import_vlltr').main([str(tmp_path / 'checkpoint.pth'), config, '--out', str(tmp_path / 'o.pth')])
+        import_vlltr.main([str(tmp_path / 'checkpoint.pth'), config, '--out', str(tmp_path / 'o.pth')])
 
 
 # What is left over, and what is not a checkpoint of this kind
@@ -640,11 +635,11 @@ def test_what_lies_beside_the_model_is_told_or_refused(tmp_path, capsys, kind):
     }[kind]
     write(path, 'vit')
     config = write_config(tmp_path, model('vit'))
-    tool(name).main([str(path), config, '--out', out])
+    stubs.tool(f'model_converters/{name}').main([str(path), config, '--out', out])
     assert f'left out: {told}' in capsys.readouterr().out
     torch.save({**read_checkpoint(str(path)), 'junk': torch.zeros(2)}, path)
     with pytest.raises(SystemExit, match="holds 'junk' beside '(model|state_dict_best)', for which there is no place"):
-        tool(name).main([str(path), config, '--out', str(tmp_path / 'none.pth')])
+        stubs.tool(f'model_converters/{name}').main([str(path), config, '--out', str(tmp_path / 'none.pth')])
     assert not (tmp_path / 'none.pth').exists()
 
 
@@ -679,7 +674,9 @@ def test_checkpoint_of_another_method(tmp_path):
         ('ours', 'import_vlltr', 'which needs no conversion'),
     ):
         with pytest.raises(SystemExit, match=sentence):
-            tool(importer).main([str(tmp_path / f'{name}.pth'), config, '--out', str(tmp_path / 'o.pth')])
+            stubs.tool(f'model_converters/{importer}').main(
+                [str(tmp_path / f'{name}.pth'), config, '--out', str(tmp_path / 'o.pth')]
+            )
     assert checkpoint_kind(read_checkpoint(str(tmp_path / 'ballad.pth'))) == 'BALLAD'
 
 
@@ -723,11 +720,11 @@ def test_back_to_open_clip(tmp_path, capsys):
     parts = ballad_checkpoint(tmp_path / 'published.pth', 'vit')
     config = write_config(tmp_path, ballad_model('vit'))
     ours, back = str(tmp_path / 'ours.pth'), str(tmp_path / 'clip.safetensors')
-    tool('import_ballad').main([str(tmp_path / 'published.pth'), config, '--out', ours])
+    import_ballad.main([str(tmp_path / 'published.pth'), config, '--out', ours])
     with pytest.raises(SystemExit, match="holds 'neck.linear.weight', .* leave it out with --drop neck"):
-        tool('to_open_clip').main([ours, back])
+        to_open_clip_verb.main([ours, back])
     capsys.readouterr()
-    tool('to_open_clip').main([ours, back, '--drop', 'neck.'])
+    to_open_clip_verb.main([ours, back, '--drop', 'neck.'])
     printed = capsys.readouterr().out
     assert 'neck.linear.weight is left out, as asked' in printed and 'force_quick_gelu=True' in printed
     clip = open_clip.create_model('mmlt-tiny-vit', pretrained=back, force_quick_gelu=True).eval()

@@ -62,13 +62,13 @@ def naive_start(clip_file, templates, centre):
 
 
 def test_logits():
-    head, x = built(init='random', in_channels=4, scale=7.0), torch.randn(5, 4)
+    head, x = built(init='random', in_channels=4, logit_scale=7.0), torch.randn(5, 4)
     with torch.no_grad():
         head.weight.mul_(3)  # lengths do not matter
     for row, f in zip(head((x,)), x.double().tolist()):
         for z, w in zip(row, head.weight.double().tolist()):
             assert z.item() == pytest.approx(7 * dot(unit(f), unit(w)), abs=1e-5)
-    assert CosineClsHead(2, 4, init='random').scale == 25
+    assert CosineClsHead(2, 4, init='random').logit_scale == 25
 
 
 def test_centred_and_before_projection():
@@ -195,7 +195,7 @@ def test_single_precision_under_autocast():
     [
         (dict(init='mean'), "init is 'mean'; choose 'text', 'class_means' or 'random'"),
         (dict(text=None), 'has no text tower: give model.head.text='),
-        (dict(scale=0), 'scale is 0; it must be positive'),
+        (dict(logit_scale=0), 'logit_scale is 0; it must be positive'),
     ],
 )
 def test_bad_options_are_refused(options, match):

@@ -1,7 +1,5 @@
 """CUE's classifier: a frozen zero-shot model looks at the same pictures."""
 
-import importlib
-from pathlib import Path
 from types import SimpleNamespace
 
 import open_clip
@@ -256,9 +254,8 @@ def _even_batch():
 
 
 def test_two_processes_give_loss_and_gradients_of_one(clip_file, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))  # the children import this file by its plain name
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
-    mp.spawn(importlib.import_module(Path(__file__).stem)._process, (str(tmp_path), clip_file), nprocs=2)
+    mp.spawn(_process, (str(tmp_path), clip_file), nprocs=2)
     torch.manual_seed(0)
     model = classifier(clip_file)
     expected = model(**model.data_preprocessor(_even_batch(), True), mode='loss')['loss']

@@ -46,7 +46,7 @@ def make(clip_file, teacher_file):
         if distill:
             kwargs.setdefault('teacher', dict(model=MODEL, pretrained=teacher_file))
         else:
-            kwargs.setdefault('ratio', 1)
+            kwargs.setdefault('loss_ratio', 1)
         corpus = dict(type='mmlt.ClassTexts', templates=None)
         model = MODELS.build(dict(type='mmlt.CVLP', **towers, texts=corpus, **{'seed': 3, **kwargs}))
         model.init_weights()
@@ -173,7 +173,7 @@ def expected_losses(model, images, labels, teacher=None):
 
 @pytest.mark.parametrize('ratio', [0.5, 0.2])
 def test_losses_are_mixed(make, teacher_file, ratio):
-    model = make(ratio=ratio)
+    model = make(loss_ratio=ratio)
     teacher = open_clip.create_model(MODEL, pretrained=teacher_file).eval()
     images = torch.randn(6, 3, 32, 32)
     for _ in range(2):  # other sentences in the second step
@@ -363,11 +363,14 @@ def test_prompts_alone_are_texts_too(make):
 @pytest.mark.parametrize(
     'kwargs, sentence',
     [
-        (dict(ratio=0.5), r'ratio=0\.5 asks for distillation, but there is no teacher: give teacher=dict'),
-        (dict(), r'ratio=0\.5 asks for distillation'),
-        (dict(ratio=1, teacher=dict(model=MODEL, pretrained=None)), 'ratio=1 leaves nothing for the teacher to do'),
-        (dict(ratio=0), r'ratio is 0; it is the share of the contrastive loss, above 0 and at most 1'),
-        (dict(ratio=1.5), r'ratio is 1\.5; it is the share'),
+        (dict(loss_ratio=0.5), r'loss_ratio=0\.5 asks for distillation, but there is no teacher: give teacher=dict'),
+        (dict(), r'loss_ratio=0\.5 asks for distillation'),
+        (
+            dict(loss_ratio=1, teacher=dict(model=MODEL, pretrained=None)),
+            'loss_ratio=1 leaves nothing for the teacher to do',
+        ),
+        (dict(loss_ratio=0), r'loss_ratio is 0; it is the share of the contrastive loss, above 0 and at most 1'),
+        (dict(loss_ratio=1.5), r'loss_ratio is 1\.5; it is the share'),
     ],
 )
 def test_ratio_and_teacher_must_agree(kwargs, sentence):

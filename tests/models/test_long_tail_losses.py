@@ -305,7 +305,7 @@ def test_bad_counts(name):
     [
         (LogitAdjustedLoss, dict(tau=-1), "LogitAdjustedLoss's tau is -1; it must not be negative"),
         (LDAMLoss, dict(max_margin=-0.5), 'max_margin is -0.5; it must not be negative'),
-        (LDAMLoss, dict(scale=0), 'scale is 0; it must be positive'),
+        (LDAMLoss, dict(logit_scale=0), 'logit_scale is 0; it must be positive'),
         (LDAMLoss, dict(beta=1), r'beta is 1; it must lie in \[0, 1\)'),
         (ClassBalancedLoss, dict(beta=-0.1), r"ClassBalancedLoss's beta is -0.1; it must lie in \[0, 1\)"),
         (ClassBalancedLoss, dict(gamma=-1), 'gamma is -1; it must not be negative'),

@@ -148,7 +148,7 @@ def test_accuracy_and_losses_of_cls_head():
 @pytest.mark.parametrize('frozen', [False, True])
 @pytest.mark.parametrize('templates', [TEMPLATES[:1], TEMPLATES])
 def test_text_adapter(frozen, templates):
-    adapter = dict(type='mmlt.BalancedLinearAdapter', in_channels=64, ratio=0.6)
+    adapter = dict(type='mmlt.BalancedLinearAdapter', in_channels=64, residual_ratio=0.6)
     head = make(frozen=frozen, templates=templates, text_adapter=adapter)
     linear = copy.deepcopy(head.text_adapter.linear).double()
     texts = naive_texts(head, templates, adapter=lambda f: 0.6 * linear(f).relu() + 0.4 * f)
@@ -165,7 +165,7 @@ def test_text_adapter(frozen, templates):
 
 
 def test_the_adapter_of_frozen_texts_is_applied_anew_at_every_step(monkeypatch):
-    head = make(frozen=True, text_adapter=dict(type='mmlt.BalancedLinearAdapter', in_channels=64, ratio=0.6))
+    head = make(frozen=True, text_adapter=dict(type='mmlt.BalancedLinearAdapter', in_channels=64, residual_ratio=0.6))
     encodings = count_encodings(head, monkeypatch)
     before = head.class_embeddings().detach()
     step(head)

@@ -114,7 +114,7 @@ def otherwise(facts: dict, cfg: Config) -> dict:
         did['param_scheduler.0.warmup_lr'] = facts['warmup_lr']
         did['model.text.quick_gelu'] = did['model.teacher.quick_gelu'] = facts['quick_gelu']
         did['model.loss.label_smoothing'] = facts['label_smoothing']
-        did['model.ratio'] = 1 - facts['distillation_beta']
+        did['model.loss_ratio'] = 1 - facts['distillation_beta']
         did['model.backbone.norm_eval'] = not facts['train_mode']
     else:
         did['model.head.loss.label_smooth_val'] = facts['label_smoothing']

@@ -126,7 +126,7 @@ default_hooks = dict(feature_cache=dict(type='mmlt.FeatureCacheHook', views=2))
 _base_ = ['common.py']
 model = dict(type='mmlt.CVLP', templates='a photo of the {{}}', backbone=dict(type='mmlt.OpenCLIPVision', {TINY}),
     text=dict(type='mmlt.OpenCLIPText', {TINY}), texts=dict(type='mmlt.ClassTexts', templates='a photo of the {{}}'),
-    teacher=None, ratio=1.0, {PREPROCESSOR})
+    teacher=None, loss_ratio=1.0, {PREPROCESSOR})
 default_hooks = dict(
     checkpoint=dict(save_best=None),
     anchors=dict(type='mmlt.AnchorSelectionHook', num_anchors=2, images_per_class=2))

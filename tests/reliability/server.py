@@ -4,30 +4,18 @@ One JSON line a command on stdin: {"start": argv, "log": file, "cwd": folder, "f
 the process id, {"wait": pid} with its exit status (negative: the signal).
 """
 
-import importlib.util
 import json
 import os
 import resource
 import signal
 import sys
-from pathlib import Path
 
-REPO = Path(__file__).parents[2]
-sys.path.insert(0, str(REPO))
+import torch
 
-import torch  # noqa: E402
+import mmlt  # noqa: F401
+from mmlt.cli import test, train
 
-import mmlt  # noqa: E402, F401
-
-
-def tool(name):
-    spec = importlib.util.spec_from_file_location(f'tool_{name}', REPO / 'tools' / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return importlib.import_module(module.main.__module__)
-
-
-TOOLS = {name: tool(name) for name in ('train', 'test')}
+TOOLS = {'train': train, 'test': test}
 
 
 def start(argv, log, cwd, file_size=None):

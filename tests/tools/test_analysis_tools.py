@@ -1,6 +1,5 @@
 """The tools that draw and compare runs, as they are called."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -18,19 +17,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mmlt.checkpoints import read_checkpoint
+from mmlt.cli import compare
+from mmlt.cli import plot_class_gain as gain
+from mmlt.cli import plot_losses as losses
+from mmlt.cli import retrieve_concepts as retrieve
 
 REPO = Path(__file__).parent.parent.parent
 FOLDER = REPO / 'tools/analysis_tools'
-
-
-def tool(name):
-    spec = importlib.util.spec_from_file_location(f'mmlt_analysis_{name}', FOLDER / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return importlib.import_module(module.main.__module__)
-
-
-gain, losses, compare, retrieve = map(tool, ('plot_class_gain', 'plot_losses', 'compare_runs', 'retrieve_concepts'))
 
 
 def write_report(folder, accuracy):
@@ -132,7 +125,7 @@ def args_of(*arguments):
 
 
 def found(config, checkpoint, args):
-    return retrieve.retrieve(retrieve.load_config(config, args.cfg_options), checkpoint, args)
+    return retrieve.retrieve(retrieve.retrieval_config(config, args.cfg_options), checkpoint, args)
 
 
 def naive(folder, split, state_file, words):

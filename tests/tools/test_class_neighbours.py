@@ -1,6 +1,5 @@
 """The tool that writes neighbour classes from class texts, as it is called."""
 
-import importlib.util
 import json
 import math
 from pathlib import Path
@@ -9,6 +8,7 @@ import open_clip
 import pytest
 import torch
 
+from mmlt.cli import class_neighbours as tool
 from mmlt.models import CUELoss
 from mmlt.models.losses import nearest_classes, neighbour_table, read_neighbours
 from mmlt.models.open_clip_towers import open_clip_load_checkpoint
@@ -17,15 +17,6 @@ from mmlt.utils.class_info import ClassInfo
 REPO = Path(__file__).parent.parent.parent
 VIT = 'mmlt-tiny-vit'
 CLASSES = ('apple', 'pear', 'plum', 'sweet pepper', 'Löwe [zoo]')
-
-
-@pytest.fixture(scope='module')
-def tool():
-    path = REPO / 'tools/analysis_tools/class_neighbours.py'
-    spec = importlib.util.spec_from_file_location('mmlt_class_neighbours', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return importlib.import_module(module.main.__module__)
 
 
 @pytest.fixture
@@ -87,7 +78,7 @@ def test_equal_cosines_and_equal_names():
     assert neighbour_table(found, ('crane', 'bird', 'crane', 'car')).shape == (4, 3)
 
 
-def test_file_of_a_model_and_a_class_list(tool, classes, clip_file, capsys):
+def test_file_of_a_model_and_a_class_list(classes, clip_file, capsys):
     command = ['--model', VIT, '--pretrained', clip_file, '--classes', classes]
     tool.main([*command, '--top', '2', '-o', 'new/n.json'])
     out = capsys.readouterr().out
@@ -103,7 +94,7 @@ def test_file_of_a_model_and_a_class_list(tool, classes, clip_file, capsys):
     assert read_neighbours('neighbours.json') == naive(embeddings_of(clip_file, templates), CLASSES, 4)
 
 
-def test_file_of_a_config(tool, two_stages, clip_file):
+def test_file_of_a_config(two_stages, clip_file):
     tool.main(['a.py', '--top', '1'])
     fruits = ('apple', 'pear', 'plum')
     assert read_neighbours('neighbours.json') == naive(embeddings_of(clip_file, classes=fruits), fruits, 1)
@@ -118,7 +109,7 @@ def test_file_of_a_config(tool, two_stages, clip_file):
     assert json.loads(Path('neighbours.json').read_text()) == expected
 
 
-def test_long_lists_are_shown_in_part(tool, clip_file, tmp_path, monkeypatch, capsys):
+def test_long_lists_are_shown_in_part(clip_file, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path('classes.txt').write_text('\n'.join(f'thing {i}' for i in range(12)))
     tool.main(['--model', VIT, '--pretrained', clip_file, '--classes', 'classes.txt'])
@@ -127,7 +118,7 @@ def test_long_lists_are_shown_in_part(tool, clip_file, tmp_path, monkeypatch, ca
     assert len(read_neighbours('neighbours.json')) == 12
 
 
-def test_refusals(tool, two_stages, clip_file, capsys):
+def test_refusals(two_stages, clip_file, capsys):
     def refuses(sentence, *arguments):
         with pytest.raises(SystemExit, match=sentence) as stop:
             tool.main([*arguments])

@@ -1,4 +1,4 @@
-"""The benchmark checker on small folders in the layout of the originals."""
+"""The checks of downloads on small folders in the layout of the originals."""
 
 import hashlib
 import importlib.util
@@ -10,24 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmlt.cli import check as tool
 from mmlt.datasets import CIFAR10LT, CIFAR100LT, INaturalist2018, LongTailedDataset
-from mmlt.preparation import benchmarks
-from mmlt.preparation.benchmarks import BENCHMARKS, check_benchmark
+from mmlt.preparation import checks
+from mmlt.preparation.checks import DOWNLOADS, check_contents
 from mmlt.visualization import class_size_report, plot_class_sizes
 
 REPO = Path(__file__).parent.parent.parent
 NAMES = ('tench', 'goldfish', 'great white shark')
 COUNTS = (120, 20, 3)  # one class a shot
 SMALL = dict(num_classes=3, shots=(1, 1, 1), largest=120, smallest=3)
-
-
-@pytest.fixture(scope='module')
-def tool():
-    path = REPO / 'tools/dataset_converters/check_dataset.py'
-    spec = importlib.util.spec_from_file_location('mmlt_check_dataset', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return importlib.import_module(module.main.__module__)
 
 
 @pytest.fixture(scope='module')
@@ -53,10 +45,10 @@ def make_lists(root, prefix, pattern, folders, pixels):
 
 @pytest.fixture
 def imagenet(tmp_path, pixels, monkeypatch):
-    monkeypatch.setattr(benchmarks.open_clip, 'IMAGENET_CLASSNAMES', list(NAMES))
+    monkeypatch.setattr(checks.open_clip, 'IMAGENET_CLASSNAMES', list(NAMES))
     images = dict(train=143, val=6, test=3)
-    small = replace(BENCHMARKS['imagenet-lt'], images=images, per_class=dict(val=2, test=1), **SMALL)
-    monkeypatch.setitem(BENCHMARKS, 'imagenet-lt', small)
+    small = replace(DOWNLOADS['imagenet-lt'], images=images, per_class=dict(val=2, test=1), **SMALL)
+    monkeypatch.setitem(DOWNLOADS, 'imagenet-lt', small)
     make_lists(tmp_path, 'train/', 'ImageNet_LT_{}.txt', ('n01', 'n02', 'n03'), pixels)
     return tmp_path
 
@@ -64,13 +56,13 @@ def imagenet(tmp_path, pixels, monkeypatch):
 @pytest.fixture
 def places(tmp_path, pixels, monkeypatch):
     small = replace(
-        BENCHMARKS['places-lt'],
+        DOWNLOADS['places-lt'],
         images=dict(train=143, val=6, test=3),
         per_class=dict(val=2, test=1),
         checksums={},
         **SMALL,
     )
-    monkeypatch.setitem(BENCHMARKS, 'places-lt', small)
+    monkeypatch.setitem(DOWNLOADS, 'places-lt', small)
     folders = ('a/airfield', 'a/arch', 'b/barn/indoor')
     make_lists(tmp_path, 'data_256/', 'Places_LT_{}.txt', folders, pixels)
     (tmp_path / 'categories_places365.txt').write_text(''.join(f'/{f} {y}\n' for y, f in enumerate(folders)))
@@ -79,8 +71,8 @@ def places(tmp_path, pixels, monkeypatch):
 
 @pytest.fixture
 def inat(tmp_path, pixels, monkeypatch):
-    small = replace(BENCHMARKS['inat18'], images=dict(train=143, val=9), **SMALL)
-    monkeypatch.setitem(BENCHMARKS, 'inat18', small)
+    small = replace(DOWNLOADS['inat18'], images=dict(train=143, val=9), **SMALL)
+    monkeypatch.setitem(DOWNLOADS, 'inat18', small)
     categories = [dict(id=c, name=str(c)) for c in range(3)]
     number = 0
     for split, counts in (('train', COUNTS), ('val', (3, 3, 3))):
@@ -99,16 +91,16 @@ def inat(tmp_path, pixels, monkeypatch):
 
 
 def problems(name, root, **kwargs):
-    return check_benchmark(BENCHMARKS[name], str(root), **kwargs).problems
+    return check_contents(DOWNLOADS[name], str(root), **kwargs).problems
 
 
 @pytest.mark.parametrize('name, fixture', [('imagenet-lt', 'imagenet'), ('places-lt', 'places'), ('inat18', 'inat')])
-def test_whole_download_passes(tool, name, fixture, request, capsys, monkeypatch):
+def test_whole_download_passes(name, fixture, request, capsys, monkeypatch):
     root = request.getfixturevalue(fixture)
     monkeypatch.chdir(root)
     assert tool.main([name, '.', '--decode', '--out', 'lists', '--picture', 'sizes.png']) == 0
     said = capsys.readouterr().out
-    assert f'{BENCHMARKS[name].title} is complete.' in said and 'FAULT' not in said
+    assert f'{DOWNLOADS[name].title} is complete.' in said and 'FAULT' not in said
     row = next(line for line in said.splitlines() if '143' in line)
     assert [cell.strip() for cell in row.strip('│').split('│')] == ['3', '143', '120', '3', '40.0', '1', '1', '1']
     assert ('184.5 K' in said) == (name == 'places-lt')
@@ -184,7 +176,7 @@ def test_exchanged_and_changed_lists(imagenet):
     ],
 )
 def test_other_numbers_are_explained(name, number, sentence):
-    assert sentence in benchmarks.explain_number(BENCHMARKS[name], 'train', number)
+    assert sentence in checks.explain_number(DOWNLOADS[name], 'train', number)
 
 
 def edit(root, split, old, new):
@@ -230,7 +222,7 @@ def test_checksums_are_compared_where_the_files_lie(places, monkeypatch):
         'categories_places365.txt': hashlib.md5(categories).hexdigest(),
         'images.tar': hashlib.md5(b'x').hexdigest(),
     }
-    monkeypatch.setitem(BENCHMARKS, 'places-lt', replace(BENCHMARKS['places-lt'], checksums=sums))
+    monkeypatch.setitem(DOWNLOADS, 'places-lt', replace(DOWNLOADS['places-lt'], checksums=sums))
     assert problems('places-lt', places) == []
     (places / 'images.tar').write_bytes(b'x')
     assert problems('places-lt', places) == []
@@ -240,14 +232,14 @@ def test_checksums_are_compared_where_the_files_lie(places, monkeypatch):
     assert "Places-LT: 2 files in '" in found and "published ones, 'categories_places365.txt', 'images.tar': " in found
 
 
-def test_published_checksums(tool):
+def test_published_checksums():
     places365, voc = (importlib.import_module(f'torchvision.datasets.{name}') for name in ('places365', 'voc'))
     inat = importlib.import_module('torchvision.datasets.inaturalist')
-    assert dict([places365.Places365._CATEGORIES_META]) == BENCHMARKS['places-lt'].checksums
+    assert dict([places365.Places365._CATEGORIES_META]) == DOWNLOADS['places-lt'].checksums
     years = [voc.DATASET_YEAR_DICT[year] for year in ('2012', '2007', '2007-test')]
-    assert {year['filename']: year['md5'] for year in years} == BENCHMARKS['voc-lt'].checksums
-    assert BENCHMARKS['inat18'].checksums['train_val2018.tar.gz'] == inat.DATASET_MD5['2018']
-    assert all(len(bytes.fromhex(md5)) == 16 for md5 in BENCHMARKS['inat18'].checksums.values())
+    assert {year['filename']: year['md5'] for year in years} == DOWNLOADS['voc-lt'].checksums
+    assert DOWNLOADS['inat18'].checksums['train_val2018.tar.gz'] == inat.DATASET_MD5['2018']
+    assert all(len(bytes.fromhex(md5)) == 16 for md5 in DOWNLOADS['inat18'].checksums.values())
 
 
 def test_links_to_nothing_are_missing(imagenet):
@@ -298,7 +290,7 @@ def test_inat_without_names_or_with_a_broken_file(inat):
     'name, dataset, images, shots',
     [('cifar10-lt', CIFAR10LT, '12,406', None), ('cifar100-lt', CIFAR100LT, '10,847', ['35', '35', '30'])],
 )
-def test_cifar(tool, tmp_path, monkeypatch, capsys, name, dataset, images, shots):
+def test_cifar(tmp_path, monkeypatch, capsys, name, dataset, images, shots):
     monkeypatch.chdir(tmp_path)
     (said,) = problems(name, tmp_path)
     assert 'files are missing in' in said and dataset.url in said
@@ -326,7 +318,7 @@ def test_cifar(tool, tmp_path, monkeypatch, capsys, name, dataset, images, shots
     assert f"unpack '{tmp_path / dataset.filename}'" in problems(name, tmp_path)[0]
 
 
-def test_faults_give_the_exit_code_and_no_annotation(tool, imagenet, capsys, monkeypatch):
+def test_faults_give_the_exit_code_and_no_annotation(imagenet, capsys, monkeypatch):
     monkeypatch.chdir(imagenet)
     cut(imagenet, 'train', 100)
     assert tool.main(['imagenet-lt', '.']) == 1
@@ -338,10 +330,10 @@ def test_faults_give_the_exit_code_and_no_annotation(tool, imagenet, capsys, mon
 
 
 def test_published_statistics_agree_with_themselves():
-    for benchmark in BENCHMARKS.values():
-        assert benchmark.shots is None or sum(benchmark.shots) == benchmark.num_classes
-        for split, number in benchmark.per_class.items():
-            assert benchmark.images[split] == number * benchmark.num_classes
+    for download in DOWNLOADS.values():
+        assert download.shots is None or sum(download.shots) == download.num_classes
+        for split, number in download.per_class.items():
+            assert download.images[split] == number * download.num_classes
 
 
 def test_class_sizes_with_an_empty_class_and_many(tmp_path):

@@ -4,13 +4,13 @@ import importlib.util
 import re
 import shlex
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 from mmlt import cli
 from mmlt.engine.configs import find_config
+from tests import stubs
 
 REPO = Path(__file__).parent.parent.parent
 PAGES = [REPO / 'README.md', REPO / 'CONTRIBUTING.md', *REPO.glob('docs/*.md'), *REPO.glob('configs/*/README.md')]
@@ -24,27 +24,25 @@ COMMANDS = sorted(
 )
 
 
-@cache
-def tool(path: str):
-    spec = importlib.util.spec_from_file_location(f'documented_{Path(path).stem}', REPO / path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return importlib.import_module(module.main.__module__)
-
-
 @pytest.mark.parametrize('page', sorted({page for page, _ in COMMANDS}))
 def test_commands_are_understood(page, monkeypatch, capsys):
     monkeypatch.setenv('LOCAL_RANK', '0')
     for line in (line for own, line in COMMANDS if own == page):
         _, path, *arguments = shlex.split(line, comments=True)
+        tool = stubs.tool(path.removeprefix('tools/').removesuffix('.py'))
         monkeypatch.setattr(sys, 'argv', [path, *arguments])  # benchmarks read it themselves
         try:
-            args = tool(path).parse_args(*([arguments] if 'benchmarks' not in path else []))
+            args = tool.parse_args(*([arguments] if 'benchmarks' not in path else []))
         except SystemExit:
             pytest.fail(f'{line}: {capsys.readouterr().err.splitlines()[-1]}')
         for value in vars(args).values():
             if isinstance(value, str) and value.startswith('configs/'):
                 assert (REPO / value).is_file(), line
+
+
+@pytest.mark.parametrize('path', sorted(stubs.TOOLS.rglob('*.py')), ids=lambda path: path.stem)
+def test_tools_only_call(path):
+    assert callable(stubs.tool(path.relative_to(stubs.TOOLS).with_suffix('').as_posix()).main)
 
 
 def test_all_pages_have_commands():

@@ -15,6 +15,7 @@ from torch import nn
 from mmlt import InputError
 from mmlt.apis import exporting, get_model
 from mmlt.checkpoints.export import FORMATS, export, load_exported, median_times
+from mmlt.cli import export as export_tool
 from mmlt.datasets.pictures import READING
 from mmlt.models import BalancedLinearAdapter
 from mmlt.models.anchors import Anchors
@@ -43,14 +44,6 @@ BACKBONES = {
 # Merged, a classifier of MORE has the graph of the plain one: that is shown for all heads, and exported is one.
 EXPORTED = [*((kind, False) for kind in BACKBONES), ('multi-label', True)]
 pytestmark = pytest.mark.filterwarnings('ignore:.*torch.jit:FutureWarning', 'ignore:.*torch.jit:DeprecationWarning')
-
-
-@pytest.fixture(scope='module')
-def export_tool():
-    spec = importlib.util.spec_from_file_location('mmlt_export', REPO / 'tools/deployment/export.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return importlib.import_module(module.main.__module__)
 
 
 def head_config(kind, name):
@@ -164,7 +157,7 @@ def test_graph_is_the_trained_model(kind, more):
 
 @pytest.mark.parametrize('form', FORMATS)
 @pytest.mark.parametrize('kind, more', EXPORTED, ids=[f'{"more-" * more}{kind}' for kind, more in EXPORTED])
-def test_export_in_any_batch(tmp_path, export_tool, capsys, kind, more, form):
+def test_export_in_any_batch(tmp_path, capsys, kind, more, form):
     config, weights = trained(tmp_path, kind, more=more)
     out = str(tmp_path / 'out' / f'model{FORMATS[form]}')
     arguments = [] if hasattr(get_model(config, weights).backbone, 'visual') else ['--image-size', str(SIZE)]
@@ -212,14 +205,14 @@ default_hooks = dict(fit_head=dict(type='mmlt.FitHeadHook', dataset=dict(
     assert (load_exported('ncm.pt', 'torchscript')(pictures())[0] - expected).abs().max() <= 1e-5
 
 
-def test_text_tower_is_gone(tmp_path, export_tool):
+def test_text_tower_is_gone(tmp_path):
     config, weights = trained(tmp_path, 'text', VIT)
     result = export_tool.main([config, weights, '--format', 'torchscript', '--out', str(tmp_path / 'm.pt')])
     before, after = result['megabytes']
     assert after < 0.1 * before  # the tiny text tower's vocabulary is nine tenths of the model
 
 
-def test_fixed_batch(tmp_path, export_tool):
+def test_fixed_batch(tmp_path):
     config, weights = trained(tmp_path, 'linear', VIT)
     out = str(tmp_path / 'm.pt2')
     export_tool.main([config, weights, '--format', 'torch-export', '--out', out, '--batch', '4'])
@@ -238,7 +231,7 @@ def test_models_that_take_bgr():
     assert (graph(pictures().flip(1))[1] - expected).abs().max() > 1e-4
 
 
-def test_models_of_arrays_in_rgb(tmp_path, export_tool):
+def test_models_of_arrays_in_rgb(tmp_path):
     """A data set that holds its pictures in RGB, whose preprocessor exchanges nothing: the graph doesn't either."""
     config, weights = trained(tmp_path, 'linear', VIT, to_rgb=False)
     export_tool.main([config, weights, '--format', 'torchscript', '--out', str(tmp_path / 'm.pt')])
@@ -248,7 +241,7 @@ def test_models_of_arrays_in_rgb(tmp_path, export_tool):
     assert (exported(pictures())[0] - expected).abs().max() <= 1e-5
 
 
-def test_how_pictures_are_read(export_tool):
+def test_how_pictures_are_read():
     plain = dict(type='LoadImageFromFile')
     assert exporting.picture_reading([dict(type='mmlt.LoadPicture')]) is READING
     assert 'LoadImageFromFile reads it; EXIF orientation is applied' in exporting.picture_reading([plain])
@@ -266,7 +259,7 @@ def test_padding_of_anchors_is_not_exported():
     assert graph.head.keys.shape == (9, 64) and graph.head.classes.tolist() == [0] * 3 + [1] + [2] * 5
 
 
-def test_what_cannot_be_exported(tmp_path, export_tool):
+def test_what_cannot_be_exported(tmp_path):
     with pytest.raises(InputError, match='Only an ImageClassifier can be exported, not a Linear'):
         plain_classifier(nn.Linear(1, 1))
     model = MODELS.build(model_config('linear', VIT, pad_size_divisor=32))
@@ -308,7 +301,7 @@ def test_a_part_that_a_format_cannot_express(tmp_path):
         export(Branching(3, 3, 1), str(tmp_path / 'm.pt2'), 'torch-export', (32, 32))
 
 
-def test_wrong_input_of_the_tool(tmp_path, export_tool):
+def test_wrong_input_of_the_tool(tmp_path):
     config, weights = trained(tmp_path, 'linear', VIT)
     (tmp_path / 'file').write_text('')
     folder = tmp_path / 'other'
@@ -335,14 +328,14 @@ def test_wrong_input_of_the_tool(tmp_path, export_tool):
 
 
 @pytest.mark.parametrize('kind', ['ncm', 'knn'])
-def test_checkpoint_of_other_classes(tmp_path, export_tool, kind):
+def test_checkpoint_of_other_classes(tmp_path, kind):
     config, weights = trained(tmp_path, kind)
     out = ['--format', 'torchscript', '--out', str(tmp_path / 'm.pt')]
     with pytest.raises(SystemExit, match=r'size mismatch .*: it was trained with another backbone, width or class'):
         export_tool.main([config, weights, *out, '--cfg-options', 'model.head.num_classes=4'])
 
 
-def test_an_export_that_differs_is_removed(tmp_path, export_tool, monkeypatch):
+def test_an_export_that_differs_is_removed(tmp_path, monkeypatch):
     config, weights = trained(tmp_path, 'linear', VIT)
     monkeypatch.setattr(exporting, 'TOLERANCE', -1.0)
     out = tmp_path / 'm.pt'

@@ -1,6 +1,5 @@
 """tools/infer.py: top classes of files and folders, the sentences that decided, and what cannot be read."""
 
-import importlib.util
 import json
 import os
 import pickle
@@ -16,18 +15,11 @@ from PIL import Image
 
 from mmlt import InputError
 from mmlt.apis import find_pictures, get_model, inference
+from mmlt.cli import infer as infer_tool
 from mmlt.datasets.pictures import PICTURE_SUFFIXES
 from mmlt.utils.text_tensor import text_to_tensor
 
 CLASSES = ['apple', 'pear', 'plum']
-
-
-@pytest.fixture
-def infer_tool(repo):
-    spec = importlib.util.spec_from_file_location('mmlt_infer', repo / 'tools/infer.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return importlib.import_module(module.main.__module__)
 
 
 @pytest.fixture
@@ -73,7 +65,7 @@ def test_inference_is_the_models_prediction(lgr, picture_folder):
     assert len(from_array['top']) == 3  # there are no more classes
 
 
-def test_command(lgr, picture_folder, infer_tool, capsys, monkeypatch):
+def test_command(lgr, picture_folder, capsys, monkeypatch):
     monkeypatch.setenv('COLUMNS', '200')
     config, weights = lgr
     folder = picture_folder / 'images/pear'
@@ -84,7 +76,7 @@ def test_command(lgr, picture_folder, infer_tool, capsys, monkeypatch):
     assert any(c in printed for c in CLASSES) and '%' in printed
 
 
-def test_command_explains_by_itself(lgr, picture_folder, infer_tool, capsys, monkeypatch):
+def test_command_explains_by_itself(lgr, picture_folder, capsys, monkeypatch):
     monkeypatch.setenv('COLUMNS', '200')
     config, weights = lgr
     arguments = [str(picture_folder / 'images/pear/0.png'), '--config', config, '--checkpoint', weights]
@@ -94,7 +86,7 @@ def test_command_explains_by_itself(lgr, picture_folder, infer_tool, capsys, mon
     assert 'attention' not in capsys.readouterr().out
 
 
-def test_command_without_anchor_sentences(lgr, picture_folder, infer_tool, capsys, tmp_path):
+def test_command_without_anchor_sentences(lgr, picture_folder, capsys, tmp_path):
     cfg = Config.fromfile(lgr[0])
     cfg.model.head = dict(type='LinearClsHead', num_classes=3, in_channels=64)
     cfg.dump(str(tmp_path / 'linear.py'))
@@ -116,13 +108,13 @@ def test_command_without_anchor_sentences(lgr, picture_folder, infer_tool, capsy
         (['--cfg-options', 'model.backbone.model.x=3'], 'do not fit the config'),
     ],
 )
-def test_arguments_that_cannot_be_used(lgr, picture_folder, infer_tool, arguments, sentence):
+def test_arguments_that_cannot_be_used(lgr, picture_folder, arguments, sentence):
     picture = str(picture_folder / 'images/pear/0.png')
     with pytest.raises(SystemExit, match=sentence):
         infer_tool.main([picture, '--config', lgr[0], '--checkpoint', lgr[1], *arguments])
 
 
-def test_config_that_cannot_be_read(tmp_path, infer_tool):
+def test_config_that_cannot_be_read(tmp_path):
     (tmp_path / 'broken.py').write_text('model = dict(')
     (tmp_path / 'classes.txt').write_text('cat')
     for name, error in (('broken.py', 'SyntaxError'), ('classes.txt', 'OSError')):
@@ -131,7 +123,7 @@ def test_config_that_cannot_be_read(tmp_path, infer_tool):
 
 
 @pytest.mark.filterwarnings('ignore:Detected pickle protocol')
-def test_checkpoint_that_asks_for_code(lgr, tmp_path, infer_tool):
+def test_checkpoint_that_asks_for_code(lgr, tmp_path):
     for protocol in (2, 4):
         (tmp_path / 'evil.pth').write_bytes(pickle.dumps(dict(state_dict=os.system), protocol=protocol))
         with pytest.raises(SystemExit, match='asks for .*, which could run code') as error:
@@ -174,7 +166,7 @@ def test_unreadable_picture_is_named(lgr, tmp_path, content, backend):
     assert ('the file is empty' if not content else 'it is damaged, or of a format') in str(error.value)
 
 
-def test_explanation_needs_anchor_sentences(lgr, tmp_path, infer_tool):
+def test_explanation_needs_anchor_sentences(lgr, tmp_path):
     config, weights = lgr
     model = get_model(*lgr)
     model.head = torch.nn.Identity()

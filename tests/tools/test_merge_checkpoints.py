@@ -1,6 +1,5 @@
 """merge_checkpoints.py as it is called: soups, the choice on validation data, and what is refused."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -10,19 +9,11 @@ from mmpretrain.registry import MODELS
 
 from mmlt.checkpoints import read_checkpoint
 from mmlt.checkpoints.merging import average, interpolate, lt_soups
+from mmlt.cli import merge as tool
 from mmlt.engine.configs import read_config
 from mmlt.utils.class_info import ClassInfo
 
 NAMES = ('apple', 'pear', 'plum')
-
-
-@pytest.fixture(scope='module')
-def tool():
-    path = Path(__file__).parents[2] / 'tools/model_converters/merge_checkpoints.py'
-    spec = importlib.util.spec_from_file_location('mmlt_tools_merge_checkpoints', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return importlib.import_module(module.main.__module__)
 
 
 def save(model, cfg, path, steps=5) -> dict:
@@ -66,7 +57,7 @@ def same(one, other) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
-def test_uniform(tool, files, capsys):
+def test_uniform(files, capsys):
     tool.main(['a.pth', 'b.pth', '--out', 'out/soup.pth'])
     content = read_checkpoint('out/soup.pth')
     assert set(content) == {'meta', 'state_dict'}
@@ -80,14 +71,14 @@ def test_uniform(tool, files, capsys):
     assert not list(Path('out').glob('*.part'))
 
 
-def test_weights(tool, files):
+def test_weights(files):
     tool.main(['a.pth', 'b.pth', '--out', 'soup.pth', '--weights', '3', '1'])
     content = read_checkpoint('soup.pth')
     assert same(content['state_dict'], average({'a': files['a'], 'b': files['b']}, [3, 1]).state)
     assert content['meta']['merged'] == dict(weights={'a.pth': 0.75, 'b.pth': 0.25}, way='weighted')
 
 
-def test_recursion(tool, files):
+def test_recursion(files):
     tool.main(['a.pth', 'b.pth', '--out', 'soup.pth', '--lt-soups', 'zero.pth', '--ratio', '0.3'])
     content = read_checkpoint('soup.pth')
     assert same(content['state_dict'], lt_soups(files['zero'], [{'a': files['a']}, {'b': files['b']}], 0.3).state)
@@ -95,13 +86,13 @@ def test_recursion(tool, files):
     assert list(shares) == ['zero.pth', 'a.pth', 'b.pth'] and list(shares.values()) == pytest.approx([0.49, 0.21, 0.3])
 
 
-def test_one_alpha_needs_no_validation(tool, files):
+def test_one_alpha_needs_no_validation(files):
     tool.main(['a.pth', '--out', 'wise.pth', '--wise-ft', 'zero.pth', '--alphas', '0.5'])
     assert same(weights_of('wise.pth'), interpolate(files['zero'], files['a'], 0.5).state)
     assert not Path('wise_merging').exists()
 
 
-def test_greedy_is_at_least_the_best_single(tool, files, capsys, test_tool):
+def test_greedy_is_at_least_the_best_single(files, capsys, test_tool):
     tool.main(['bad.pth', 'a.pth', 'b.pth', '--out', 'soup.pth', '--greedy', 'val.py'])
     merged = read_checkpoint('soup.pth')['meta']['merged']
     assert merged['way'] == 'greedy' and merged['chosen_on'] == 'validation' and merged['figure'] == 'all'
@@ -117,7 +108,7 @@ def test_greedy_is_at_least_the_best_single(tool, files, capsys, test_tool):
     assert 'many' in out and 'of 3: ' in out
 
 
-def test_sweep_chooses_on_validation(tool, files, capsys):
+def test_sweep_chooses_on_validation(files, capsys):
     arguments = ['a.pth', '--out', 'wise.pth', '--wise-ft', 'zero.pth', '--alphas', '0:1:0.25']
     tool.main([*arguments, '--config', 'val.py'])
     out = capsys.readouterr().out
@@ -136,7 +127,7 @@ def test_sweep_chooses_on_validation(tool, files, capsys):
         assert key in out
 
 
-def test_the_models_own_beginning(tool, files):
+def test_the_models_own_beginning(files):
     """What the config begins with is the checkpoint of the zero-shot model, bit by bit."""
     arguments = ['a.pth', '--out', 'wise.pth', '--wise-ft', 'pretrained', '--config', 'val.py']
     tool.main([*arguments, '--alphas', '0'])
@@ -144,7 +135,7 @@ def test_the_models_own_beginning(tool, files):
     assert all(torch.equal(v, files['zero'][k]) for k, v in state.items() if k != 'head.steps')
 
 
-def test_split_weights_of_more_are_merged_and_tested_as_plain_ones(tool, files, capsys):
+def test_split_weights_of_more_are_merged_and_tested_as_plain_ones(files, capsys):
     """Of a config of MORE the plain model is taken, and its checkpoints may be mixed with plain ones."""
     Path('more.py').write_text(
         "_base_ = ['./val.py']\nmodel = dict(_delete_=True, type='mmlt.MORE', classifier={{_base_.model}})\n"
@@ -165,7 +156,7 @@ def test_split_weights_of_more_are_merged_and_tested_as_plain_ones(tool, files, 
     assert same(weights_of('mean.pth'), average({'a': files['a'], 'more': split}).state)
 
 
-def test_on_test_is_told(tool, files, capsys):
+def test_on_test_is_told(files, capsys):
     arguments = ['a.pth', '--out', 'wise.pth', '--wise-ft', 'zero.pth', '--alphas', '0:1:0.5', '--config', 'a.py']
     with pytest.raises(SystemExit, match="'a.py' validates on its test set, and nothing is chosen on.*--on-test"):
         tool.main(arguments)
@@ -239,7 +230,7 @@ def other_model(files):
         ),
     ],
 )
-def test_what_is_refused_writes_nothing(tool, files, prepare, arguments, sentence):
+def test_what_is_refused_writes_nothing(files, prepare, arguments, sentence):
     if prepare is not None:
         prepare(files)
     before = {path: path.read_bytes() for path in Path('.').glob('*.pth')}
@@ -257,7 +248,7 @@ def test_what_is_refused_writes_nothing(tool, files, prepare, arguments, sentenc
         (['a.pth', 'b.pth', '--ratio', '0.5'], '--ratio needs --lt-soups'),
     ],
 )
-def test_what_does_not_go_together(tool, arguments, sentence, capsys):
+def test_what_does_not_go_together(arguments, sentence, capsys):
     with pytest.raises(SystemExit):
         tool.main([*arguments, '--out', 'out.pth'])
     assert sentence in capsys.readouterr().err

@@ -1,6 +1,5 @@
-"""The benchmark checker on VOC-LT and COCO-LT in their published layout."""
+"""The checks of downloads on VOC-LT and COCO-LT in their published layout."""
 
-import importlib.util
 import json
 import pickle
 from dataclasses import replace
@@ -11,19 +10,11 @@ import pytest
 from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 from PIL import Image
 
+from mmlt.cli import check as tool
 from mmlt.datasets import LongTailedMultiLabel
-from mmlt.preparation.benchmarks import BENCHMARKS, check_benchmark
+from mmlt.preparation.checks import DOWNLOADS, check_contents
 
 REPO = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture(scope='module')
-def tool():
-    path = REPO / 'tools/dataset_converters/check_dataset.py'
-    spec = importlib.util.spec_from_file_location('mmlt_check_multi_label', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return importlib.import_module(module.main.__module__)
 
 
 def picture(path):
@@ -43,7 +34,7 @@ def statistics(folder, labels, num_classes):
 
 
 @pytest.fixture
-def voc(tool, tmp_path, monkeypatch):
+def voc(tmp_path, monkeypatch):
     """Every class of VOC once, the first one in all of the 20 + 2 images."""
     for year, images in ((2012, 20), (2007, 2)):
         for i in range(images):
@@ -56,13 +47,13 @@ def voc(tool, tmp_path, monkeypatch):
     (tmp_path / 'longtail2012/img_id.txt').write_text(''.join(f'{i:06}\n' for i in range(20)))
     (tmp_path / 'VOC2007/ImageSets/Main').mkdir(parents=True)
     (tmp_path / 'VOC2007/ImageSets/Main/test.txt').write_text('000000\n000001\n')
-    small = replace(BENCHMARKS['voc-lt'], images=dict(train=20, test=2), shots=(0, 1, 19))
-    monkeypatch.setitem(BENCHMARKS, 'voc-lt', small)
+    small = replace(DOWNLOADS['voc-lt'], images=dict(train=20, test=2), shots=(0, 1, 19))
+    monkeypatch.setitem(DOWNLOADS, 'voc-lt', small)
     return tmp_path
 
 
 @pytest.fixture
-def coco(tool, tmp_path, monkeypatch):
+def coco(tmp_path, monkeypatch):
     """Two categories, 3 of 4 training images chosen, one test image without label."""
     categories = [dict(id=i, name=n) for i, n in ((7, 'train'), (3, 'car'))]
     for part, labels in (('train2017', [[3], [3, 7], [3], [7]]), ('val2017', [[]])):
@@ -76,17 +67,17 @@ def coco(tool, tmp_path, monkeypatch):
             picture(tmp_path / part / image['file_name'])
     statistics(tmp_path / 'longtail2017', [[0], [0, 1], [0]], 2)
     (tmp_path / 'longtail2017/img_id.pkl').write_text('0\n1\n2\n')
-    small = replace(BENCHMARKS['coco-lt'], num_classes=2, images=dict(train=3, test=1), shots=(0, 0, 2))
-    monkeypatch.setitem(BENCHMARKS, 'coco-lt', small)
+    small = replace(DOWNLOADS['coco-lt'], num_classes=2, images=dict(train=3, test=1), shots=(0, 0, 2))
+    monkeypatch.setitem(DOWNLOADS, 'coco-lt', small)
     return tmp_path
 
 
 def problems(name, root):
-    return check_benchmark(BENCHMARKS[name], str(root)).problems
+    return check_contents(DOWNLOADS[name], str(root)).problems
 
 
 @pytest.mark.parametrize('name', ['voc', 'coco'])
-def test_whole_download_passes_and_becomes_lists(tool, name, request, capsys, monkeypatch):
+def test_whole_download_passes_and_becomes_lists(name, request, capsys, monkeypatch):
     root = request.getfixturevalue(name)
     monkeypatch.chdir(root)
     assert tool.main([f'{name}-lt', '.', '--out', 'lists']) == 0

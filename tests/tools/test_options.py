@@ -1,8 +1,5 @@
 """What is given on a command line is never taken as not given."""
 
-import importlib.util
-import sys
-
 import pytest
 
 from mmlt import InputError
@@ -10,18 +7,15 @@ from mmlt.engine.anchors import select_anchors
 from mmlt.engine.hooks import FeatureCacheHook, FitHeadHook
 from mmlt.engine.options import ToolParser, at_least
 from mmlt.models import AnchorKNNHead, LGRHead
+from tests import stubs
 
 
 @pytest.fixture
-def main(repo, tmp_path, monkeypatch):
+def main(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, 'path', [*sys.path])
 
     def run(tool, *arguments):
-        spec = importlib.util.spec_from_file_location('mmlt_tool_of_options', repo / 'tools' / f'{tool}.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        module.main([str(a) for a in arguments])
+        stubs.tool(tool).main([str(a) for a in arguments])
 
     return run
 

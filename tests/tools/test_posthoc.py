@@ -1,7 +1,6 @@
 """`test --save-logits` and the tool that works on its files, as they are called."""
 
 import csv
-import importlib.util
 import json
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from mmpretrain.structures import DataSample
 from PIL import Image
 
 from mmlt.apis.posthoc import parse_taus
+from mmlt.cli import posthoc
 from mmlt.evaluation import shot_accuracy
 from mmlt.evaluation.posthoc import log_softmax, tau_normalise, temperature_scaling
 from mmlt.evaluation.save_logits import SaveLogits
@@ -26,16 +26,6 @@ REPO = Path(__file__).parent.parent.parent
 COUNTS = np.array([600, 200, 60, 30, 8, 3])
 NAMES = np.array([f'kind {c}' for c in range(6)])
 BACKWARD = [2, 3, 6, 12, 21, 40]  # int(40 * 20 ** (-i / 5)), by hand
-
-
-def load_tool():
-    spec = importlib.util.spec_from_file_location('mmlt_posthoc', REPO / 'tools/analysis_tools/posthoc.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return importlib.import_module(module.main.__module__)
-
-
-posthoc = load_tool()
 
 
 def biased(seed, per_class=40, scale=1.0) -> Scores:

@@ -1,6 +1,5 @@
 """From a folder, table or list of pictures to lists and configs that train."""
 
-import importlib.util
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from mmlt import InputError
+from mmlt.cli import prepare
 from mmlt.datasets.pictures import is_picture
 from mmlt.engine.stages import decisive, plan
 from mmlt.preparation.own_pictures import artificial_tail, balanced_split, default_test_size, prompt_names
@@ -27,15 +27,6 @@ from mmlt.preparation.towers import probe
 
 REPO = Path(__file__).parent.parent.parent
 TINY = ['--model', 'mmlt-tiny-rn', '--pretrained', 'none']
-
-
-@pytest.fixture(scope='module')
-def prepare():
-    path = REPO / 'tools/dataset_converters/prepare.py'
-    spec = importlib.util.spec_from_file_location('mmlt_prepare', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return importlib.import_module(module.main.__module__)
 
 
 def picture(path: Path, seed: int) -> None:
@@ -81,7 +72,7 @@ def refused(prepare, capsys, *args) -> str:
     return stop.value.code
 
 
-def test_folder_becomes_lists_and_a_report(prepare, fruit, capsys):
+def test_folder_becomes_lists_and_a_report(fruit, capsys):
     prepare.main([str(fruit), '--out', 'data/fruit', *TINY, '--test-per-class', '2', '--val-per-class', '1'])
     out = Path('data/fruit')
     assert (out / 'classes.txt').read_text().split('\n') == ['apple', 'plum', 'red pear', '']
@@ -101,14 +92,14 @@ def test_folder_becomes_lists_and_a_report(prepare, fruit, capsys):
     assert 'Now: python tools/train.py data/fruit/vlltr_fruit.py' in said
 
 
-def test_the_same_seed_gives_the_same_split(prepare, fruit):
+def test_the_same_seed_gives_the_same_split(fruit):
     for out, seed in (('a', 0), ('b', 0), ('c', 1)):
         prepare.main([str(fruit), '--out', out, '--seed', str(seed), *TINY])
     a, b, c = (Path(out, 'train.txt').read_text() for out in 'abc')
     assert a == b != c
 
 
-def test_table_and_list_say_the_same_as_the_folder(prepare, fruit, tmp_path):
+def test_table_and_list_say_the_same_as_the_folder(fruit, tmp_path):
     files = sorted(p.relative_to(fruit) for p in fruit.rglob('*.png'))
     labels = {'apple': 0, 'plum': 1, 'red_pear': 2}
     (tmp_path / 't.csv').write_text('﻿label, image\n' + ''.join(f'{f.parts[0]},{f}\n' for f in files))
@@ -123,7 +114,7 @@ def test_table_and_list_say_the_same_as_the_folder(prepare, fruit, tmp_path):
     assert counts(Path('c/train.txt')) == counts(Path('a/train.txt'))
 
 
-def test_list_takes_names_from_folders_or_says_that_it_has_none(prepare, fruit, tmp_path, capsys):
+def test_list_takes_names_from_folders_or_says_that_it_has_none(fruit, tmp_path, capsys):
     for i in range(4):
         picture(fruit / 'apple' / f'x{i}.png', 100 + i)
         picture(fruit / 'plum' / f'x{i}.png', 200 + i)
@@ -138,7 +129,7 @@ def test_list_takes_names_from_folders_or_says_that_it_has_none(prepare, fruit, 
     assert 'which say nothing in a prompt: give --class-names' in capsys.readouterr().out
 
 
-def test_tail(prepare, tmp_path, monkeypatch, capsys):
+def test_tail(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for c, n in enumerate((20, 22, 21)):
         for i in range(n):
@@ -188,7 +179,7 @@ def test_names_are_made_for_prompts(tmp_path):
         prompt_names(twice)
 
 
-def test_what_is_no_picture_is_left_out_and_said(prepare, fruit, capsys):
+def test_what_is_no_picture_is_left_out_and_said(fruit, capsys):
     (fruit / 'apple' / 'notes.txt').write_text('x')
     (fruit / 'README.md').write_text('x')
     (fruit / '.DS_Store').write_text('x')
@@ -200,7 +191,7 @@ def test_what_is_no_picture_is_left_out_and_said(prepare, fruit, capsys):
     assert sum(counts(Path('out/train.txt'))) + sum(counts(Path('out/test.txt'))) == 20
 
 
-def test_pictures_in_hidden_folders_are_left_out(prepare, fruit, capsys):
+def test_pictures_in_hidden_folders_are_left_out(fruit, capsys):
     for i, place in enumerate(('apple/.thumbs', 'apple/deep/@eaDir/1.png', 'plum/.ipynb_checkpoints', '__MACOSX')):
         picture(fruit / place / 'x.png', 500 + i)
     prepare.main([str(fruit), '--out', 'out', *TINY])
@@ -212,7 +203,7 @@ def test_pictures_in_hidden_folders_are_left_out(prepare, fruit, capsys):
     ) in capsys.readouterr().out
 
 
-def test_formats_are_those_of_pillow(prepare, fruit, capsys):
+def test_formats_are_those_of_pillow(fruit, capsys):
     (fruit / 'apple' / '3.png').rename(fruit / 'apple' / '3.jfif')
     (fruit / 'apple' / 'a.HEIC').write_bytes(b'x')
     (fruit / 'apple' / 'b.mpg').write_bytes(b'x')
@@ -224,7 +215,7 @@ def test_formats_are_those_of_pillow(prepare, fruit, capsys):
     assert "1 HEIC pictures, which Pillow cannot open, are left out: 'apple/a.HEIC'; convert them to JPEG." in said
 
 
-def test_names_that_no_list_can_hold(prepare, fruit, capsys):
+def test_names_that_no_list_can_hold(fruit, capsys):
     path = os.fsencode(fruit / 'apple') + b'/caf\xe9.txt'
     Path(os.fsdecode(path)).write_text('x')
     assert r"The file name b'apple/caf\xe9.txt' is not UTF-8: rename it" in refused(prepare, capsys, fruit)
@@ -234,7 +225,7 @@ def test_names_that_no_list_can_hold(prepare, fruit, capsys):
     assert not Path('out').exists()
 
 
-def test_class_with_one_picture_is_trained_and_not_tested(prepare, fruit, capsys):
+def test_class_with_one_picture_is_trained_and_not_tested(fruit, capsys):
     (fruit / 'plum' / '1.png').unlink()
     prepare.main([str(fruit), '--out', 'out', *TINY])
     assert "1 classes have a single picture, which is trained on and cannot be tested: 'plum'." in (
@@ -243,7 +234,7 @@ def test_class_with_one_picture_is_trained_and_not_tested(prepare, fruit, capsys
     assert (counts(Path('out/train.txt'))[1], counts(Path('out/test.txt'))[1]) == (1, 0)
 
 
-def test_broken_picture_stops_or_is_left_out(prepare, fruit, capsys):
+def test_broken_picture_stops_or_is_left_out(fruit, capsys):
     whole = (fruit / 'apple' / '3.png').read_bytes()
     (fruit / 'apple' / '3.png').write_bytes(whole[: len(whole) // 2])
     said = refused(prepare, capsys, fruit)
@@ -256,7 +247,7 @@ def test_broken_picture_stops_or_is_left_out(prepare, fruit, capsys):
     assert "1 pictures cannot be read and are left out: 'apple/3.png'." in capsys.readouterr().out
 
 
-def test_form_that_does_not_tell_what_is_white_is_named(prepare, fruit, capsys):
+def test_form_that_does_not_tell_what_is_white_is_named(fruit, capsys):
     # 16 bits are read; a temperature is not.
     Image.fromarray(np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)).save(fruit / 'apple' / '3.png')
     Image.fromarray(np.full((8, 8), 300.0, np.float32)).save(fruit / 'apple' / 'heat.tif')
@@ -320,7 +311,7 @@ def keep_one_class(folder):
     ],
     ids=lambda f: f.__name__,
 )
-def test_bad_folder(prepare, fruit, capsys, spoil):
+def test_bad_folder(fruit, capsys, spoil):
     sentence = spoil(fruit)
     assert sentence in refused(prepare, capsys, fruit)
 
@@ -341,7 +332,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_given_splits_stay_as_they_are(prepare, here, capsys):
+def test_given_splits_stay_as_they_are(here, capsys):
     folder = split_folder(train=dict(pear=5, apple=3, plum=1), Val=dict(apple=1), test=dict(pear=2, apple=2))
     (folder / 'README.txt').write_text('x')
     prepare.main(['pics', '--out', 'out', *TINY])
@@ -358,7 +349,7 @@ def test_given_splits_stay_as_they_are(prepare, here, capsys):
     assert len(DATASETS.build(data)) == 4
 
 
-def test_given_splits_without_test_or_val(prepare, here, capsys):
+def test_given_splits_without_test_or_val(here, capsys):
     split_folder(train=dict(pear=4, apple=8), valid=dict(pear=2, apple=2))
     prepare.main(['pics', '--out', 'out', '--tail-ratio', '4', *TINY])
     assert [counts(Path(f'out/{s}.txt'))[:2] for s in ('train', 'test')] == [[8, 2], [2, 2]]
@@ -368,7 +359,7 @@ def test_given_splits_without_test_or_val(prepare, here, capsys):
     assert [counts(Path(f'b/{s}.txt'))[:2] for s in ('train', 'val', 'test')] == [[7, 3], [1, 1], [2, 2]]
 
 
-def test_a_picture_in_training_and_test_is_tested(prepare, here, capsys):
+def test_a_picture_in_training_and_test_is_tested(here, capsys):
     folder = split_folder(train=dict(a=3, b=2), test=dict(a=2, b=1))
     (folder / 'train/a/copy.png').write_bytes((folder / 'test/a/0.png').read_bytes())
     prepare.main(['pics', '--out', 'out', *TINY])
@@ -395,12 +386,12 @@ def test_a_picture_in_training_and_test_is_tested(prepare, here, capsys):
         ({'train/train': dict(a=1, b=1), 'test/test': dict(a=1)}, (), "test' has 'test' in place of classes: move"),
     ],
 )
-def test_splits_that_do_not_fit_together(prepare, here, capsys, splits, args, sentence):
+def test_splits_that_do_not_fit_together(here, capsys, splits, args, sentence):
     split_folder(**splits)
     assert sentence in refused(prepare, capsys, 'pics', *args)
 
 
-def test_two_sources_are_told_their_folder(prepare, here, capsys, tmp_path):
+def test_two_sources_are_told_their_folder(here, capsys, tmp_path):
     split_folder(train=dict(a=2, b=2), test=dict(a=1, b=1))
     assert f"that is the folder in which they lie, '{tmp_path}/pics'" in refused(
         prepare, capsys, 'pics/train', 'pics/test'
@@ -410,7 +401,7 @@ def test_two_sources_are_told_their_folder(prepare, here, capsys, tmp_path):
     assert f"there are 'test', which are not used: to take them as they are, give '{tmp_path}/pics'" in said
 
 
-def test_a_class_may_have_the_name_of_a_split(prepare, here):
+def test_a_class_may_have_the_name_of_a_split(here):
     """Vehicles; pictures lie in the folders, not classes."""
     split_folder(**{name: {'': 2} for name in ('car', 'train', 'test')})
     prepare.main(['pics', '--out', 'out', *TINY])
@@ -456,13 +447,13 @@ def test_a_class_may_have_the_name_of_a_split(prepare, here):
         ('l.txt', 'pics/apple/1.png 12345678901234567890\n', 'line 1: the label 12345678901234567890 is too large'),
     ],
 )
-def test_bad_table_or_list(prepare, fruit, capsys, name, text, sentence):
+def test_bad_table_or_list(fruit, capsys, name, text, sentence):
     Path(name).write_text(text)
     assert sentence in refused(prepare, capsys, name)
 
 
 @pytest.mark.parametrize('name', ['t.csv', 't.json', 'l.txt', 'n.txt'])
-def test_files_that_are_not_utf8(prepare, fruit, capsys, name):
+def test_files_that_are_not_utf8(fruit, capsys, name):
     Path(name).write_bytes('Größe'.encode('latin-1'))
     source = [fruit, '--class-names', name] if name == 'n.txt' else [name]
     assert f"{name}' is not UTF-8, and as GBK it would have 'Gr" in refused(prepare, capsys, *source)
@@ -472,7 +463,7 @@ def test_files_that_are_not_utf8(prepare, fruit, capsys, name):
     'name, encoding, divider',
     [('t.csv', 'utf-8', ';'), ('t.tsv', 'utf-8-sig', ','), ('t.csv', 'utf-16', '\t'), ('t.csv', 'gbk', ',')],
 )
-def test_tables_of_spreadsheets(prepare, fruit, capsys, recwarn, name, encoding, divider):
+def test_tables_of_spreadsheets(fruit, capsys, recwarn, name, encoding, divider):
     rows = [('Image', 'LABEL')]
     rows += [(f'pics/{c}/{i}.png', n) for c, n in (('apple', '苹果'), ('red_pear', '梨')) for i in range(1, 6)]
     Path(name).write_bytes('\r\n'.join(map(divider.join, rows)).encode(encoding))
@@ -482,7 +473,7 @@ def test_tables_of_spreadsheets(prepare, fruit, capsys, recwarn, name, encoding,
     assert not [w for w in recwarn if 'Glyph' in str(w.message)]
 
 
-def test_annotation_of_mmengine(prepare, fruit, capsys):
+def test_annotation_of_mmengine(fruit, capsys):
     names = ('red_pear', 'apple')
     data = [dict(img_path=f'{n}/{i}.png', gt_label=y) for y, n in enumerate(names) for i in range(1, 6)]
     Path('t.json').write_text(json.dumps(dict(metainfo=dict(classes=['pear', 'an apple']), data_list=data)))
@@ -496,7 +487,7 @@ def test_annotation_of_mmengine(prepare, fruit, capsys):
     assert 'give --class-names' in capsys.readouterr().out
 
 
-def test_bad_arguments(prepare, fruit, tmp_path, capsys):
+def test_bad_arguments(fruit, tmp_path, capsys):
     (tmp_path / 'n.txt').write_text('a\nb\n')
     for args, sentence in (
         (['nowhere'], "'nowhere' does not exist: give a folder"),
@@ -527,7 +518,7 @@ def test_bad_arguments(prepare, fruit, tmp_path, capsys):
     assert 'Every class has a single picture' in refused(prepare, capsys, fruit)
 
 
-def test_an_earlier_result_is_kept(prepare, fruit):
+def test_an_earlier_result_is_kept(fruit):
     prepare.main([str(fruit), '--out', 'out', *TINY, '--val-per-class', '1'])
     with pytest.raises(SystemExit, match="'out' holds a data set already"):
         prepare.main([str(fruit), '--out', 'out', *TINY])
@@ -535,7 +526,7 @@ def test_an_earlier_result_is_kept(prepare, fruit):
     assert not Path('out/val.txt').exists()
 
 
-def test_no_config_of_an_earlier_result_stays(prepare, fruit, tmp_path):
+def test_no_config_of_an_earlier_result_stays(fruit, tmp_path):
     own = ['--out', 'out', '--name', 'x']
     weights = [
         '--model',
@@ -554,7 +545,7 @@ def test_no_config_of_an_earlier_result_stays(prepare, fruit, tmp_path):
     assert Path('out/lift_x.py').exists()
 
 
-def test_another_split_is_another_run(prepare, fruit):
+def test_another_split_is_another_run(fruit):
     """The lists keep their names, and the configs would be the same."""
     runs = []
     for seed in (0, 0, 5):
@@ -566,7 +557,7 @@ def test_another_split_is_another_run(prepare, fruit):
 
 
 @pytest.mark.parametrize('kind', ['cut', 'another model', 'pickle', 'cut folder'])
-def test_weights_that_do_not_fit_are_told_at_once(prepare, fruit, kind):
+def test_weights_that_do_not_fit_are_told_at_once(fruit, kind):
     weight_file('w.safetensors', 'mmlt-tiny-rn' if kind == 'another model' else 'mmlt-tiny-vit')
     options = ['--model', 'mmlt-tiny-vit', '--pretrained', 'w.safetensors']
     data = Path('w.safetensors').read_bytes()
@@ -586,7 +577,7 @@ def test_weights_that_do_not_fit_are_told_at_once(prepare, fruit, kind):
     assert not Path('out').exists()
 
 
-def test_activation_of_a_weight_file(prepare, fruit):
+def test_activation_of_a_weight_file(fruit):
     """A file of bare weights does not say which one they were trained with."""
     options = ['--model', 'mmlt-tiny-vit', '--pretrained', weight_file('w.safetensors', 'mmlt-tiny-vit')]
     for out, more in (('a', []), ('b', ['--quick-gelu'])):
@@ -628,7 +619,7 @@ def test_every_placeholder_has_a_value_and_is_used():
 @pytest.mark.parametrize(
     'weights, model', [('none', 'mmlt-tiny-rn'), ('file', 'mmlt-tiny-rn'), ('file', 'mmlt-tiny-vit')]
 )
-def test_configs_fit_together(prepare, fruit, weights, model, tmp_path, capsys):
+def test_configs_fit_together(fruit, weights, model, tmp_path, capsys):
     """Every config builds its model and reads its data; the stages hand over."""
     pretrained = 'none'
     if weights == 'file':
@@ -681,7 +672,7 @@ def test_configs_fit_together(prepare, fruit, weights, model, tmp_path, capsys):
         assert lgr.backbone.frozen and not cvlp.backbone.get('frozen')
         assert cvlp.backbone.get('norm_eval', False) == (model == 'mmlt-tiny-rn')
     else:
-        assert cvlp.teacher is None and cvlp.ratio == 1
+        assert cvlp.teacher is None and cvlp.loss_ratio == 1
         assert not lgr.backbone.get('frozen') and not lgr.backbone.get('norm_eval')
     if model == 'mmlt-tiny-vit':
         lift = cfgs['lift_my-fruit']
@@ -690,7 +681,7 @@ def test_configs_fit_together(prepare, fruit, weights, model, tmp_path, capsys):
         assert lift.tta_pipeline[1].scale == 71 and lift.tta_model.type == 'mmlt.LogitTTA'
 
 
-def test_folder_of_open_clip_brings_weights_and_statistics(prepare, fruit, tmp_path):
+def test_folder_of_open_clip_brings_weights_and_statistics(fruit, tmp_path):
     config = dict(
         model_cfg=open_clip.get_model_config('mmlt-tiny-vit'),
         preprocess_cfg=dict(mean=[0.5, 0.4, 0.3], std=[0.2, 0.2, 0.1]),
@@ -742,7 +733,7 @@ def test_openai_weights_are_named_with_their_activation():
 
 
 @pytest.mark.slow
-def test_from_digits_to_a_vlltr_result_in_two_commands(prepare, train_tool, tmp_path, monkeypatch):
+def test_from_digits_to_a_vlltr_result_in_two_commands(train_tool, tmp_path, monkeypatch):
     digits = pytest.importorskip('sklearn.datasets').load_digits()
     monkeypatch.chdir(tmp_path)
     names = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
@@ -760,7 +751,7 @@ def test_from_digits_to_a_vlltr_result_in_two_commands(prepare, train_tool, tmp_
 
 
 @pytest.mark.slow
-def test_a_model_of_an_earlier_split_is_not_tested_on_another(prepare, train_tool, fruit):
+def test_a_model_of_an_earlier_split_is_not_tested_on_another(train_tool, fruit):
     options = [str(fruit), '--out', 'out', '--name', 'x', '--epochs', '1', *TINY]
     train = ['out/ce_x.py', '--cfg-options', 'train_dataloader.num_workers=0', 'test_dataloader.num_workers=0']
     prepare.main(options)
@@ -774,7 +765,7 @@ def test_a_model_of_an_earlier_split_is_not_tested_on_another(prepare, train_too
 
 
 @pytest.mark.slow
-def test_every_method_trains_from_a_weight_file(prepare, train_tool, test_tool, fruit):
+def test_every_method_trains_from_a_weight_file(train_tool, test_tool, fruit):
     torch.manual_seed(20)
     weight_file('w.safetensors', 'mmlt-tiny-vit')
     weights = ['--model', 'mmlt-tiny-vit', '--pretrained', 'w.safetensors']

@@ -1,6 +1,5 @@
 """publish_model.py: merged or stripped, checked, and loadable by the plain config."""
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -10,16 +9,7 @@ from mmpretrain.registry import MODELS
 
 from mmlt.checkpoints import read_checkpoint
 from mmlt.checkpoints.split_state import merge_state_dict
-
-
-@pytest.fixture(scope='module')
-def tool():
-    path = Path(__file__).parents[2] / 'tools/model_converters/publish_model.py'
-    spec = importlib.util.spec_from_file_location('mmlt_tools_publish_model', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return importlib.import_module(module.main.__module__)
-
+from mmlt.cli import publish as tool
 
 MODEL = dict(
     type='ImageClassifier',
@@ -63,7 +53,7 @@ def load(path):
     return read_checkpoint(path)
 
 
-def test_more_is_merged_checked_and_smaller(tool, files, capsys):
+def test_more_is_merged_checked_and_smaller(files, capsys):
     tool.main(['more.pth', 'out.pth', '--config', 'plain.py', '--size', '32'])
     out = capsys.readouterr().out
     assert 'Equivalence check: on 4 images' in out and "fit 'plain.py' key by key" in out and 'MB of' in out
@@ -78,7 +68,7 @@ def test_more_is_merged_checked_and_smaller(tool, files, capsys):
     assert os.path.getsize('out.pth') < os.path.getsize('more.pth') / 3
 
 
-def test_plain_checkpoint_is_stripped(tool, files, capsys):
+def test_plain_checkpoint_is_stripped(files, capsys):
     tool.main(['plain.pth', 'out.pth'])
     assert 'Equivalence' not in capsys.readouterr().out
     published, source = load('out.pth'), load('plain.pth')
@@ -86,7 +76,7 @@ def test_plain_checkpoint_is_stripped(tool, files, capsys):
     assert all(torch.equal(v, source['state_dict'][k]) for k, v in published['state_dict'].items())
 
 
-def test_published_twice_is_the_same(tool, files):
+def test_published_twice_is_the_same(files):
     tool.main(['more.pth', 'one.pth', '--size', '32'])
     tool.main(['one.pth', 'two.pth'])
     one, two = load('one.pth'), load('two.pth')
@@ -94,7 +84,7 @@ def test_published_twice_is_the_same(tool, files):
     assert all(torch.equal(v, two['state_dict'][k]) for k, v in one['state_dict'].items())
 
 
-def test_size_of_the_images(tool):
+def test_size_of_the_images():
     model = MODELS.build(dict(MODEL, backbone=dict(type='mmlt.OpenCLIPVision', model='mmlt-tiny-vit'), neck=None))
     assert tool.image_size(model) == 32
     vit = dict(type='VisionTransformer', arch='deit-tiny', img_size=64)
@@ -123,7 +113,7 @@ def change(path, edit):
         ),
     ],
 )
-def test_bad_input_is_named_and_writes_nothing(tool, files, arguments, edit, message):
+def test_bad_input_is_named_and_writes_nothing(files, arguments, edit, message):
     if edit is not None:
         change('more.pth', edit)
     before = os.path.getsize('more.pth')
@@ -132,7 +122,7 @@ def test_bad_input_is_named_and_writes_nothing(tool, files, arguments, edit, mes
     assert not Path('out.pth').exists() and os.path.getsize('more.pth') == before
 
 
-def test_wrong_merge_is_found(tool, files, monkeypatch):
+def test_wrong_merge_is_found(files, monkeypatch):
     """The check compares what the models say, so a wrong sum cannot pass it."""
     real = tool.publish_checkpoint
 
@@ -152,7 +142,7 @@ class Evil:
         return os.system, ('touch evil',)
 
 
-def test_checkpoint_that_would_run_code_is_refused(tool, files):
+def test_checkpoint_that_would_run_code_is_refused(files):
     torch.save(dict(state_dict=dict(a=Evil())), 'evil.pth')
     with pytest.raises(SystemExit, match="'evil.pth' cannot be read: it asks for posix.system, which"):
         tool.main(['evil.pth', 'out.pth'])

@@ -1,6 +1,5 @@
 """A paper's row in one command: its config, what is missing, training or import, and the table at the end."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -9,11 +8,13 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmlt.cli import reproduce as tool
 from mmlt.engine import paper_rows
 from mmlt.engine.paper_rows import FIGURES, read_figures
 from mmlt.engine.requirements import data_options, data_root
 from mmlt.engine.stages import plan
-from mmlt.preparation.benchmarks import BENCHMARKS, Benchmark, _take_lists
+from mmlt.preparation.checks import DOWNLOADS, Download, _take_lists
+from tests.models import test_converters as published
 
 REPO = Path(__file__).parent.parent.parent
 PAGES = [REPO / 'README.md', *sorted(REPO.glob('configs/*/README.md'))]
@@ -24,7 +25,7 @@ SMALL = [
     'stages.cvlp.options.model.backbone.pretrained=None',
     'stages.cvlp.options.model.text.pretrained=None',
     'stages.cvlp.options.model.teacher=None',
-    'stages.cvlp.options.model.ratio=1',
+    'stages.cvlp.options.model.loss_ratio=1',
     *(
         f'{prefix}{setting}'
         for prefix in ('', 'stages.cvlp.options.')
@@ -41,24 +42,6 @@ SMALL = [
 ]
 ONE_EPOCH = ['train_cfg.max_epochs=1', 'stages.phase_a.options.train_cfg.max_epochs=1']
 QUICK_GELU = ['model.backbone.quick_gelu=True', 'model.head.text.quick_gelu=True']
-
-
-def module(path):
-    spec = importlib.util.spec_from_file_location(f'reproduced_{Path(path).stem}', REPO / path)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return importlib.import_module(loaded.main.__module__) if hasattr(loaded, 'main') else loaded
-
-
-@pytest.fixture(scope='module')
-def tool():
-    return module('tools/reproduce.py')
-
-
-@pytest.fixture(scope='module')
-def published():
-    """Makes files in the published layouts."""
-    return module('tests/models/test_converters.py')
 
 
 @pytest.fixture
@@ -79,7 +62,7 @@ def table_lines(out):
     return [line for line in out.splitlines() if re.match(r'│ (many|medium|few|all)', line)]
 
 
-def test_training_ends_in_a_table_a_record_and_a_picture(demo, tool, capsys):
+def test_training_ends_in_a_table_a_record_and_a_picture(demo, capsys):
     table = tool.main(['demo', 'vit', 'pictures', '--seed', '3', '--gpus', '1'])
     out = capsys.readouterr().out
     lines = table_lines(out)
@@ -114,7 +97,7 @@ def test_training_ends_in_a_table_a_record_and_a_picture(demo, tool, capsys):
 
 
 @pytest.mark.slow
-def test_several_processes_train_and_this_one_compares(demo, tool, launcher_env, monkeypatch):
+def test_several_processes_train_and_this_one_compares(demo, launcher_env, monkeypatch):
     for key in ('PORT', 'OMP_NUM_THREADS'):
         monkeypatch.setenv(key, launcher_env[key])
     monkeypatch.delenv('LOCAL_RANK', raising=False)
@@ -129,7 +112,7 @@ def test_several_processes_train_and_this_one_compares(demo, tool, launcher_env,
         tool.main(['demo', 'vit', 'pictures', '--gpus', '2', '--restart', 'none'])
 
 
-def test_data_lie_elsewhere_or_nowhere(demo, tool):
+def test_data_lie_elsewhere_or_nowhere(demo):
     elsewhere = demo / 'elsewhere'
     elsewhere.mkdir()
     with pytest.raises(
@@ -144,12 +127,12 @@ def test_data_lie_elsewhere_or_nowhere(demo, tool):
     assert record['config']['train_dataloader']['dataset']['data_root'] == 'elsewhere'
 
 
-def test_a_test_needs_no_training_pictures(demo, tool, monkeypatch):
-    def read(benchmark, root, contents):
-        _take_lists(contents, benchmark, str(demo / root), {split: f'{split}.txt' for split in benchmark.images})
+def test_a_test_needs_no_training_pictures(demo, monkeypatch):
+    def read(download, root, contents):
+        _take_lists(contents, download, str(demo / root), {split: f'{split}.txt' for split in download.images})
         contents.folders = {split: str(demo / 'images') for split in contents.splits}
 
-    monkeypatch.setitem(BENCHMARKS, 'pictures', Benchmark('Fruit', 3, dict(train=10, test=6), None, read))
+    monkeypatch.setitem(DOWNLOADS, 'pictures', Download('Fruit', 3, dict(train=10, test=6), None, read))
     arguments = ['demo', 'vit', 'pictures', '--gpus', '1']
     tool.main([*arguments, '--cfg-options', *ONE_EPOCH])
     (demo / 'images/apple/0.png').unlink()
@@ -162,7 +145,7 @@ def test_a_test_needs_no_training_pictures(demo, tool, monkeypatch):
         tool.main(tested)
 
 
-def test_vlltr_on_embedded_data(tool, tmp_path, monkeypatch, capsys):
+def test_vlltr_on_embedded_data(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     table = tool.main(['vlltr', 'tiny', 'mnist-lt', '--gpus', '1', '--cfg-options', *SMALL])
     out = capsys.readouterr().out
@@ -175,7 +158,7 @@ def test_vlltr_on_embedded_data(tool, tmp_path, monkeypatch, capsys):
         tool.main(['vlltr', 'tiny', 'mnist-lt', '--data', 'data/mnist'])
 
 
-def test_dry_run_in_an_empty_folder(tool, tmp_path, monkeypatch, capsys):
+def test_dry_run_in_an_empty_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'nothing').mkdir()
     arguments = ['vlltr', 'rn50', 'imagenet-lt', '--dry-run', '--gpus', '8']
@@ -215,7 +198,7 @@ def test_dry_run_in_an_empty_folder(tool, tmp_path, monkeypatch, capsys):
     ],
 )
 @pytest.mark.slow
-def test_a_step_is_measured(tool, tmp_path, monkeypatch, capsys, name, options):
+def test_a_step_is_measured(tmp_path, monkeypatch, capsys, name, options):
     monkeypatch.chdir(tmp_path)
     assert tool.main([*name, '--dry-run', '--measure', '--gpus', '1', '--cfg-options', *options]) == []
     out = capsys.readouterr().out
@@ -224,7 +207,7 @@ def test_a_step_is_measured(tool, tmp_path, monkeypatch, capsys, name, options):
 
 
 @pytest.mark.slow
-def test_cached_features_take_the_tower_once(tool, tmp_path, monkeypatch, capsys):
+def test_cached_features_take_the_tower_once(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = ['default_hooks.feature_cache.views=1', 'train_cfg.max_epochs=10']
     arguments = ['ballad', 'tiny', 'mnist-lt', '--dry-run', '--gpus', '1', '--cfg-options', *options]
@@ -242,13 +225,13 @@ def test_cached_features_take_the_tower_once(tool, tmp_path, monkeypatch, capsys
         (('vlltr', 'rn50', 'imagenet-lt_cvlp'), 'There are .*inat18'),
     ],
 )
-def test_unknown_names_get_near_ones(tool, name, sentence):
+def test_unknown_names_get_near_ones(name, sentence):
     with pytest.raises(SystemExit, match=f'^mmlt: .*{sentence}') as stop:
         tool.main(list(name))
     assert '\n' not in str(stop.value)
 
 
-def test_published_ballad(tool, published, tmp_path, monkeypatch, capsys):
+def test_published_ballad(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     published.ballad_checkpoint('final.pth', 'rn')
     name = ['ballad', 'tiny', 'mnist-lt']
@@ -262,7 +245,7 @@ def test_published_ballad(tool, published, tmp_path, monkeypatch, capsys):
         tool.main(['vlltr', *name[1:], '--checkpoint', 'final.pth'])
 
 
-def test_published_vlltr(tool, published, tmp_path, monkeypatch, capsys):
+def test_published_vlltr(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     published.recognition_checkpoint('checkpoint.pth', 'rn', counts=[4, 1] * 5)
     name = ['vlltr', 'tiny', 'mnist-lt']
@@ -344,5 +327,5 @@ def test_all_stages_with_the_same_data_move():
 def test_a_dry_run_counts_images_and_views_by_name(tmp_path, monkeypatch, capsys):
     """BALLAD's phase B draws as many as 'images', and caches as many views as 'epochs'."""
     monkeypatch.chdir(tmp_path)
-    module('tools/reproduce.py').main(['ballad', 'rn50', 'imagenet-lt', '--dry-run'])
+    tool.main(['ballad', 'rn50', 'imagenet-lt', '--dry-run'])
     assert '1,810 x 10' in capsys.readouterr().out

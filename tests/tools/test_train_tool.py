@@ -50,8 +50,8 @@ def test_another_config_in_the_same_folder_is_refused_and_restart_trains_anew(tw
     train_tool.main(['b.py'])
     work = two_stages / 'work_dirs/b'
     first_a, first_b = checkpoints(work / 'phase_a'), checkpoints(work)
-    changed = ['b.py', '--cfg-options', 'model.neck.ratio=0.5']
-    with pytest.raises(SystemExit, match=r'model\.neck\.ratio was not set and is now 0\.5.*--restart'):
+    changed = ['b.py', '--cfg-options', 'model.neck.residual_ratio=0.5']
+    with pytest.raises(SystemExit, match=r'model\.neck\.residual_ratio was not set and is now 0\.5.*--restart'):
         train_tool.main(changed)
     train_tool.main([*changed, '--restart'])
     assert checkpoints(work / 'phase_a') == first_a

@@ -21,8 +21,8 @@ from mmlt.utils.labels import build_dataset
 from mmlt.visualization import named_runs
 from mmlt.visualization.html_report import collect_run, collect_runs, page, write_page
 from mmlt.visualization.html_report.page import html_path, script_json
-from mmlt.visualization.html_report.pictures import Pictures
-from mmlt.visualization.html_report.svg import log_steps, steps
+from mmlt.visualization.html_report.pictures import RunPictures
+from mmlt.visualization.html_report.svg import log_steps, round_numbers
 
 REPO = Path(__file__).parent.parent.parent
 EVIL = [
@@ -251,14 +251,14 @@ def test_pictures_of_a_data_set_without_files(tmp_path):
     cfg = Config(dict(model=dict(data_preprocessor=dict(to_rgb=False)), test_dataloader=dict(dataset=dataset)))
     built = build_dataset(cfg.test_dataloader.dataset)
     rows = [(built.get_data_info(i)['gt_label'], 1, 0.5, '', i) for i in (0, 501, 999)]
-    source = Pictures(Predictions.gather(rows), cfg, tmp_path)
+    source = RunPictures(Predictions.gather(rows), cfg, tmp_path)
     for place, i in enumerate((0, 501, 999)):
         data = base64.b64decode(source.get(place).split(',')[1])
         difference = np.abs(np.asarray(Image.open(io.BytesIO(data)), float) - built.get_data_info(i)['img'])
         assert difference.mean() < 8
-    wrong = Pictures(Predictions.gather([((rows[0][0] + 1) % 10, 1, 0.5, '', 0)]), cfg, tmp_path)
+    wrong = RunPictures(Predictions.gather([((rows[0][0] + 1) % 10, 1, 0.5, '', 0)]), cfg, tmp_path)
     assert wrong.get(0) is None and 'other pictures than those that were tested' in wrong.trouble
-    assert Pictures(Predictions.gather(rows), None, tmp_path).get(0) is None
+    assert RunPictures(Predictions.gather(rows), None, tmp_path).get(0) is None
 
 
 def other_test(folder):
@@ -329,7 +329,7 @@ def test_tool(run, tmp_path):
 
 
 def test_numbers_at_the_axes():
-    assert steps(0, 100) == [0, 20, 40, 60, 80, 100]
-    assert steps(0, 0.33) == [0, 0.1, 0.2, 0.3] and steps(3, 3) == [3]
+    assert round_numbers(0, 100) == [0, 20, 40, 60, 80, 100]
+    assert round_numbers(0, 0.33) == [0, 0.1, 0.2, 0.3] and round_numbers(3, 3) == [3]
     assert log_steps(1.5, 650) == [3, 10, 30, 100, 300] and log_steps(0.4, 2000) == [1, 10, 100, 1000]
     assert log_steps(40, 60) == [50] and log_steps(41, 49) == [41]

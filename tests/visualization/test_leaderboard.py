@@ -1,6 +1,5 @@
 """The leaderboard, of made-up run folders, against figures that are computed anew here."""
 
-import importlib.util
 import json
 import math
 import re
@@ -13,13 +12,14 @@ import pytest
 
 from mmlt import InputError
 from mmlt.apis.posthoc import chosen_tau_report, parse_taus
+from mmlt.cli import leaderboard as tool
 from mmlt.engine.configs import config_names, read_config
 from mmlt.engine.paper_rows import read_figures
 from mmlt.evaluation import shot_accuracy
 from mmlt.evaluation.scores_file import Scores, write_scores
 from mmlt.evaluation.shot_metric import make_report
-from mmlt.visualization.leaderboard import Group, Row, Run, read_board, read_runs
-from mmlt.visualization.leaderboard_page import page, read_notes, sure_best
+from mmlt.visualization.leaderboard import BoardRow, BoardRun, Group, read_board, read_runs
+from mmlt.visualization.leaderboard_page import board_page, read_notes, sure_best
 
 REPO = Path(__file__).parents[2]
 COUNTS = np.array([400, 150, 60, 30, 10, 4])
@@ -74,9 +74,9 @@ def make_run(root, row, seed, skill, val='val.npz', told=None):
 @pytest.fixture
 def group():
     rows = [
-        Row('ce_x', 'g', 'cross entropy', paper='ce/rn50/imagenet-lt'),
-        Row('lift_x', 'g', 'LIFT'),
-        Row('lift_x', 'g', 'LIFT | centred', 'lift-centred_x', ('model.head.centre=True',)),
+        BoardRow('ce_x', 'g', 'cross entropy', paper='ce/rn50/imagenet-lt'),
+        BoardRow('lift_x', 'g', 'LIFT'),
+        BoardRow('lift_x', 'g', 'LIFT | centred', 'lift-centred_x', ('model.head.centre=True',)),
     ]
     return Group('g', 'A table', 'Some data.', 'standard', 'ce_x', 'mmlt.Some', rows=rows)
 
@@ -89,7 +89,7 @@ def made(tmp_path, group):
 
 
 def made_page(group, folder, old='', seeds=SEEDS):
-    return page({group.key: (group, read_runs(group, folder, seeds, tau_report))}, seeds, PAPER, old)
+    return board_page({group.key: (group, read_runs(group, folder, seeds, tau_report))}, seeds, PAPER, old)
 
 
 def cells(text, label):
@@ -234,14 +234,14 @@ def test_notes_are_kept(tmp_path, group, made):
     again = made_page(group, tmp_path / 'nowhere', edited)
     assert note in again and read_notes(again) == {'g': note} and made_page(group, tmp_path, again) == edited
     with pytest.raises(InputError, match="The page has notes of 'g', which is no table any more"):
-        page({}, SEEDS, PAPER, edited)
+        board_page({}, SEEDS, PAPER, edited)
     for broken in (edited.replace('<!-- end of notes -->', ''), edited.replace('<!-- notes of g', '<!-- note of g')):
         with pytest.raises(InputError, match='a marker of notes without its other'):
             made_page(group, tmp_path, broken)
 
 
 def test_unknown_paper_figure(tmp_path, group):
-    group.rows[1] = Row('lift_x', 'g', 'LIFT', paper='lift/rn50')
+    group.rows[1] = BoardRow('lift_x', 'g', 'LIFT', paper='lift/rn50')
     with pytest.raises(InputError, match="names the paper's figure 'lift/rn50', which is not there"):
         made_page(group, tmp_path)
 
@@ -281,19 +281,11 @@ def test_all_methods_are_in_the_list():
     for group in groups:
         assert all(read_config(row.config).test_dataloader.dataset.type == group.dataset for row in group.rows)
         assert all(tuple(row.paper.split('/')) in paper for row in group.rows if row.paper)
-        page({group.key: (group, {row.folder: {} for row in group.rows})}, SEEDS, paper)
-
-
-@pytest.fixture(scope='module')
-def tool():
-    spec = importlib.util.spec_from_file_location('leaderboard_tool', REPO / 'tools/leaderboard.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+        board_page({group.key: (group, {row.folder: {} for row in group.rows})}, SEEDS, paper)
 
 
 @pytest.fixture
-def started(tool, monkeypatch):
+def started(monkeypatch):
     """What the tool would run: (config, seed, folder below the work directory, TTE, options)."""
     found = []
 
@@ -307,7 +299,7 @@ def started(tool, monkeypatch):
     return found
 
 
-def test_tool_runs_what_is_asked_for(tool, started, tmp_path, capsys):
+def test_tool_runs_what_is_asked_for(started, tmp_path, capsys):
     out = tmp_path / 'page.md'
     arguments = ['--run', '--seeds', '0,3', '--work-dir', str(tmp_path / 'runs'), '--out', str(out)]
     tool.main([*arguments, '--only', '^(la|ce)_tiny_(mnist|twemoji)-lt$'])
@@ -324,7 +316,7 @@ def test_tool_runs_what_is_asked_for(tool, started, tmp_path, capsys):
     assert 'run of seed 0, 3' in out.read_text() and f'Page: {out}' in capsys.readouterr().out
 
 
-def test_tool_goes_on_after_a_failure(tool, started, tmp_path, capsys):
+def test_tool_goes_on_after_a_failure(started, tmp_path, capsys):
     arguments = ['--run', '--work-dir', str(tmp_path), '--out', str(tmp_path / 'page.md')]
     with pytest.raises(
         SystemExit, match=r'(?s)4 run\(s\) failed:\nzeroshot_tiny_mnist-lt, seed0: there are no weights'
@@ -340,12 +332,12 @@ def test_tool_goes_on_after_a_failure(tool, started, tmp_path, capsys):
     assert '--only belongs to --run' in capsys.readouterr().err
 
 
-def test_cost_counts_all_stages(tool):
-    cost = {name: tool.cost(Row(name, 'g', name)) for name in ('ce-scratch_tiny_mnist-lt', 'ce_tiny_mnist-lt')}
+def test_cost_counts_all_stages():
+    cost = {name: tool.cost(BoardRow(name, 'g', name)) for name in ('ce-scratch_tiny_mnist-lt', 'ce_tiny_mnist-lt')}
     epochs = read_config('ce-scratch_tiny_mnist-lt').train_cfg.max_epochs
     assert cost['ce-scratch_tiny_mnist-lt'] == epochs * (988 // 64) * 64 < cost['ce_tiny_mnist-lt']
 
 
 def test_a_run_without_a_figure():
-    run = Run(Path('x'), {'metrics': {'all': 50.0}})
+    run = BoardRun(Path('x'), {'metrics': {'all': 50.0}})
     assert run.figure('all') == 50.0 and run.figure('many') is None and run.figure('tte') is None

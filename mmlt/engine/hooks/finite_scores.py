@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 
 from mmlt.checkpoints.weights import not_finite as weight_not_finite
 from mmlt.errors import InputError
-from mmlt.evaluation.finite import first_not_finite, not_finite
+from mmlt.evaluation.finite import first_not_finite, scores_not_finite
 from mmlt.registry import HOOKS
 from mmlt.utils import unwrap
 
@@ -49,7 +49,7 @@ class FiniteScoresHook(Hook):
     def _look(self, runner, dataloader, batch_idx: int, outputs) -> None:
         samples = [sample for sample in outputs or () if hasattr(sample, 'get')]
         if self._found is None and (place := first_not_finite(samples)) is not None:
-            sentence = not_finite(samples[place])
+            sentence = scores_not_finite(samples[place])
             if (weight := weight_not_finite(unwrap(runner.model).state_dict())) is not None:
                 sentence += f" The weight '{weight}' is not finite."
             self._found = (batch_idx, place, get_rank(), sentence)

@@ -14,6 +14,7 @@ from mmlt.models.heads.baseline_heads import mean_features
 from mmlt.models.heads.text_cls_head import TextClsHead
 from mmlt.registry import MODELS
 from mmlt.utils.class_info import ClassInfo, not_told
+from mmlt.utils.renamed import renamed
 
 
 def centred(embeddings: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ def class_mean_vectors(features: Tensor, labels: Tensor, num_classes: int, norma
 
 @MODELS.register_module()
 class CosineClsHead(ClsHead):
-    """Cosine classifier, ``z_c = scale * cos(f, w_c)``, initialised from class texts (Shi et al. 2024, LIFT).
+    """Cosine classifier, ``z_c = logit_scale * cos(f, w_c)``, initialised from class texts (Shi et al. 2024, LIFT).
 
     The class vectors are trained. They begin at the texts of the classes: the
     normalised text embeddings, and for features that are not projected
@@ -85,7 +86,7 @@ class CosineClsHead(ClsHead):
     Args:
         num_classes (int): C.
         in_channels (int): Width of the features.
-        scale (float): Defaults to 25, as in LIFT.
+        logit_scale (float): Defaults to 25, as in LIFT.
         init (str): Where the class vectors begin, 'text', 'class_means' or
             'random'. Defaults to 'text'.
         text (dict, optional): Text tower for ``init='text'``, for example
@@ -105,11 +106,12 @@ class CosineClsHead(ClsHead):
             of another width than the head or the tower; no class means yet.
     """
 
+    @renamed(scale='logit_scale')
     def __init__(
         self,
         num_classes: int,
         in_channels: int,
-        scale: float = 25.0,
+        logit_scale: float = 25.0,
         init: str = 'text',
         text: dict | None = None,
         templates: str | Sequence[str] = 'clip',
@@ -125,9 +127,9 @@ class CosineClsHead(ClsHead):
                 "CosineClsHead starts from class texts and has no text tower: give model.head.text=dict(type='mmlt."
                 "OpenCLIPText', ...), or init='class_means', or init='random'."
             )
-        if not scale > 0:
-            raise InputError(f"CosineClsHead's scale is {scale}; it must be positive (LIFT: 25).")
-        self.num_classes, self.in_channels, self.scale = num_classes, in_channels, scale
+        if not logit_scale > 0:
+            raise InputError(f"CosineClsHead's logit_scale is {logit_scale}; it must be positive (LIFT: 25).")
+        self.num_classes, self.in_channels, self.logit_scale = num_classes, in_channels, logit_scale
         self.text, self.templates, self.projected, self.centre = text, templates, projected, centre
         self.classes: tuple[str, ...] | None = None
         self._waits_for_classes = self.waits_for_features = False
@@ -222,7 +224,7 @@ class CosineClsHead(ClsHead):
             feats (tuple[Tensor]): The last is the image feature, (N, D).
 
         Returns:
-            Tensor: Shape (N, C), in [-scale, scale].
+            Tensor: Shape (N, C), in [-logit_scale, logit_scale].
         """
         image = self.pre_logits(feats)
         self._check_width(image)
@@ -234,4 +236,4 @@ class CosineClsHead(ClsHead):
         if self._waits_for_classes:
             raise not_told('CosineClsHead, which starts from class texts,', 'the classes', "set init='random'")
         with torch.autocast(image.device.type, enabled=False):
-            return self.scale * image @ F.normalize(self.weight, dim=-1).to(image.dtype).t()
+            return self.logit_scale * image @ F.normalize(self.weight, dim=-1).to(image.dtype).t()

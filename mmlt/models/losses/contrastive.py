@@ -63,9 +63,9 @@ def _are_few(image: Tensor, max_logits: int | None) -> bool:
     return get_world_size() == 1 and max_logits is None and len(image) ** 2 <= _FEW_PAIRS
 
 
-def _cross_entropy(image: Tensor, text: Tensor, scale: Tensor | float, targets: tuple[Tensor, Tensor]) -> Tensor:
+def _cross_entropy(image: Tensor, text: Tensor, logit_scale: Tensor | float, targets: tuple[Tensor, Tensor]) -> Tensor:
     """Mean of both directions, with the targets of images over texts and of texts over images, (N, N) each."""
-    logits = scale * exact_product(image, text)
+    logits = logit_scale * exact_product(image, text)
     rows, columns = logits.log_softmax(1), logits.t().log_softmax(1)
     return -((targets[0] * rows).sum(1) + (targets[1] * columns).sum(1)).mean() / 2
 
@@ -76,15 +76,15 @@ def _label_targets(labels: Tensor, dtype: torch.dtype, label_smoothing: float) -
     return targets * (1 - label_smoothing) + label_smoothing / len(labels) if label_smoothing else targets
 
 
-def _as_scalar(scale: Tensor | float, like: Tensor) -> Tensor:
-    if isinstance(scale, Tensor):
-        return scale.to(like).reshape(())
-    return like.new_full((), scale)  # on the device, where it need not wait for a copy
+def _as_scalar(logit_scale: Tensor | float, like: Tensor) -> Tensor:
+    if isinstance(logit_scale, Tensor):
+        return logit_scale.to(like).reshape(())
+    return like.new_full((), logit_scale)  # on the device, where it need not wait for a copy
 
 
 @torch.no_grad()
-def _soft_targets(image: Tensor, text: Tensor, scale: Tensor | float, form: str, dtype) -> tuple[Tensor, Tensor]:
-    logits = scale * exact_product(image.to(dtype), text.to(dtype))
+def _soft_targets(image: Tensor, text: Tensor, logit_scale: Tensor | float, form: str, dtype) -> tuple[Tensor, Tensor]:
+    logits = logit_scale * exact_product(image.to(dtype), text.to(dtype))
     targets = logits.softmax(1), logits.t().softmax(1)
     return tuple(t.diag().diag() for t in targets) if form == 'pair' else targets
 
@@ -152,7 +152,7 @@ def distillation_loss(
     teacher_image: Tensor,
     teacher_text: Tensor,
     logit_scale: Tensor | float,
-    teacher_scale: Tensor | float,
+    teacher_logit_scale: Tensor | float,
     form: str = 'pair',
     max_logits: int | None = None,
 ) -> Tensor:
@@ -170,7 +170,7 @@ def distillation_loss(
         teacher_image (Tensor): Teacher's, (N, E), no gradient.
         teacher_text (Tensor): Teacher's, (N, E), no gradient.
         logit_scale (Tensor | float): Student's 1 / temperature.
-        teacher_scale (Tensor | float): Teacher's; no gradient.
+        teacher_logit_scale (Tensor | float): Teacher's; no gradient.
         form (str): 'pair' or 'full'. Defaults to 'pair'.
         max_logits (int, optional): See :func:`contrastive_loss`.
             Defaults to None.
@@ -184,13 +184,13 @@ def distillation_loss(
     if _are_few(image, max_logits):
         with torch.autocast(image.device.type, enabled=False):
             return _cross_entropy(
-                image, text, logit_scale, _soft_targets(teacher_image, teacher_text, teacher_scale, form, dtype)
+                image, text, logit_scale, _soft_targets(teacher_image, teacher_text, teacher_logit_scale, form, dtype)
             )
     with torch.no_grad():
         features = image.detach(), text.detach(), teacher_image.to(dtype), teacher_text.to(dtype)
         check_sizes(*features)
         all_image, all_text, all_soft_image, all_soft_text = (gather(x, check=False) for x in features)
-        soft_scale = _as_scalar(teacher_scale, image)
+        soft_scale = _as_scalar(teacher_logit_scale, image)
         soft_image, soft_text = (soft_scale * x for x in features[2:])
         batch = Batch(all_image, all_text, max_logits=max_logits)
         if form == 'full':
@@ -272,7 +272,7 @@ class ImageTextDistillLoss(nn.Module):
         self.form = form
         self.loss_weight = loss_weight * (2 if form == 'pair' else 1)
 
-    def forward(self, image, text, teacher_image, teacher_text, logit_scale, teacher_scale) -> Tensor:
+    def forward(self, image, text, teacher_image, teacher_text, logit_scale, teacher_logit_scale) -> Tensor:
         """See :func:`distillation_loss`."""
-        loss = distillation_loss(image, text, teacher_image, teacher_text, logit_scale, teacher_scale, self.form)
+        loss = distillation_loss(image, text, teacher_image, teacher_text, logit_scale, teacher_logit_scale, self.form)
         return self.loss_weight * loss

@@ -74,11 +74,11 @@ class Side:
     """Logits of queries with keys, and those of a teacher; both in tiles.
 
     Args:
-        queries (Tensor): Multiplied by the scale, (n, D).
+        queries (Tensor): Multiplied by the logit scale, (n, D).
         keys (Tensor): Shape (N, D).
         tiles (Tiles): How they are cut.
         soft_queries (Tensor, optional): The teacher's, multiplied by its
-            scale, (n, E). Defaults to None.
+            logit scale, (n, E). Defaults to None.
         soft_keys (Tensor, optional): The teacher's, (N, E).
             Defaults to None.
         kept (list[Tensor]): Logits of the first tiles.
@@ -186,7 +186,7 @@ def pull_back(side: Side, own: Tensor, others: Tensor, d_queries: Tensor | None,
             exponential, (1, n); with a teacher (2, n), for both.
         others (Tensor): The same of the columns, (1, N) or (2, N).
         d_queries (Tensor, optional): Shape (n, D), is added to.
-        into_keys (tuple[Tensor, Tensor], optional): Queries without the scale,
+        into_keys (tuple[Tensor, Tensor], optional): Queries without the logit scale,
             (n, D), and what their products are added to, (N, D).
             Defaults to None.
     """
@@ -218,7 +218,7 @@ class Batch:
             weights of the own rows in both directions, (n, ) each.
             Defaults to None, 1.
         teacher (tuple[Tensor, ...], optional): The teacher's features, own
-            images (n, E) and own texts (n, E), multiplied by its scale, images
+            images (n, E) and own texts (n, E), multiplied by its logit scale, images
             and texts of all rows, (N, E). Defaults to None.
         max_logits (int, optional): See :func:`make_tiles`.
     """
@@ -237,8 +237,8 @@ class Batch:
         several the own rows of each direction.
 
         Args:
-            image (Tensor): Own images multiplied by the scale, (n, D).
-            text (Tensor): Own texts multiplied by the scale, (n, D).
+            image (Tensor): Own images multiplied by the logit scale, (n, D).
+            text (Tensor): Own texts multiplied by the logit scale, (n, D).
             keep (bool): Whether tiles are kept. Defaults to False.
 
         Returns:
@@ -282,13 +282,13 @@ class _GlobalLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, image, text, scale, batch, needed):
-        sides = batch.sides(scale * image, scale * text, keep=needed)
+    def forward(ctx, image, text, logit_scale, batch, needed):
+        sides = batch.sides(logit_scale * image, logit_scale * text, keep=needed)
         sums = scan_both(sides)
         weights = batch.log_weights or (None, None)
         rows, offsets = 0, []
         for i, (own, x) in enumerate(((sums[0], image), (sums[1], text))):
-            matched = own.mean if batch.pulls is None else (x * batch.pulls[i]).sum(1).mul_(scale / 2)
+            matched = own.mean if batch.pulls is None else (x * batch.pulls[i]).sum(1).mul_(logit_scale / 2)
             rows = rows + (own.hard if weights[i] is None else own.hard * weights[i].exp()) - matched
             offsets.append(-own.hard if weights[i] is None else weights[i] - own.hard)
             if own.soft is not None:
@@ -298,18 +298,18 @@ class _GlobalLoss(torch.autograd.Function):
             pulls = batch.pulls or (None, None)
             tensors = [x for s in sides for x in (s.keys, s.soft_queries, s.soft_keys, *s.kept, *s.soft_kept)]
             ctx.layout = [(s.tiles, len(s.kept), len(s.soft_kept)) for s in sides]
-            ctx.save_for_backward(image, text, scale, offsets, gather(offsets, check=False), *pulls, *tensors)
+            ctx.save_for_backward(image, text, logit_scale, offsets, gather(offsets, check=False), *pulls, *tensors)
         return rows.mean() / 2
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        image, text, scale, offsets, all_offsets, *pulls = ctx.saved_tensors[:7]
+        image, text, logit_scale, offsets, all_offsets, *pulls = ctx.saved_tensors[:7]
         tensors, sides = iter(ctx.saved_tensors[7:]), []
         for x, (tiles, kept, soft_kept) in zip((image, text), ctx.layout):
             keys, soft_queries, soft_keys = islice(tensors, 3)
             kept, soft_kept = list(islice(tensors, kept)), list(islice(tensors, soft_kept))
-            sides.append(Side(scale * x, keys, tiles, soft_queries, soft_keys, kept, soft_kept))
+            sides.append(Side(logit_scale * x, keys, tiles, soft_queries, soft_keys, kept, soft_kept))
         needs_image, needs_text, needs_scale = ctx.needs_input_grad[:3]
         needed = needs_image or (needs_scale and not needs_text), needs_text
         d_image, d_text = (
@@ -331,13 +331,13 @@ class _GlobalLoss(torch.autograd.Function):
         # DDP divides the sum over processes by their number: so per row of this process, not of the global batch.
         step = grad / (2 * len(image))
         d_scale = None
-        if needs_scale:  # the logits are linear in the scale
+        if needs_scale:  # the logits are linear in the logit scale
             d_scale = step * ((image * d_image).sum() if d_image is not None else (text * d_text).sum())
-        d_image = d_image.mul_(step * scale) if needs_image else None
-        return d_image, d_text.mul_(step * scale) if needs_text else None, d_scale, None, None
+        d_image = d_image.mul_(step * logit_scale) if needs_image else None
+        return d_image, d_text.mul_(step * logit_scale) if needs_text else None, d_scale, None, None
 
 
-def global_loss(image: Tensor, text: Tensor, scale: Tensor, batch: Batch) -> Tensor:
+def global_loss(image: Tensor, text: Tensor, logit_scale: Tensor, batch: Batch) -> Tensor:
     """Weighted cross-entropy of this process's rows in both directions.
 
     With l the logits of a row, p its target distribution and w its weight::
@@ -347,11 +347,11 @@ def global_loss(image: Tensor, text: Tensor, scale: Tensor, batch: Batch) -> Ten
     Args:
         image (Tensor): Own image features, (n, D).
         text (Tensor): Own text features, (n, D).
-        scale (Tensor): Logit scale, a scalar.
+        logit_scale (Tensor): The logit scale, a scalar.
         batch (Batch): All the rest.
 
     Returns:
         Tensor: A scalar, the mean over own rows and both directions.
     """
-    needed = torch.is_grad_enabled() and any(x.requires_grad for x in (image, text, scale))
-    return _GlobalLoss.apply(image, text, scale, batch, needed)
+    needed = torch.is_grad_enabled() and any(x.requires_grad for x in (image, text, logit_scale))
+    return _GlobalLoss.apply(image, text, logit_scale, batch, needed)

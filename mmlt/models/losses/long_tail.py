@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmlt.errors import InputError
 from mmlt.models.losses.common import TrainingCounts, reduce_scored, scored
 from mmlt.registry import MODELS
+from mmlt.utils.renamed import renamed
 
 
 def logit_adjusted_loss(logits: Tensor, target: Tensor, counts: Tensor, tau: float = 1.0) -> Tensor:
@@ -95,11 +96,11 @@ def ldam_margins(counts: Tensor, max_margin: float = 0.5) -> Tensor:
 
 
 def ldam_loss(
-    logits: Tensor, target: Tensor, margins: Tensor, scale: float = 30.0, class_weight: Tensor | None = None
+    logits: Tensor, target: Tensor, margins: Tensor, logit_scale: float = 30.0, class_weight: Tensor | None = None
 ) -> Tensor:
     """Cross-entropy with a margin on the logit of the true class (Cao et al. 2019, Eq. 13).
 
-    ``-w_y log softmax(scale * (z - margin_y at y))_y``
+    ``-w_y log softmax(logit_scale * (z - margin_y at y))_y``
 
     Args:
         logits (Tensor): z of shape (N, C).
@@ -107,7 +108,7 @@ def ldam_loss(
             (N, C), which weigh the losses of the classes; every one that is
             not zero costs as much as an image.
         margins (Tensor): Shape (C, ).
-        scale (float): Defaults to 30.
+        logit_scale (float): Defaults to 30.
         class_weight (Tensor, optional): w of shape (C, ). Defaults to None.
 
     Returns:
@@ -115,10 +116,10 @@ def ldam_loss(
     """
     if target.ndim == 2:
         rows, labels = target.nonzero(as_tuple=True)
-        losses = ldam_loss(logits[rows], labels, margins, scale, class_weight) * target[rows, labels]
+        losses = ldam_loss(logits[rows], labels, margins, logit_scale, class_weight) * target[rows, labels]
         return logits.new_zeros(len(logits)).index_add(0, rows, losses)
     margin = torch.zeros_like(logits).scatter(1, target.unsqueeze(1), margins[target].unsqueeze(1))
-    return F.cross_entropy(scale * (logits - margin), target, weight=class_weight, reduction='none')
+    return F.cross_entropy(logit_scale * (logits - margin), target, weight=class_weight, reduction='none')
 
 
 class _ClsLoss(nn.Module):
@@ -238,7 +239,7 @@ class LDAMLoss(_CountLoss):
 
     Its logits are meant to be cosines of normalised features and class
     vectors, in [-1, 1]; for a head that scales its cosines itself, give
-    ``scale=1`` and a margin in units of its logits; scaled by both it is
+    ``logit_scale=1`` and a margin in units of its logits; scaled by both it is
     refused (:func:`check_composition`).
 
     With ``drw_epoch`` the classes are weighted by
@@ -250,7 +251,8 @@ class LDAMLoss(_CountLoss):
 
     Args:
         max_margin (float): Margin of the smallest class. Defaults to 0.5.
-        scale (float): Factor on the logits after the margin. Defaults to 30.
+        logit_scale (float): Factor on the logits after the margin.
+            Defaults to 30.
         drw_epoch (int, optional): First epoch, from 0, with class weights;
             the paper has 160 of 200. Defaults to None, no weights.
         beta (float): Of the class weights, in [0, 1). Defaults to 0.9999.
@@ -264,19 +266,20 @@ class LDAMLoss(_CountLoss):
             ``drw_epoch`` in a training by iterations without EpochHook.
     """
 
+    @renamed(scale='logit_scale')
     def __init__(
         self,
         max_margin: float = 0.5,
-        scale: float = 30.0,
+        logit_scale: float = 30.0,
         drw_epoch: int | None = None,
         beta: float = 0.9999,
         **kwargs,
     ):
         super().__init__(**kwargs)
         _check(self, 'max_margin', max_margin, max_margin >= 0, 'not be negative')
-        _check(self, 'scale', scale, scale > 0, 'be positive')
+        _check(self, 'logit_scale', logit_scale, logit_scale > 0, 'be positive')
         _check(self, 'beta', beta, 0 <= beta < 1, 'lie in [0, 1)')
-        self.max_margin, self.scale, self.drw_epoch, self.beta = max_margin, scale, drw_epoch, beta
+        self.max_margin, self.logit_scale, self.drw_epoch, self.beta = max_margin, logit_scale, drw_epoch, beta
         self._epoch: int | None = None
 
     def set_epoch(self, epoch: int, max_epochs: int) -> None:
@@ -317,7 +320,7 @@ class LDAMLoss(_CountLoss):
         """See :func:`ldam_loss`."""
         counts = self.counts(logits)
         weights = effective_number_weights(counts, self.beta) if self._reweighted else None
-        return ldam_loss(logits, target, ldam_margins(counts, self.max_margin), self.scale, weights)
+        return ldam_loss(logits, target, ldam_margins(counts, self.max_margin), self.logit_scale, weights)
 
 
 @MODELS.register_module()

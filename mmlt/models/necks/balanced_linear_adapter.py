@@ -8,20 +8,21 @@ from torch import Tensor, nn
 
 from mmlt.errors import InputError
 from mmlt.registry import MODELS
+from mmlt.utils.renamed import renamed
 
 
 def balanced_linear_adapter(
-    f: Tensor, weight: Tensor, bias: Tensor | None = None, ratio: float = 0.2, relu: bool = True
+    f: Tensor, weight: Tensor, bias: Tensor | None = None, residual_ratio: float = 0.2, relu: bool = True
 ) -> Tensor:
     """Mix a feature with its linear adaptation (BALLAD, Eq. 5).
 
-    ``f* = ratio * ReLU(W f + b) + (1 - ratio) * f``
+    ``f* = residual_ratio * ReLU(W f + b) + (1 - residual_ratio) * f``
 
     Args:
         f (Tensor): Features of shape (N, D), projected, not normalised.
         weight (Tensor): W of shape (D, D), rows are outputs.
         bias (Tensor, optional): b of shape (D, ). Defaults to None.
-        ratio (float): The residual factor lambda. Defaults to 0.2.
+        residual_ratio (float): The residual factor lambda. Defaults to 0.2.
         relu (bool): Apply the ReLU. Defaults to True.
 
     Returns:
@@ -30,7 +31,7 @@ def balanced_linear_adapter(
     adapted = F.linear(f, weight, bias)
     if relu:
         adapted = adapted.relu()
-    return ratio * adapted + (1 - ratio) * f
+    return residual_ratio * adapted + (1 - residual_ratio) * f
 
 
 @MODELS.register_module()
@@ -44,15 +45,15 @@ class BalancedLinearAdapter(BaseModule):
 
     Args:
         in_channels (int): Width D of the features.
-        ratio (float): Residual factor lambda in [0, 1]; 0 passes the features
-            unchanged, 1 replaces them. Defaults to 0.2.
+        residual_ratio (float): Residual factor lambda in [0, 1]; 0 passes the
+            features unchanged, 1 replaces them. Defaults to 0.2.
         relu (bool): ReLU after the linear layer. Defaults to True.
         bias (bool): Bias of the linear layer. Defaults to True.
         init_cfg (dict, optional): Defaults to None, PyTorch's random
             initialisation of a linear layer.
 
     Raises:
-        InputError: ``ratio`` outside [0, 1], or features of another width.
+        InputError: ``residual_ratio`` outside [0, 1], or features of another width.
 
     Examples:
         >>> import torch
@@ -61,19 +62,22 @@ class BalancedLinearAdapter(BaseModule):
         torch.Size([2, 8])
     """
 
+    @renamed(ratio='residual_ratio')
     def __init__(
         self,
         in_channels: int,
-        ratio: float = 0.2,
+        residual_ratio: float = 0.2,
         relu: bool = True,
         bias: bool = True,
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
-        if not 0 <= ratio <= 1:
-            raise InputError(f'The ratio of BalancedLinearAdapter is {ratio}; it must lie in [0, 1] (the paper: 0.2).')
+        if not 0 <= residual_ratio <= 1:
+            raise InputError(
+                f'BalancedLinearAdapter: residual_ratio is {residual_ratio}; it must lie in [0, 1] (the paper: 0.2).'
+            )
         self.linear = nn.Linear(in_channels, in_channels, bias=bias)
-        self.ratio, self.relu = ratio, relu
+        self.residual_ratio, self.relu = residual_ratio, relu
 
     def forward(self, feats: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
         """Adapt the last feature.
@@ -93,4 +97,4 @@ class BalancedLinearAdapter(BaseModule):
                 f'BalancedLinearAdapter was built for features of width {width}, but they are {feats.shape[-1]} wide: '
                 f'set in_channels={feats.shape[-1]}.'
             )
-        return balanced_linear_adapter(feats, self.linear.weight, self.linear.bias, self.ratio, self.relu)
+        return balanced_linear_adapter(feats, self.linear.weight, self.linear.bias, self.residual_ratio, self.relu)

@@ -20,6 +20,7 @@ from mmlt.models.text.token_table import TokenTable, encode_table, tokenize_corp
 from mmlt.registry import MODELS
 from mmlt.utils import HostCount, to_device
 from mmlt.utils.class_info import ClassInfo, not_told
+from mmlt.utils.renamed import renamed
 
 
 class Teacher(nn.Module):
@@ -70,16 +71,18 @@ def _same_tokens(one, other) -> bool:
     return torch.equal(one(probe), other(probe))
 
 
-def _check_ratio(ratio: float, teacher: dict | None) -> None:
-    if not 0 < ratio <= 1:
-        raise InputError(f'CVLP: ratio is {ratio}; it is the share of the contrastive loss, above 0 and at most 1.')
-    if ratio < 1 and teacher is None:
+def _check_ratio(loss_ratio: float, teacher: dict | None) -> None:
+    if not 0 < loss_ratio <= 1:
         raise InputError(
-            f'CVLP: ratio={ratio} asks for distillation, but there is no teacher: give teacher=dict(model=..., '
-            'pretrained=...), or ratio=1.'
+            f'CVLP: loss_ratio is {loss_ratio}; it is the share of the contrastive loss, above 0 and at most 1.'
         )
-    if ratio == 1 and teacher is not None:
-        raise InputError('CVLP: ratio=1 leaves nothing for the teacher to do: give teacher=None, or a ratio below 1.')
+    if loss_ratio < 1 and teacher is None:
+        raise InputError(
+            f'CVLP: loss_ratio={loss_ratio} asks for distillation, but there is no teacher: give '
+            'teacher=dict(model=..., pretrained=...), or loss_ratio=1.'
+        )
+    if loss_ratio == 1 and teacher is not None:
+        raise InputError('CVLP: loss_ratio=1 leaves nothing for the teacher to do: give teacher=None, or less than 1.')
 
 
 @MODELS.register_module()
@@ -90,7 +93,7 @@ class CVLP(ContrastivePretrainer):
     images and sentences of one class are positives of each other over the
     global batch::
 
-        L = ratio * L_ccl + (1 - ratio) * L_dis              (Eq. 8)
+        L = loss_ratio * L_ccl + (1 - loss_ratio) * L_dis              (Eq. 8)
 
     The draw is a function of (seed, step, place in the global batch), so it
     goes on after a resume, and it is the same for one process as for several.
@@ -101,13 +104,15 @@ class CVLP(ContrastivePretrainer):
         text (dict): Text tower.
         texts (dict): The corpus. Defaults to ``dict(type='mmlt.ClassTexts')``.
         teacher (dict, optional): ``dict(model=..., pretrained=...)`` of the
-            frozen CLIP whose similarities are kept; None with ``ratio=1``.
+            frozen CLIP whose similarities are kept; None with ``loss_ratio=1``.
             It is no part of checkpoints. Defaults to None.
-        ratio (float): lambda of Eq. 8. Defaults to 0.5.
+        loss_ratio (float): lambda of Eq. 8. Defaults to 0.5.
         init_temperature (float, optional): Where the learned temperature tau
-            starts; None leaves that of the weights (0.01 for OpenAI's CLIP,
-            which the published code loads). Defaults to 0.07.
-        teacher_temperature (float | str): Of the teacher's similarities;
+            of the paper starts, the inverse of the logit scale; None leaves
+            that of the weights (0.01 for OpenAI's CLIP, which the published
+            code loads). Defaults to 0.07.
+        teacher_temperature (float | str): Of the teacher's similarities, the
+            inverse of a logit scale as well;
             'shared' is the learned tau, as Eq. 3 has it, without gradient;
             'own' is that of the teacher's weights, as in the published code.
             Defaults to 'shared'.
@@ -124,13 +129,14 @@ class CVLP(ContrastivePretrainer):
             class without text; training before the classes are known.
     """
 
+    @renamed(ratio='loss_ratio')
     def __init__(
         self,
         backbone: dict,
         text: dict,
         texts: dict | None = None,
         teacher: dict | None = None,
-        ratio: float = 0.5,
+        loss_ratio: float = 0.5,
         init_temperature: float | None = 0.07,
         teacher_temperature: float | str = 'shared',
         loss: dict | None = None,
@@ -138,7 +144,7 @@ class CVLP(ContrastivePretrainer):
         seed: int | None = None,
         **kwargs,
     ):
-        _check_ratio(ratio, teacher)
+        _check_ratio(loss_ratio, teacher)
         super().__init__(backbone, text, loss=loss or dict(type='mmlt.CCLLoss'), **kwargs)
         self.texts = dict(texts or dict(type='mmlt.ClassTexts'))
         self.corpus = ROOT_DATASETS.build(self.texts)
@@ -155,7 +161,8 @@ class CVLP(ContrastivePretrainer):
                 f"CVLP: teacher_temperature is '{teacher_temperature}'; give 'shared' (the learned one), 'own' (that "
                 "of the teacher's weights) or a number."
             )
-        self.ratio, self.init_temperature, self.teacher_temperature = ratio, init_temperature, teacher_temperature
+        self.loss_ratio = loss_ratio
+        self.init_temperature, self.teacher_temperature = init_temperature, teacher_temperature
         self.seed = torch.initial_seed() if seed is None else seed
         self.table: TokenTable | None = None
         self.register_buffer('steps', torch.zeros((), dtype=torch.long))
@@ -236,22 +243,22 @@ class CVLP(ContrastivePretrainer):
         self._steps.advance(self.steps)
         image = F.normalize(self.backbone(inputs)[-1], dim=-1)
         text = F.normalize(self.text(self.table.tokens[rows]), dim=-1)
-        scale = self.text.logit_scale
-        losses = dict(loss_ccl=self.ratio * self.loss_module(image, text, labels, scale))
+        logit_scale = self.text.logit_scale
+        losses = dict(loss_ccl=self.loss_ratio * self.loss_module(image, text, labels, logit_scale))
         if self.teacher is not None:
             if self.teacher.sentences is None:
                 self.teacher.encode_corpus(self.table, inputs.device)
-            losses['loss_distill'] = (1 - self.ratio) * self.distill_loss(
+            losses['loss_distill'] = (1 - self.loss_ratio) * self.distill_loss(
                 image,
                 text,
                 self.teacher.encode(inputs),
                 to_device(self.teacher.sentences[rows], inputs.device),
-                scale,
-                self._teacher_scale(scale),
+                logit_scale,
+                self._teacher_logit_scale(logit_scale),
             )
-        return dict(**losses, logit_scale=scale.detach())
+        return dict(**losses, logit_scale=logit_scale.detach())
 
-    def _teacher_scale(self, shared: Tensor) -> Tensor | float:
+    def _teacher_logit_scale(self, shared: Tensor) -> Tensor | float:
         if self.teacher_temperature == 'shared':
             return shared
         if self.teacher_temperature == 'own':

@@ -12,7 +12,7 @@ from mmlt.errors import InputError
 from mmlt.evaluation import PREDICTIONS, Predictions, expected_calibration_error
 from mmlt.evaluation.functional import SHOTS, per_class_accuracy
 from mmlt.visualization.html_report import facts, numbers
-from mmlt.visualization.html_report.pictures import Pictures
+from mmlt.visualization.html_report.pictures import RunPictures
 from mmlt.visualization.losses import LossCurves, figure_curves, loss_curves, read_log
 from mmlt.visualization.runs import read_report
 
@@ -113,13 +113,13 @@ def collect_run(name: str, path: str | Path, worst: int = 12, pictures: int = 4)
         _add_predictions(run, found, images)
     cfg = _config(folder, run)
     chosen = numbers.worst_classes([c['figure'] for c in run.classes], images, worst)
-    _add_worst(run, chosen, found, Pictures(found, cfg, folder) if found is not None else None, pictures)
+    _add_worst(run, chosen, found, RunPictures(found, cfg, folder) if found is not None else None, pictures)
     _add_log(run, folder)
     if cfg is not None:
         _add_sentences(run, cfg, folder)
         run.recipe, told = facts.recipe_of(cfg, sum(c['train_images'] for c in run.classes))
         run.notes += [told] if told else []
-    run.versions = facts.versions(folder)
+    run.versions = facts.logged_versions(folder)
     if not run.versions:
         run.notes.append('Versions are not known: the folder holds no log (<time>/<time>.log).')
     return run
@@ -182,7 +182,7 @@ def _add_predictions(run: RunData, found: Predictions, images: np.ndarray) -> No
 
 
 def _add_worst(
-    run: RunData, chosen: list[int], found: Predictions | None, source: Pictures | None, number: int
+    run: RunData, chosen: list[int], found: Predictions | None, source: RunPictures | None, number: int
 ) -> None:
     mistakes = {} if found is None else numbers.mistakes(found, len(run.classes))
     for c in chosen:

@@ -80,7 +80,7 @@ def _main_facts(cfg: Config) -> dict[str, str]:
     return {name: str(value) for name, value in found.items() if value is not None}
 
 
-def versions(folder: Path) -> dict[str, str]:
+def logged_versions(folder: Path) -> dict[str, str]:
     """Versions and devices, as the newest log of a work directory has them.
 
     Args:

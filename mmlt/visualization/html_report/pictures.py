@@ -36,7 +36,7 @@ def data_uri(picture: np.ndarray) -> str:
     return 'data:image/jpeg;base64,' + base64.b64encode(buffer.getvalue()).decode()
 
 
-class Pictures:
+class RunPictures:
     """The pictures of a run's predictions.
 
     Args:

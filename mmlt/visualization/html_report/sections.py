@@ -120,7 +120,7 @@ def _figures(run: RunData) -> str:
             + _key('few square', 'mean confidence')
             + '<span class="key none">paler: fewer pictures</span>'
         )
-        found.append(_figure(title, svg.reliability(run.bins), caption))
+        found.append(_figure(title, svg.reliability_chart(run.bins), caption))
     if run.confusion is not None:
         found.append(_figure('Confusion between and within shots', _confusion(run.confusion)))
     if run.losses is not None:

@@ -24,7 +24,7 @@ def _number(value: float) -> str:
     return f'{value:,.0f}' if abs(value) >= 1000 else f'{value:g}'
 
 
-def steps(low: float, high: float, number: int = 5) -> list[float]:
+def round_numbers(low: float, high: float, number: int = 5) -> list[float]:
     """Round numbers from ``low`` to ``high``, about as many as asked for."""
     if not high > low:
         return [low]
@@ -77,10 +77,10 @@ class Axes:
     def _frame(self, label_x: str, label_y: str) -> list[str]:
         bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
         parts = []
-        for value in steps(*self._y):
+        for value in round_numbers(*self._y):
             y = self.at(self._x[0], value)[1]
             parts += [_line(_LEFT, y, right, y, 'grid'), _text(_LEFT - 5, y + 4, _number(value), 'end')]
-        for value in log_steps(*self._x) if self._log else steps(*self._x):
+        for value in log_steps(*self._x) if self._log else round_numbers(*self._x):
             x = self.at(value, self._y[0])[0]
             # The last number would be cut at the edge.
             anchor = 'end' if x > right - 8 else 'middle'
@@ -126,7 +126,7 @@ def class_scatter(classes: Sequence[dict], label: str) -> str:
     return axes.svg()
 
 
-def reliability(bins: Sequence[dict]) -> str:
+def reliability_chart(bins: Sequence[dict]) -> str:
     """Accuracy over confidence, bin by bin.
 
     Args:

@@ -5,6 +5,6 @@ _base_ = './clip_rn101.py'
 
 model = dict(
     backbone=dict(pretrained=None, norm_eval=True, frozen=True),
-    neck=dict(type='mmlt.BalancedLinearAdapter', in_channels=512, ratio=0.2, relu=False, bias=False),
+    neck=dict(type='mmlt.BalancedLinearAdapter', in_channels=512, residual_ratio=0.2, relu=False, bias=False),
     head=dict(text=dict(pretrained=None, frozen=True)),
 )

@@ -5,6 +5,6 @@ _base_ = './clip_rn50.py'
 
 model = dict(
     backbone=dict(pretrained=None, norm_eval=True, frozen=True),
-    neck=dict(type='mmlt.BalancedLinearAdapter', in_channels=1024, ratio=0.2, relu=False, bias=False),
+    neck=dict(type='mmlt.BalancedLinearAdapter', in_channels=1024, residual_ratio=0.2, relu=False, bias=False),
     head=dict(text=dict(pretrained=None, frozen=True)),
 )

@@ -5,6 +5,6 @@ _base_ = './clip_rn50x16.py'
 
 model = dict(
     backbone=dict(pretrained=None, norm_eval=True, frozen=True),
-    neck=dict(type='mmlt.BalancedLinearAdapter', in_channels=768, ratio=0.2, relu=False, bias=False),
+    neck=dict(type='mmlt.BalancedLinearAdapter', in_channels=768, residual_ratio=0.2, relu=False, bias=False),
     head=dict(text=dict(pretrained=None, frozen=True)),
 )

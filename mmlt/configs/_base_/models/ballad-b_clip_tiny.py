@@ -4,6 +4,6 @@ _base_ = './clip_tiny.py'
 
 model = dict(
     backbone=dict(pretrained=None, frozen=True),
-    neck=dict(type='mmlt.BalancedLinearAdapter', in_channels=128, ratio=0.2),
+    neck=dict(type='mmlt.BalancedLinearAdapter', in_channels=128, residual_ratio=0.2),
     head=dict(text=dict(pretrained=None, frozen=True)),
 )

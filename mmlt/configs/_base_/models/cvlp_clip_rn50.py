@@ -9,7 +9,7 @@ model = dict(
     text=dict(type='mmlt.OpenCLIPText', model='RN50', pretrained='openai', quick_gelu=True, compile='auto'),
     texts=dict(type='mmlt.ClassTexts', templates='imagenet'),
     teacher=dict(model='RN50', pretrained='openai', quick_gelu=True, compile='auto'),
-    ratio=0.5,
+    loss_ratio=0.5,
     init_temperature=None,
     teacher_temperature='own',
     loss=dict(type='mmlt.CCLLoss', form='mean', label_smoothing=0.1),

@@ -19,7 +19,7 @@ model = dict(
         type='mmlt.CosineClsHead',
         num_classes=10,
         in_channels=64,
-        scale=25.0,
+        logit_scale=25.0,
         init='text',
         text=dict(type='mmlt.OpenCLIPText', model='mmlt-tiny-vit-p4', pretrained='{stage:clip}/open_clip.safetensors'),
         templates='a photo of the {}',

@@ -15,7 +15,7 @@ model = dict(
         type='mmlt.CosineClsHead',
         num_classes=1000,
         in_channels=768,
-        scale=25.0,
+        logit_scale=25.0,
         init='text',
         text=dict(type='mmlt.OpenCLIPText', model='ViT-B-16', pretrained='openai', quick_gelu=True),
         templates='clip',

@@ -12,7 +12,7 @@ model = dict(
         type='mmlt.CosineClsHead',
         num_classes=10,
         in_channels=128,
-        scale=25.0,
+        logit_scale=25.0,
         init='class_means',
         loss=dict(type='mmlt.LogitAdjustedLoss')),
     data_preprocessor=dict(

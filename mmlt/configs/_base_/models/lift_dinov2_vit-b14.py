@@ -14,7 +14,7 @@ model = dict(
         type='mmlt.CosineClsHead',
         num_classes=1000,
         in_channels=768,
-        scale=25.0,
+        logit_scale=25.0,
         init='class_means',
         loss=dict(type='mmlt.LogitAdjustedLoss')),
     # ImageNet's statistics, as DINOv2 has them

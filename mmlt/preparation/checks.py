@@ -1,4 +1,4 @@
-"""Downloaded benchmarks: what they have to hold, and whether they do."""
+"""Downloaded data sets: what they have to hold, and whether they do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mmlt.utils.text_files import read_lines
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class Download:
     """A data set as it is published, and how it is read.
 
     Args:
@@ -53,7 +53,7 @@ class Benchmark:
     num_classes: int
     images: dict[str, int]
     shots: tuple[int, int, int] | None
-    read: Callable[[Benchmark, str, Contents], None]
+    read: Callable[[Download, str, Contents], None]
     per_class: dict[str, int] = field(default_factory=dict)
     largest: int | None = None
     smallest: int | None = None
@@ -94,11 +94,11 @@ class Contents:
             return None
 
 
-def check_benchmark(benchmark: Benchmark, root: str, decode: bool = False) -> Contents:
+def check_contents(download: Download, root: str, decode: bool = False) -> Contents:
     """Compare a downloaded folder with what is published.
 
     Args:
-        benchmark (Benchmark): What is expected.
+        download (Download): What is expected.
         root (str): The folder.
         decode (bool): Read every picture, too. Defaults to False: that it is
             there and not empty.
@@ -110,16 +110,16 @@ def check_benchmark(benchmark: Benchmark, root: str, decode: bool = False) -> Co
         InputError: The folder does not exist.
     """
     if not osp.isdir(root):
-        raise InputError(f"The folder '{root}' does not exist: give the one that holds {benchmark.title}.")
+        raise InputError(f"The folder '{root}' does not exist: give the one that holds {download.title}.")
     contents = Contents()
     contents.problems += partial_downloads(root)
-    present = {name: md5 for name, md5 in benchmark.checksums.items() if osp.isfile(osp.join(root, name))}
-    contents.problems += check_sums(root, present, benchmark.title)
-    benchmark.read(benchmark, root, contents)
-    compare_statistics(benchmark, contents)
-    contents.problems += check_repeats(contents, benchmark.title)
+    present = {name: md5 for name, md5 in download.checksums.items() if osp.isfile(osp.join(root, name))}
+    contents.problems += check_sums(root, present, download.title)
+    download.read(download, root, contents)
+    compare_statistics(download, contents)
+    contents.problems += check_repeats(contents, download.title)
     for split, (files, _) in contents.splits.items():
-        contents.problems += check_files(contents.folders[split], files, f'{benchmark.title}, {split}', decode)
+        contents.problems += check_files(contents.folders[split], files, f'{download.title}, {split}', decode)
     return contents
 
 
@@ -148,72 +148,72 @@ def check_repeats(contents: Contents, what: str) -> list[str]:
     return problems
 
 
-def compare_statistics(benchmark: Benchmark, contents: Contents) -> None:
+def compare_statistics(download: Download, contents: Contents) -> None:
     """Compare numbers of images and classes; a mismatch is explained in the problems."""
     say = contents.problems.append
-    if contents.classes and len(contents.classes) != benchmark.num_classes:
-        say(f'{benchmark.title} has {benchmark.num_classes:,} classes, but here are {len(contents.classes):,} names.')
+    if contents.classes and len(contents.classes) != download.num_classes:
+        say(f'{download.title} has {download.num_classes:,} classes, but here are {len(contents.classes):,} names.')
     for split, (files, labels) in contents.splits.items():
-        if len(files) != benchmark.images[split]:
-            say(explain_number(benchmark, split, len(files)))
-        elif split in benchmark.per_class:
-            number = benchmark.per_class[split]
-            counts = np.bincount(labels, minlength=benchmark.num_classes)
+        if len(files) != download.images[split]:
+            say(explain_number(download, split, len(files)))
+        elif split in download.per_class:
+            number = download.per_class[split]
+            counts = np.bincount(labels, minlength=download.num_classes)
             if (wrong := np.flatnonzero(counts != number)).size:
                 say(
-                    f'{benchmark.title}, {split}: every class has {number} images, but class {wrong[0]} has '
+                    f'{download.title}, {split}: every class has {number} images, but class {wrong[0]} has '
                     f'{counts[wrong[0]]} ({len(wrong):,} classes differ): the list was changed.'
                 )
     counts = contents.counts
-    if counts is None or len(contents.splits.get('train', ([],))[0]) not in (0, benchmark.images['train']):
+    if counts is None or len(contents.splits.get('train', ([],))[0]) not in (0, download.images['train']):
         return  # another number of images is said already
-    if len(counts) != benchmark.num_classes or not counts.all():
+    if len(counts) != download.num_classes or not counts.all():
         say(
-            f'{benchmark.title}: {int((counts > 0).sum()):,} classes have training images, but there are '
-            f'{benchmark.num_classes:,}: the list and the class names are of different versions.'
+            f'{download.title}: {int((counts > 0).sum()):,} classes have training images, but there are '
+            f'{download.num_classes:,}: the list and the class names are of different versions.'
         )
-    elif benchmark.shots is not None:
-        groups = shot_groups(counts, get_protocol(benchmark.protocol))
+    elif download.shots is not None:
+        groups = shot_groups(counts, get_protocol(download.protocol))
         found = tuple(int((groups == i).sum()) for i in range(len(SHOTS)))
         largest, smallest = int(counts.max()), int(counts.min())
-        expected = (benchmark.shots, benchmark.largest or largest, benchmark.smallest or smallest)
+        expected = (download.shots, download.largest or largest, download.smallest or smallest)
         if (found, largest, smallest) != expected:
             say(
-                f'{benchmark.title}, train: the number of images is right, but many / medium / few are '
-                f'{" / ".join(map(str, found))} in place of {" / ".join(map(str, benchmark.shots))}, and the classes '
+                f'{download.title}, train: the number of images is right, but many / medium / few are '
+                f'{" / ".join(map(str, found))} in place of {" / ".join(map(str, download.shots))}, and the classes '
                 f'have {smallest} to {largest} images: this is another long-tailed selection than the published one.'
             )
 
 
-def explain_number(benchmark: Benchmark, split: str, found: int) -> str:
+def explain_number(download: Download, split: str, found: int) -> str:
     """A sentence on a number of images that is not the published one.
 
     Args:
-        benchmark (Benchmark): What is expected.
+        download (Download): What is expected.
         split (str): Whose number it is.
         found (int): The number.
 
     Returns:
         str: With the reason, as far as numbers tell it.
     """
-    expected = benchmark.images[split]
-    twins = [s for s, n in benchmark.images.items() if n == found and s != split]
-    if found in benchmark.known:
-        why = benchmark.known[found]
+    expected = download.images[split]
+    twins = [s for s, n in download.images.items() if n == found and s != split]
+    if found in download.known:
+        why = download.known[found]
     elif twins:
         why = f'that is the number of {twins[0]}: two lists are exchanged'
     elif found < expected:
         why = f'{expected - found:,} are missing: the list is probably cut off; download it again'
     else:
         why = 'this is another version of the list'
-    return f'{benchmark.title}, {split}: {expected:,} images are expected and {found:,} listed; {why}.'
+    return f'{download.title}, {split}: {expected:,} images are expected and {found:,} listed; {why}.'
 
 
 def write_annotation(contents: Contents, out: str) -> list[str]:
     """Write what was found as our lists: ``<split>.txt`` and ``classes.txt``.
 
     Args:
-        contents (Contents): Of :func:`check_benchmark`.
+        contents (Contents): Of :func:`check_contents`.
         out (str): Folder to write to.
 
     Returns:
@@ -234,33 +234,33 @@ def write_annotation(contents: Contents, out: str) -> list[str]:
     return [str(folder / name) for name in texts]
 
 
-def _take_lists(contents: Contents, benchmark: Benchmark, root: str, lists: dict[str, str]) -> None:
+def _take_lists(contents: Contents, download: Download, root: str, lists: dict[str, str]) -> None:
     for split, name in lists.items():
         if not osp.isfile(osp.join(root, name)):
-            contents.problems.append(f"{benchmark.title}: the list '{name}' is missing in '{root}'.")
+            contents.problems.append(f"{download.title}: the list '{name}' is missing in '{root}'.")
         elif (found := contents.attempt(parse_annotation, osp.join(root, name))) is not None:
-            _take_split(contents, benchmark, root, split, *found)
+            _take_split(contents, download, root, split, *found)
 
 
-def _take_split(contents: Contents, benchmark: Benchmark, folder: str, split: str, files, labels: np.ndarray) -> None:
+def _take_split(contents: Contents, download: Download, folder: str, split: str, files, labels: np.ndarray) -> None:
     """Note a split whose labels are in range."""
-    if len(labels) and (labels.min() < 0 or labels.max() >= benchmark.num_classes):
-        wrong = int(np.flatnonzero((labels < 0) | (labels >= benchmark.num_classes))[0])
+    if len(labels) and (labels.min() < 0 or labels.max() >= download.num_classes):
+        wrong = int(np.flatnonzero((labels < 0) | (labels >= download.num_classes))[0])
         contents.problems.append(
-            f"{benchmark.title}, {split}: '{files[wrong]}' has label {labels[wrong]}, but labels are 0 to "
-            f'{benchmark.num_classes - 1}.'
+            f"{download.title}, {split}: '{files[wrong]}' has label {labels[wrong]}, but labels are 0 to "
+            f'{download.num_classes - 1}.'
         )
         return
     contents.splits[split], contents.folders[split] = (files, labels), folder
     if split == 'train':
-        contents.counts = np.bincount(labels, minlength=benchmark.num_classes)
-        contents.problems += check_label_folders(files, labels, f'{benchmark.title}, {split}')
+        contents.counts = np.bincount(labels, minlength=download.num_classes)
+        contents.problems += check_label_folders(files, labels, f'{download.title}, {split}')
 
 
-def read_imagenet_lt(benchmark: Benchmark, root: str, contents: Contents) -> None:
+def read_imagenet_lt(download: Download, root: str, contents: Contents) -> None:
     """Lists of the OLTR project; the class names are CLIP's, in the order of the WordNet ids."""
     contents.classes = tuple(open_clip.IMAGENET_CLASSNAMES)
-    _take_lists(contents, benchmark, root, {s: f'ImageNet_LT_{s}.txt' for s in benchmark.images})
+    _take_lists(contents, download, root, {s: f'ImageNet_LT_{s}.txt' for s in download.images})
     if 'train' not in contents.splits:
         return
     files, labels = contents.splits['train']
@@ -268,14 +268,14 @@ def read_imagenet_lt(benchmark: Benchmark, root: str, contents: Contents) -> Non
     in_order = [ids[y] for y in sorted(ids)]
     if in_order != sorted(in_order):
         contents.problems.append(
-            f"{benchmark.title}: the labels are not in the order of the class folders' names, so CLIP's class names "
+            f"{download.title}: the labels are not in the order of the class folders' names, so CLIP's class names "
             "(classes='imagenet') would be wrong: take the OLTR project's lists."
         )
 
 
-def read_places_lt(benchmark: Benchmark, root: str, contents: Contents) -> None:
+def read_places_lt(download: Download, root: str, contents: Contents) -> None:
     """Lists of the OLTR project, and Places365's class list."""
-    _take_lists(contents, benchmark, root, {s: f'Places_LT_{s}.txt' for s in benchmark.images})
+    _take_lists(contents, download, root, {s: f'Places_LT_{s}.txt' for s in download.images})
     path = osp.join(root, 'categories_places365.txt')
     names = contents.attempt(read_class_names, path)
     if names is None:
@@ -289,7 +289,7 @@ def read_places_lt(benchmark: Benchmark, root: str, contents: Contents) -> None:
         place = osp.dirname(file).split('/', 1)[-1]  # without data_256/
         if label_of.get(place, label) != label:
             contents.problems.append(
-                f"{benchmark.title}: '{file}' has label {label} in the list, but categories_places365.txt says "
+                f"{download.title}: '{file}' has label {label} in the list, but categories_places365.txt says "
                 f'{label_of[place]}: they are of different versions.'
             )
             return
@@ -299,12 +299,12 @@ def _inat18(root: str, names: str | None) -> INaturalist2018:
     return INaturalist2018('train2018.json', classes=names, data_root=root, lazy_init=True)
 
 
-def read_inat18(benchmark: Benchmark, root: str, contents: Contents) -> None:
+def read_inat18(download: Download, root: str, contents: Contents) -> None:
     """The competition's JSON files, and the species' names."""
     names: str | None = 'categories.json'
     if not osp.isfile(osp.join(root, names)):
         contents.problems.append(
-            f"{benchmark.title}: '{names}' with the species' names is missing in '{root}'; without it prompts hold "
+            f"{download.title}: '{names}' with the species' names is missing in '{root}'; without it prompts hold "
             'numbers.'
         )
         names = None
@@ -312,14 +312,14 @@ def read_inat18(benchmark: Benchmark, root: str, contents: Contents) -> None:
     reader = contents.attempt(_inat18, root, names)
     if reader is None:  # the names are broken
         reader = _inat18(root, None)
-    for split in benchmark.images:
+    for split in download.images:
         found = contents.attempt(reader.read_annotation, osp.join(root, f'{split}2018.json'))
         if found is not None:
-            _take_split(contents, benchmark, root, split, *found)
+            _take_split(contents, download, root, split, *found)
     contents.classes = reader.CLASSES or ()
 
 
-def cifar_reader(dataset: type) -> Callable[[Benchmark, str, Contents], None]:
+def cifar_reader(dataset: type) -> Callable[[Download, str, Contents], None]:
     """A reader for CIFAR's packed files, whose checksums are published.
 
     Args:
@@ -330,45 +330,45 @@ def cifar_reader(dataset: type) -> Callable[[Benchmark, str, Contents], None]:
         formula of :func:`exponential_profile` with a ratio of 100.
     """
 
-    def read(benchmark: Benchmark, root: str, contents: Contents) -> None:
+    def read(download: Download, root: str, contents: Contents) -> None:
         folder = osp.join(root, dataset.base_folder)
         sums = dict([*dataset.train_list, *dataset.test_list, (dataset.meta['filename'], dataset.meta['md5'])])
         if missing := [n for n in sums if not osp.isfile(osp.join(folder, n))]:
             archive = osp.join(root, dataset.filename)
             remedy = f"unpack '{archive}'" if osp.isfile(archive) else f'fetch {dataset.url} and unpack it there'
             contents.problems.append(
-                f"{benchmark.title}: {len(missing)} of {len(sums)} files are missing in '{folder}', "
+                f"{download.title}: {len(missing)} of {len(sums)} files are missing in '{folder}', "
                 f'{listing(missing)}: {remedy}.'
             )
         present = {name: md5 for name, md5 in sums.items() if name not in missing}
-        wrong = check_sums(folder, present, benchmark.title)
+        wrong = check_sums(folder, present, download.title)
         contents.problems += wrong
         if not missing and not wrong:
             contents.classes = tuple(c.replace('_', ' ') for c in dataset.METAINFO['classes'])
             contents.counts = np.array(
-                exponential_profile(50000 // benchmark.num_classes, 100, benchmark.num_classes), dtype=np.int64
+                exponential_profile(50000 // download.num_classes, 100, download.num_classes), dtype=np.int64
             )
 
     return read
 
 
-def published(name: str, read: Callable[[Benchmark, str, Contents], None]) -> Benchmark:
-    """A benchmark of ``benchmarks.yml``.
+def published(name: str, read: Callable[[Download, str, Contents], None]) -> Download:
+    """A data set of ``checks.yml``.
 
     Args:
         name (str): Its key there.
-        read (Callable): See :class:`Benchmark`.
+        read (Callable): See :class:`Download`.
     """
     facts = dict(_published()[name])
-    return Benchmark(read=read, **{**facts, 'shots': tuple(facts['shots']) if 'shots' in facts else None})
+    return Download(read=read, **{**facts, 'shots': tuple(facts['shots']) if 'shots' in facts else None})
 
 
 @cache
 def _published() -> dict[str, dict]:
-    return yaml.safe_load(Path(__file__).with_name('benchmarks.yml').read_text(encoding='utf-8'))
+    return yaml.safe_load(Path(__file__).with_name('checks.yml').read_text(encoding='utf-8'))
 
 
-BENCHMARKS: dict[str, Benchmark] = {
+DOWNLOADS: dict[str, Download] = {
     name: published(name, read)
     for name, read in (
         ('imagenet-lt', read_imagenet_lt),

@@ -1,4 +1,4 @@
-"""Downloaded multi-label benchmarks: VOC-LT and COCO-LT."""
+"""Downloaded multi-label data sets: VOC-LT and COCO-LT."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mmlt.datasets.multi_label_files import (
     read_image_ids,
 )
 from mmlt.errors import InputError
-from mmlt.preparation.benchmarks import BENCHMARKS, Benchmark, Contents, published
+from mmlt.preparation.checks import DOWNLOADS, Contents, Download, published
 
 
-def read_voc_lt(benchmark: Benchmark, root: str, contents: Contents) -> None:
+def read_voc_lt(download: Download, root: str, contents: Contents) -> None:
     """VOC 2012 by the ids of ``longtail2012/``, VOC 2007 to test."""
 
     def split(year: int, ids: str):
@@ -31,11 +31,11 @@ def read_voc_lt(benchmark: Benchmark, root: str, contents: Contents) -> None:
         found = contents.attempt(split, year, ids)
         if found is not None:
             files = [f'VOC{year}/JPEGImages/{f}' for f in found[0]]
-            _take(benchmark, root, contents, name, files, *found[1:])
-    _compare_published(benchmark, osp.join(root, 'longtail2012'), contents)
+            _take(download, root, contents, name, files, *found[1:])
+    _compare_published(download, osp.join(root, 'longtail2012'), contents)
 
 
-def read_coco_lt(benchmark: Benchmark, root: str, contents: Contents) -> None:
+def read_coco_lt(download: Download, root: str, contents: Contents) -> None:
     """COCO train2017 by the ids of ``longtail2017/``, val2017 to test."""
 
     def split(part: str, ids: str | None):
@@ -45,18 +45,18 @@ def read_coco_lt(benchmark: Benchmark, root: str, contents: Contents) -> None:
     for name, part, ids in (('train', 'train2017', 'longtail2017/img_id.pkl'), ('test', 'val2017', None)):
         found = contents.attempt(split, part, ids)
         if found is not None:
-            _take(benchmark, root, contents, name, [f'{part}/{f}' for f in found[0]], *found[1:])
-    _compare_published(benchmark, osp.join(root, 'longtail2017'), contents)
+            _take(download, root, contents, name, [f'{part}/{f}' for f in found[0]], *found[1:])
+    _compare_published(download, osp.join(root, 'longtail2017'), contents)
 
 
-def _take(benchmark: Benchmark, root: str, contents: Contents, split: str, files, labels, classes) -> None:
+def _take(download: Download, root: str, contents: Contents, split: str, files, labels, classes) -> None:
     contents.classes = classes
     contents.splits[split], contents.folders[split] = (files, labels), root
     if split == 'train':
         contents.counts = np.bincount(np.concatenate(labels), minlength=len(classes))
 
 
-def _compare_published(benchmark: Benchmark, folder: str, contents: Contents) -> None:
+def _compare_published(download: Download, folder: str, contents: Contents) -> None:
     """Compare the annotations with the published statistics, which belong to the download."""
     names = contents.classes
     if not len(names) or contents.counts is None:
@@ -64,7 +64,7 @@ def _compare_published(benchmark: Benchmark, folder: str, contents: Contents) ->
     for file, read in (('class_freq.pkl', read_class_freq), ('class_split.pkl', read_class_split)):
         path = osp.join(folder, file)
         if not osp.isfile(path):
-            contents.problems.append(f"{benchmark.title}: '{file}' is missing in '{folder}'.")
+            contents.problems.append(f"{download.title}: '{file}' is missing in '{folder}'.")
             continue
         try:
             found = read(path, len(names))
@@ -78,11 +78,11 @@ def _compare_published(benchmark: Benchmark, folder: str, contents: Contents) ->
             wrong = np.flatnonzero((contents.counts < low) | (contents.counts >= high))
         if wrong.size:
             contents.problems.append(
-                f"{benchmark.title}: '{file}' does not fit the annotations in {wrong.size} of {len(names)} classes, "
+                f"{download.title}: '{file}' does not fit the annotations in {wrong.size} of {len(names)} classes, "
                 f"the first is '{names[wrong[0]]}' with {contents.counts[wrong[0]]} images: annotations and lists are "
                 'of different versions.'
             )
 
 
-BENCHMARKS['voc-lt'] = published('voc-lt', read_voc_lt)
-BENCHMARKS['coco-lt'] = published('coco-lt', read_coco_lt)
+DOWNLOADS['voc-lt'] = published('voc-lt', read_voc_lt)
+DOWNLOADS['coco-lt'] = published('coco-lt', read_coco_lt)

@@ -1,0 +1,106 @@
+"""Write docs/leaderboard.md from run folders, and with --run train and test what is missing.
+
+    python tools/leaderboard.py
+    python tools/leaderboard.py --run --seeds 0-2
+    python tools/leaderboard.py --run --only 'lift|cue'
+
+The rows are in docs/leaderboard.yml. What is finished is not run again, so the same command goes on after an
+interruption; the cheapest runs come first, and a run that fails is told at the end and does not stop the others.
+"""
+
+import argparse
+import re
+import sys
+from functools import partial
+from pathlib import Path
+
+import mmlt  # noqa: F401  registers everything
+from mmlt.apis.posthoc import chosen_tau_report
+from mmlt.checkpoints import write_text
+from mmlt.cli import train as train_cli
+from mmlt.cli.common import told
+from mmlt.cli.seeds import read_seeds, run_one
+from mmlt.engine.options import ToolParser
+from mmlt.engine.paper_rows import read_figures
+from mmlt.engine.requirements import draw_options
+from mmlt.engine.stages import RunRecord
+from mmlt.engine.training import planned
+from mmlt.engine.training_cost import stage_costs
+from mmlt.errors import InputError
+from mmlt.visualization.leaderboard import BoardRow, Group, read_board, read_runs
+from mmlt.visualization.leaderboard_page import board_page
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def parse_args(argv=None):
+    parser = ToolParser(__doc__)
+    parser.add_argument('--run', action='store_true', help='train and test what is missing first')
+    parser.add_argument('--seeds', default='0-2', help='0-2, or 0,3,7; default 0-2')
+    parser.add_argument('--only', metavar='REGEX', help='--run: only rows with it in their folder or label')
+    parser.add_argument('--work-dir', default='work_dirs/leaderboard', help='default work_dirs/leaderboard')
+    parser.add_argument('--board', default=str(REPO / 'docs/leaderboard.yml'), help='list of rows')
+    parser.add_argument('--out', default=str(REPO / 'docs/leaderboard.md'), help='page to write')
+    args = parser.parse_args(argv)
+    if args.only and not args.run:
+        parser.error('--only belongs to --run: the page always has all rows')
+    return args
+
+
+def cost(row: BoardRow) -> int:
+    """Pictures that a run of a row goes through in training, those of shared stages too."""
+    options = ['--cfg-options', *row.options] if row.options else []
+    stages = planned(train_cli.parse_args([row.config, *options]))
+    return sum(c.batch * (c.steps or 0) * c.passes for c in stage_costs(stages, None, 1))
+
+
+def run_row(group: Group, row: BoardRow, seeds: list[int], work_dir: str) -> list[str]:
+    """Make the runs of a row: test with scores, test with TTE, and where tau needs it one of another draw.
+
+    Returns:
+        list[str]: What failed, a sentence each.
+    """
+    stages, failed = planned(train_cli.parse_args([row.config])), []
+    runs = [(f'seed{seed}', seed, seed if group.draws else None) for seed in seeds]
+    if group.tau_draw is not None:
+        runs.append((f'draw{group.tau_draw}', 0, group.tau_draw))
+    for name, seed, draw in runs:
+        options = [*row.options, *([] if draw is None else draw_options(stages, group.dataset, draw))]
+        folder = str(Path(work_dir, row.folder, name))
+        for tta in (False, True) if name.startswith('seed') else (False,):
+            what = f'{row.folder}, {name}{", TTE" if tta else ""}'
+            print(f'== {what}: {folder}', flush=True)
+            try:
+                args = argparse.Namespace(tta=tta, save_logits=not tta, gpus=1, cfg_options=options)
+                run_one(row.config, seed, folder, args)
+            except InputError as e:
+                failed.append(f'{what}: {e}')
+                print(f'mmlt: {failed[-1]}', file=sys.stderr, flush=True)
+                if not RunRecord(folder).finished:
+                    break  # TTE would train again what has just failed
+    return failed
+
+
+def run_all(groups: list[Group], seeds: list[int], only: str | None, work_dir: str) -> list[str]:
+    """Make what is missing of all rows, the cheapest first; returns what failed, a sentence each."""
+    rows = [(group, row) for group in groups for row in group.rows]
+    rows = [(g, r) for g, r in rows if only is None or re.search(only, r.folder) or re.search(only, r.label)]
+    if not rows:
+        raise InputError(f"No row has '{only}' in its folder or label.")
+    rows.sort(key=lambda pair: cost(pair[1]))
+    return [failure for group, row in rows for failure in run_row(group, row, seeds, work_dir)]
+
+
+@told
+def main(argv=None):
+    args = parse_args(argv)
+    seeds = read_seeds(args.seeds)
+    groups, taus = read_board(args.board)
+    failed = run_all(groups, seeds, args.only, args.work_dir) if args.run else []
+    adjusted = partial(chosen_tau_report, taus=taus)
+    found = {group.key: (group, read_runs(group, args.work_dir, seeds, adjusted)) for group in groups}
+    old = Path(args.out).read_text(encoding='utf-8') if Path(args.out).is_file() else ''
+    write_text(args.out, board_page(found, seeds, read_figures()['paper'], old))
+    print(f'Page: {args.out}')
+    if failed:
+        raise InputError(f'{len(failed)} run(s) failed:\n' + '\n'.join(failed))
