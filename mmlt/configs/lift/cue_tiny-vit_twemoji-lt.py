@@ -1,4 +1,4 @@
-# CUE on Twemoji-LT with the tiny ViT. Kinds of things of which one is easily taken for the other are neighbours, by eye.
+# CUE on Twemoji-LT with the tiny ViT; kinds of which one is easily taken for the other are neighbours, by eye.
 _base_ = './lift_tiny-vit_twemoji-lt.py'
 
 neighbours = {
