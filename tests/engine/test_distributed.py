@@ -156,7 +156,7 @@ default_hooks = dict(soup=dict(type='mmlt.SoupHook', groups=[['{stage:imbalance_
     )
     for name in start.keys() - {'backbone.visual.proj'}:
         a, b = soup[name].double(), other_soup[name].double()
-        assert 0 < (a - start[name]).norm() and (a - b).norm() <= 1e-4 * (a - start[name]).norm(), name
+        assert (a - start[name]).norm() > 0 and (a - b).norm() <= 1e-4 * (a - start[name]).norm(), name
         assert torch.equal(end[name], soup[name]) and torch.equal(other_end[name], other_soup[name])
     change, other_change = (e['head.weight'] - s['head.weight'] for e, s in ((end, soup), (other_end, other_soup)))
     assert (soup['head.weight'] - other_soup['head.weight']).norm() <= 1e-6 * soup['head.weight'].norm()
