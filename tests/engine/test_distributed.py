@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mmlt.checkpoints import read_checkpoint
 from mmlt.evaluation import Predictions
@@ -72,8 +73,6 @@ def test_adapter_on_cached_features_takes_the_step_of_one_process(two_stages, re
 @pytest.mark.slow
 def test_gradient_of_phase_a_is_that_of_one_process(two_stages, repo, launcher_env, clip_file):
     """The change of the weights in one step is minus the gradient; the start is the weight file."""
-    from safetensors.torch import load_file
-
     train(repo, launcher_env, 'a.py', 1, 'one', *ONE_STEP, 'train_dataloader.batch_size=8')
     train(repo, launcher_env, 'a.py', 2, 'two', *ONE_STEP, 'train_dataloader.batch_size=4')
     start = load_file(clip_file)
@@ -118,6 +117,50 @@ del clip, crops
     out = [evaluate(repo, launcher_env, 'lift.py', 'one/epoch_2.pth', processes, '--tta') for processes in (1, 2)]
     assert out[0]['num_samples'] == 6 and out[0]['per_class'] == out[1]['per_class']
     assert out[0]['metrics'] == pytest.approx(out[1]['metrics'], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_soup_is_that_of_one_process(two_stages, repo, launcher_env, clip_file):
+    """Averaged weights of two subsets are merged, and the head is trained on all: LT-Soups, in three stages."""
+    Path('subset.py').write_text(
+        f"""
+_base_ = ['./a.py']
+clip = dict(model='mmlt-tiny-vit', pretrained='{clip_file}')
+model = dict(
+    backbone=dict(projection=False, **clip),
+    head=dict(_delete_=True, type='mmlt.CosineClsHead', num_classes=3, in_channels=64,
+              text=dict(type='mmlt.OpenCLIPText', **clip), loss=dict(type='mmlt.LogitAdjustedLoss')))
+train_dataloader = dict(batch_size=1, dataset=dict(max_imbalance=4))
+optim_wrapper = dict(optimizer=dict(lr=0.1))
+custom_hooks = [dict(type='EMAHook', momentum=0.1, update_buffers=True)]
+del clip
+"""
+    )
+    Path('soups.py').write_text(
+        """
+_base_ = ['./subset.py']
+stages = {f'imbalance_{n}': dict(config='subset.py', options=dict(
+    train_dataloader=dict(dataset=dict(max_imbalance=n, subset_seed=n)))) for n in (4, 6)}
+model = dict(backbone=dict(frozen=True))
+train_dataloader = dict(dataset=dict(max_imbalance=None))
+default_hooks = dict(soup=dict(type='mmlt.SoupHook', groups=[['{stage:imbalance_4}'], ['{stage:imbalance_6}']]))
+"""
+    )
+    keys = ('', 'stages.imbalance_4.options.', 'stages.imbalance_6.options.')
+    train(repo, launcher_env, 'soups.py', 1, 'one', *(f'{key}train_dataloader.batch_size=2' for key in keys))
+    out = train(repo, launcher_env, 'soups.py', 2, 'two')
+    assert out.count('Merged weights') == 1
+    start = {f'backbone.{key}': value for key, value in load_file(clip_file).items() if key.startswith('visual.')}
+    (soup, other_soup), (end, other_end) = (
+        [weights(f'{run}/{file}') for run in ('one', 'two')] for file in ('soup.pth', 'epoch_3.pth')
+    )
+    for name in start.keys() - {'backbone.visual.proj'}:
+        a, b = soup[name].double(), other_soup[name].double()
+        assert (a - start[name]).norm() > 0 and (a - b).norm() <= 1e-4 * (a - start[name]).norm(), name
+        assert torch.equal(end[name], soup[name]) and torch.equal(other_end[name], other_soup[name])
+    change, other_change = (e['head.weight'] - s['head.weight'] for e, s in ((end, soup), (other_end, other_soup)))
+    assert (soup['head.weight'] - other_soup['head.weight']).norm() <= 1e-6 * soup['head.weight'].norm()
+    assert (change - other_change).norm() <= 1e-4 * change.norm() > 0
 
 
 def test_staged_training_and_test_in_two_processes(two_stages, repo, launcher_env):

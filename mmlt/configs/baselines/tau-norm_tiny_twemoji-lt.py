@@ -1,0 +1,15 @@
+# Tau-normalised classifier (Kang et al. 2020) on Twemoji-LT: cross entropy, tested with other lengths
+# of the class vectors.
+_base_ = './ce_tiny_twemoji-lt.py'
+
+stages = dict(_delete_=True, ce=dict(config='ce_tiny_twemoji-lt.py', load_from=True))
+model = dict(backbone=dict(pretrained=None), head=dict(type='mmlt.TauNormClsHead', tau=0.5))
+
+# Nothing is trained here.
+train_cfg = None
+train_dataloader = None
+optim_wrapper = None
+param_scheduler = None
+val_cfg = None
+val_dataloader = None
+val_evaluator = None

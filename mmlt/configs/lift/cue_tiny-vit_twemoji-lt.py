@@ -1,0 +1,52 @@
+# CUE on Twemoji-LT with the tiny ViT; kinds of which one is easily taken for the other are neighbours, by eye.
+_base_ = './lift_tiny-vit_twemoji-lt.py'
+
+neighbours = {
+    'professional or fantasy person': ['gesturing person', 'portrait', 'active person'],
+    'active person': ['professional or fantasy person', 'gesturing person'],
+    'gesturing person': ['professional or fantasy person', 'portrait'],
+    'portrait': ['professional or fantasy person', 'gesturing person'],
+    'hand sign': ['body part'],
+    'body part': ['hand sign'],
+    'plant': ['food or drink'],
+    'food or drink': ['plant'],
+    'everyday object': ['clothing', 'sport or game item', 'book or paper'],
+    'clothing': ['everyday object'],
+    'sport or game item': ['everyday object'],
+    'music or sound': ['everyday object'],
+    'book or paper': ['mail', 'money'],
+    'mail': ['book or paper'],
+    'money': ['book or paper'],
+    'land vehicle': ['boat', 'aircraft'],
+    'aircraft': ['land vehicle', 'boat'],
+    'boat': ['land vehicle', 'aircraft'],
+    'sky and weather': ['landscape', 'clock'],
+    'building': ['landscape'],
+    'landscape': ['building', 'sky and weather'],
+    'clock': ['everyday object'],
+    'smiling face': ['loving face', 'neutral face'],
+    'worried face': ['neutral face', 'sick face', 'angry or monster face'],
+    'neutral face': ['worried face', 'smiling face'],
+    'sick face': ['worried face', 'neutral face'],
+    'loving face': ['smiling face'],
+    'angry or monster face': ['worried face'],
+    'cat face': ['animal', 'smiling face'],
+    'heart': ['comic symbol'],
+    'letter button': ['keycap', 'public sign'],
+    'arrow': ['media button'],
+    'media button': ['arrow', 'letter button'],
+    'geometric shape': ['heart'],
+    'keycap': ['letter button'],
+    'religious symbol': ['zodiac sign'],
+    'zodiac sign': ['religious symbol'],
+    'public sign': ['warning sign'],
+    'warning sign': ['public sign'],
+}
+model = dict(
+    type='mmlt.CUEClassifier',
+    teacher=dict(
+        model='mmlt-tiny-vit-p4',
+        pretrained='{stage:clip}/open_clip.safetensors',
+        templates='a picture of the {}'),
+    head=dict(loss=dict(_delete_=True, type='mmlt.CUELoss', neighbours=neighbours)))
+del neighbours
