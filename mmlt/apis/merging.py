@@ -19,7 +19,7 @@ from mmlt.checkpoints import read_checkpoint, whole_file
 from mmlt.checkpoints.comparison import checkpoint_classes, plain
 from mmlt.checkpoints.merging import Merged, State, interpolate
 from mmlt.checkpoints.publish import plain_config, publish_checkpoint
-from mmlt.checkpoints.weights import fit, load
+from mmlt.checkpoints.weights import fit_state, load_state
 from mmlt.engine.arguments import check_arguments
 from mmlt.engine.build_errors import explained
 from mmlt.engine.configs import read_config
@@ -100,7 +100,7 @@ class Validation:
         lists = {f"'{name}'": checkpoint_classes(content) for name, content in contents.items()}
         check_same_classes({**lists, f"the data of '{self.config}'": meta.get('classes')})
         for name, content in contents.items():
-            fit(self.model, content['state_dict']).require('use', name, self.whose)
+            fit_state(self.model, content['state_dict']).require('use', name, self.whose)
 
     def pretrained(self) -> dict[str, Tensor]:
         """The model as the config begins: pretrained towers, class vectors from texts."""
@@ -121,7 +121,7 @@ class Validation:
         Raises:
             InputError: They are of another model.
         """
-        load(self.model, state, name, of=self.whose)
+        load_state(self.model, state, name, of=self.whose)
         self.model.train()  # what is kept of the texts of other weights is forgotten
         self.runner.test_loop.run()
         return self.metric.report

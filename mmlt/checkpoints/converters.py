@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from mmlt.checkpoints.weights import bare_names, fit
+from mmlt.checkpoints.weights import bare_names, fit_state
 from mmlt.errors import InputError
 from mmlt.utils.text_tensor import text_to_tensor
 
@@ -308,7 +308,9 @@ def fill(model: nn.Module, renamed: Renamed, source: str) -> None:
     # Anchors come in the file's number; what this project computes itself is in no file.
     left = {k for k in ('head.anchor_features', 'head.anchor_texts') if k in own and k in state}
     left |= {k for k in own if k not in state and k.rsplit('.', 1)[-1] in OUR_OWN}
-    found = fit({k: v for k, v in own.items() if k not in left}, {k: v for k, v in state.items() if k not in left})
+    found = fit_state(
+        {k: v for k, v in own.items() if k not in left}, {k: v for k, v in state.items() if k not in left}
+    )
     found.require('all', source, remedy='give the config of the stage and the backbone that the checkpoint is from')
     features = state.get('head.anchor_features')
     if features is not None and (features.shape[0], features.shape[2]) != own['head.anchor_features'].shape[::2]:

@@ -24,7 +24,7 @@ from mmlt.checkpoints.comparison import checkpoint_classes, first_difference, pl
 from mmlt.checkpoints.config_text import read_config_text
 from mmlt.checkpoints.publish import plain_config
 from mmlt.checkpoints.split_state import merge_state_dict
-from mmlt.checkpoints.weights import bare_names, fit, not_finite
+from mmlt.checkpoints.weights import bare_names, fit_state, not_finite
 from mmlt.errors import InputError
 from mmlt.utils.classes import check_same_classes
 
@@ -308,7 +308,9 @@ def _check_states(states: Mapping[str, dict[str, Tensor]]) -> None:
             raise InputError(f"'{name}' holds no weights.")
         if (key := next((k for k, v in state.items() if not isinstance(v, Tensor)), None)) is not None:
             raise InputError(f"'{key}' of '{name}' is no tensor: the file is no state dict of a model.")
-        fit(first, state).require('all', name, f"'{first_name}'", 'merge models of one architecture and one class list')
+        fit_state(first, state).require(
+            'all', name, f"'{first_name}'", 'merge models of one architecture and one class list'
+        )
         for key, value in state.items():
             _check_tensor(key, value, first[key], name, first_name)
         if (key := not_finite(state)) is not None:

@@ -37,7 +37,7 @@ def not_finite(state: Mapping[str, Tensor]) -> str | None:
 
 @dataclass(frozen=True)
 class Fit:
-    """What :func:`fit` found.
+    """What :func:`fit_state` found.
 
     Args:
         missing (tuple[str, ...]): Weights of the model that are not there.
@@ -114,7 +114,7 @@ class Fit:
 _PURPOSES = ('low rank', 'part', 'start', 'use', 'all')
 
 
-def fit(model: nn.Module | Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Fit:
+def fit_state(model: nn.Module | Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Fit:
     """Compare weights with those of a model.
 
     Args:
@@ -145,7 +145,7 @@ def fit(model: nn.Module | Mapping[str, Tensor], state: Mapping[str, Tensor]) ->
     )
 
 
-def load(
+def load_state(
     model: nn.Module,
     state: Mapping[str, Tensor],
     source: str,
@@ -167,7 +167,7 @@ def load(
         InputError: They do not fit; see :meth:`Fit.require`.
     """
     state = bare_names(state)
-    found = fit(model, state)
+    found = fit_state(model, state)
     found.require('use', source, of)
     try:
         result = model.load_state_dict(state, strict=False)
@@ -233,5 +233,5 @@ def load_weights(model: nn.Module, checkpoint: str | os.PathLike) -> dict:
             f"'{checkpoint}' has NaN or infinite numbers in '{name}': its training diverged, or the file is damaged; "
             'give an earlier checkpoint.'
         )
-    load(model, state, checkpoint)
+    load_state(model, state, checkpoint)
     return content.get('meta') or {}

@@ -14,7 +14,7 @@ from mmpretrain.registry import MODELS
 
 from mmlt.checkpoints import read_checkpoint, read_config_text, whole_file
 from mmlt.checkpoints.publish import check_merged, is_split, plain_config, publish_checkpoint
-from mmlt.checkpoints.weights import fit, load
+from mmlt.checkpoints.weights import fit_state, load_state
 from mmlt.cli.common import told
 from mmlt.engine.configs import read_config
 from mmlt.engine.options import ToolParser, at_least
@@ -66,8 +66,8 @@ def check_published(checkpoint: dict, published: dict, config: str | None, size:
     if config is not None:
         plain = MODELS.build(plain_config(read_config(config)).model)
         of = f"the model of '{config}'"
-        load(plain, published['state_dict'], 'the merged weights', of=of)
-        fit(plain.state_dict(), published['state_dict']).require('all', 'the merged weights', of)
+        load_state(plain, published['state_dict'], 'the merged weights', of=of)
+        fit_state(plain.state_dict(), published['state_dict']).require('all', 'the merged weights', of)
         found += f"\nThe merged weights fit '{config}' key by key."
     return found
 

@@ -18,7 +18,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from mmlt.checkpoints.weights import fit, load, read_state
+from mmlt.checkpoints.weights import fit_state, load_state, read_state
 from mmlt.cli.common import told
 from mmlt.datasets.transforms import takes_and_gives_bgr
 from mmlt.engine import compute_features
@@ -86,12 +86,12 @@ def build_towers(cfg: Config, checkpoint: str) -> nn.Module:
 def load_towers(model: nn.Module, path: str) -> None:
     """Load a checkpoint that must hold all weights of the model."""
     _, state = read_state(path)
-    if any(name.startswith('head.text.') for name in fit(model, state).missing):
+    if any(name.startswith('head.text.') for name in fit_state(model, state).missing):
         raise InputError(
             f"'{path}' holds no text tower: give a checkpoint of a model with both towers, for example of the CVLP "
             'stage, of BALLAD, or of a pretraining.'
         )
-    load(model, state, path, 'use')
+    load_state(model, state, path, 'use')
 
 
 def split_dataset(cfg: Config, split: str):

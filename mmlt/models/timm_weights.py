@@ -21,7 +21,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mmlt.checkpoints import check_download, read_checkpoint
-from mmlt.checkpoints.weights import fit
+from mmlt.checkpoints.weights import fit_state
 from mmlt.errors import InputError
 from mmlt.models.undrawn import check_filled, undrawn
 from mmlt.utils import why_unreadable
@@ -189,7 +189,7 @@ def load_timm_weights(visual: VisionTransformer | Eva, model: str, pretrained: s
         raise InputError(f"'{path}' does not fit timm's '{model}' ({_one_line(e)}): {remedy}.") from e
     own = visual.state_dict()
     state = {k: v for k, v in state.items() if isinstance(v, Tensor) and (k in own or not k.startswith(_BESIDE))}
-    fit(own, state).require('all', path, f"timm's '{model}'", remedy)
+    fit_state(own, state).require('all', path, f"timm's '{model}'", remedy)
     visual.load_state_dict(state)
     check_filled(visual, f"With the weights '{pretrained}', timm's '{model}'", 'the file is damaged. Fetch it anew.')
 

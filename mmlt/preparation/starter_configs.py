@@ -68,7 +68,7 @@ class Settings:
                 raise InputError(f'{name} is {getattr(self, name)}; it must be positive.')
 
 
-def fill(template: str, values: Mapping[str, str | None]) -> str:
+def fill_template(template: str, values: Mapping[str, str | None]) -> str:
     r"""Fill in a template.
 
     Args:
@@ -80,7 +80,7 @@ def fill(template: str, values: Mapping[str, str | None]) -> str:
         str: The text.
 
     Examples:
-        >>> fill('a = $a\nb = $b\nc = $c  # $a\n', dict(a='1', b=None, c="'$b'"))
+        >>> fill_template('a = $a\nb = $b\nc = $c  # $a\n', dict(a='1', b=None, c="'$b'"))
         "a = 1\nc = '$b'  # 1\n"
     """
     lines = template.splitlines(keepends=True)
@@ -215,7 +215,7 @@ def starter_configs(settings: Settings, command: str) -> dict[str, str]:
     """
     values, without = template_values(settings, command), left_out(settings.tower)
     return {
-        file: fill(path.read_text(encoding='utf-8'), values)
+        file: fill_template(path.read_text(encoding='utf-8'), values)
         for file, path in _files(settings.name).items()
         if path.name.split('_')[0] not in without
     }

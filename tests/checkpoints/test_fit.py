@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from mmlt import InputError
-from mmlt.checkpoints.weights import Fit, fit, load
+from mmlt.checkpoints.weights import Fit, fit_state, load_state
 
 
 def small():
@@ -16,10 +16,12 @@ def weights(**changes):
 
 def test_what_fits():
     state = weights(**{'0.bias': None, '1.weight': torch.ones(4), 'x': torch.ones(1), '1.running_var': None})
-    assert fit(small(), state) == Fit(('0.bias',), ('x',), {'1.weight': ((4,), (3,))}, 2)
-    assert fit(small(), {f'module.{k}': v for k, v in state.items()}) == fit(small(), state)
-    assert fit(small().state_dict(), state) == Fit(('0.bias', '1.running_var'), ('x',), {'1.weight': ((4,), (3,))}, 4)
-    assert fit(small(), weights()) == Fit((), (), {}, 4)
+    assert fit_state(small(), state) == Fit(('0.bias',), ('x',), {'1.weight': ((4,), (3,))}, 2)
+    assert fit_state(small(), {f'module.{k}': v for k, v in state.items()}) == fit_state(small(), state)
+    assert fit_state(small().state_dict(), state) == Fit(
+        ('0.bias', '1.running_var'), ('x',), {'1.weight': ((4,), (3,))}, 4
+    )
+    assert fit_state(small(), weights()) == Fit((), (), {}, 4)
 
 
 PURPOSES = ('low rank', 'part', 'start', 'use', 'all')
@@ -40,7 +42,7 @@ PURPOSES = ('low rank', 'part', 'start', 'use', 'all')
     ],
 )
 def test_each_purpose_asks_for_more(changes, first, sentence):
-    found = fit(small(), weights(**changes))
+    found = fit_state(small(), weights(**changes))
     for i, purpose in enumerate(PURPOSES):
         if i < PURPOSES.index(first):
             found.require(purpose, 'a')
@@ -51,14 +53,14 @@ def test_each_purpose_asks_for_more(changes, first, sentence):
 
 def test_names_and_remedy_are_the_callers():
     with pytest.raises(InputError, match="'a' lacks 1 weights of 'b', the first is '0.bias': merge others.$"):
-        fit(small(), weights(**{'0.bias': None})).require('use', 'a', "'b'", 'merge others')
+        fit_state(small(), weights(**{'0.bias': None})).require('use', 'a', "'b'", 'merge others')
 
 
 def test_loading():
     model, state = small(), weights(**{'0.bias': torch.full((3,), 5.0), 'x': torch.ones(1)})
-    load(model, state, 'a', 'use')
+    load_state(model, state, 'a', 'use')
     assert torch.equal(model[0].bias, state['0.bias'])
     with pytest.raises(InputError, match="has 1 weights more than b, the first is 'x'"):
-        load(model, state, 'a', of='b')
+        load_state(model, state, 'a', of='b')
     with pytest.raises(InputError, match="'a' does not fit this config's model .*running_mean"):
-        load(model, weights(**{'1.running_mean': torch.ones(4)}), 'a')
+        load_state(model, weights(**{'1.running_mean': torch.ones(4)}), 'a')

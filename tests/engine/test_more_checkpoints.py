@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from mmlt.checkpoints import read_checkpoint
 from mmlt.checkpoints.publish import publish_checkpoint
 from mmlt.checkpoints.split_state import merge_state_dict
-from mmlt.checkpoints.weights import fit, load_weights
+from mmlt.checkpoints.weights import fit_state, load_weights
 from mmlt.engine import Runner
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
@@ -107,7 +107,7 @@ def split_file(tmp_path):
 )
 def test_other_splits_are_refused_by_the_model(split_file, options, message, load):
     with pytest.raises(InputError, match=message):
-        load(build(more(**options)), split_file)
+        load_state(build(more(**options)), split_file)
 
 
 def test_a_damaged_split_is_refused_and_a_part_of_a_whole_is_not(split_file):
@@ -144,7 +144,7 @@ def test_our_loading_takes_all_or_nothing(split_file, tmp_path, kind):
         torch.save(dict(state_dict=part), path := tmp_path / 'part.pth')
         with pytest.raises(InputError, match="lacks 4 weights .*the first is 'head.fc."):
             load_weights(build(more()), path)
-        fit(build(more()), part).require('start', 'x')
+        fit_state(build(more()), part).require('start', 'x')
 
 
 # Under MMEngine's runner, as its tools run

@@ -22,7 +22,7 @@ from mmlt.cli import prepare
 from mmlt.datasets.pictures import is_picture
 from mmlt.engine.stages import decisive, plan
 from mmlt.preparation.own_pictures import artificial_tail, balanced_split, default_test_size, prompt_names
-from mmlt.preparation.starter_configs import TEMPLATES, Settings, fill, starter_configs, template_values
+from mmlt.preparation.starter_configs import TEMPLATES, Settings, fill_template, starter_configs, template_values
 from mmlt.preparation.towers import probe
 
 REPO = Path(__file__).parent.parent.parent
@@ -587,9 +587,12 @@ def test_activation_of_a_weight_file(fruit):
 
 
 def test_filled_templates():
-    assert fill('a = $a\n$a = $b\nc_${a}_c = $c$b\nd = $c$a\n', dict(a='1', b=None, c="'$b'")) == "a = 1\nd = '$b'1\n"
+    assert (
+        fill_template('a = $a\n$a = $b\nc_${a}_c = $c$b\nd = $c$a\n', dict(a='1', b=None, c="'$b'"))
+        == "a = 1\nd = '$b'1\n"
+    )
     with pytest.raises(KeyError, match='c'):
-        fill('a = $c', dict(a='1'))
+        fill_template('a = $c', dict(a='1'))
 
 
 @pytest.mark.parametrize('odd', ['it\'s "x"', "it's", '"', 'a\\b', '$name {x} ü', 'two\nlines'])

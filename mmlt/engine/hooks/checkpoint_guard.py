@@ -11,7 +11,7 @@ from torch import nn
 
 from mmlt.checkpoints import latest_checkpoint, read_config_text
 from mmlt.checkpoints.comparison import checkpoint_classes, first_difference
-from mmlt.checkpoints.weights import bare_names, fit
+from mmlt.checkpoints.weights import bare_names, fit_state
 from mmlt.engine.classes import built_datasets, tell_classes
 from mmlt.engine.hooks.class_info import ClassInfoHook
 from mmlt.engine.identity import resumable
@@ -61,7 +61,7 @@ class CheckpointGuardHook(Hook):
         state = checkpoint.get('state_dict', checkpoint)
         state = bare_names(state)
         testing = is_testing(runner)
-        fit(model, state).require('use' if testing else 'start', source)
+        fit_state(model, state).require('use' if testing else 'start', source)
         if not getattr(runner, '_resume', False) and (not testing or getattr(runner, 'starts_from_stage', False)):
             for module in model.modules():
                 if hasattr(module, 'check_checkpoint'):
@@ -117,7 +117,7 @@ def _check_start(name: str, module: nn.Module) -> None:
             state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         source = f'{path}{f" ({prefix}*)" if prefix else ""}'
         remedy = "give another prefix, as in prefix='backbone', or the checkpoint of the same architecture"
-        fit(module, state).require('part', source, f'{name}, which is to start from it by init_cfg', remedy)
+        fit_state(module, state).require('part', source, f'{name}, which is to start from it by init_cfg', remedy)
 
 
 def is_testing(runner) -> bool:

@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 
 from mmlt.checkpoints import whole_file
 from mmlt.checkpoints.publish import check_merged, is_split, publish_checkpoint
-from mmlt.checkpoints.weights import fit
+from mmlt.checkpoints.weights import fit_state
 from mmlt.engine.deferred import saves
 from mmlt.engine.hooks.checkpoint_guard import is_testing, source_of
 from mmlt.engine.hooks.finite_loss import FiniteLossHook, LossWatch, check_weights, in_any_process, stop
@@ -92,7 +92,7 @@ class MOREHook(Hook):
             )
 
         state = checkpoint.get('state_dict', checkpoint)
-        fit(self._model(runner), state).require('use' if is_testing(runner) else 'start', source_of(runner))
+        fit_state(self._model(runner), state).require('use' if is_testing(runner) else 'start', source_of(runner))
 
     def before_train(self, runner) -> None:
         """Look at the model, the length of the training, and the counts."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from mmlt.checkpoints.split_state import merge_weight, split_modules, take_plain_weights
-from mmlt.checkpoints.weights import fit
+from mmlt.checkpoints.weights import fit_state
 from mmlt.errors import InputError
 
 # Matrices that attention modules hold themselves; their output projection is a Linear.
@@ -233,7 +233,7 @@ def split_weights(
 def _refuse_misfits(module: nn.Module, state: dict, prefix: str, *_) -> None:
     """Whoever loads: MMEngine would only log these and go on with random weights."""
     own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    fit(module, own).require('low rank', 'What is loaded')
+    fit_state(module, own).require('low rank', 'What is loaded')
 
 
 @torch.no_grad()
