@@ -107,7 +107,7 @@ def split_file(tmp_path):
 )
 def test_other_splits_are_refused_by_the_model(split_file, options, message, load):
     with pytest.raises(InputError, match=message):
-        load_state(build(more(**options)), split_file)
+        load(build(more(**options)), split_file)
 
 
 def test_a_damaged_split_is_refused_and_a_part_of_a_whole_is_not(split_file):
