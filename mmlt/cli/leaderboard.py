@@ -1,16 +1,19 @@
-"""Write docs/leaderboard.md from run folders, and with --run train and test what is missing.
+"""Write docs/leaderboard.md from the records of runs, and with --run train and test what is missing.
 
     python tools/leaderboard.py
     python tools/leaderboard.py --run --seeds 0-2
     python tools/leaderboard.py --run --only 'lift|cue'
 
-The rows are in docs/leaderboard.yml. What is finished is not run again, so the same command goes on after an
-interruption; the cheapest runs come first, and a run that fails is told at the end and does not stop the others.
+The rows are in docs/leaderboard.yml. Figures and provenance of the runs in --work-dir are kept in docs/leaderboard/,
+from which the page is made where there are no runs. What is recorded or finished is not run again, so the same command
+goes on after an interruption; the cheapest runs come first, and a run that fails is told at the end and does not stop
+the others. To make a run anew, remove its line in the record.
 """
 
 import argparse
 import re
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,8 +30,9 @@ from mmlt.engine.stages import RunRecord
 from mmlt.engine.training import planned
 from mmlt.engine.training_cost import stage_costs
 from mmlt.errors import InputError
-from mmlt.visualization.leaderboard import BoardRow, Group, read_board, read_runs
+from mmlt.visualization.leaderboard import BoardRow, Group, Runs, check_runs, read_board, read_runs
 from mmlt.visualization.leaderboard_page import board_page
+from mmlt.visualization.leaderboard_records import complete, merged, read_records, write_records
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -40,6 +44,9 @@ def parse_args(argv=None):
     parser.add_argument('--only', metavar='REGEX', help='--run: only rows with it in their folder or label')
     parser.add_argument('--work-dir', default='work_dirs/leaderboard', help='default work_dirs/leaderboard')
     parser.add_argument('--board', default=str(REPO / 'docs/leaderboard.yml'), help='list of rows')
+    parser.add_argument(
+        '--records', default=str(REPO / 'docs/leaderboard'), help='what the page keeps of runs, a JSON file a row'
+    )
     parser.add_argument('--out', default=str(REPO / 'docs/leaderboard.md'), help='page to write')
     args = parser.parse_args(argv)
     if args.only and not args.run:
@@ -52,6 +59,15 @@ def cost(row: BoardRow) -> int:
     options = ['--cfg-options', *row.options] if row.options else []
     stages = planned(train_cli.parse_args([row.config, *options]))
     return sum(c.batch * (c.steps or 0) * c.passes for c in stage_costs(stages, None, 1))
+
+
+def take(group: Group, args: argparse.Namespace) -> Runs:
+    """The runs of a table that are recorded or have a folder; those that have one are recorded."""
+    seeds, adjusted = read_seeds(args.seeds), partial(chosen_tau_report, taus=args.taus)
+    runs = read_runs(group, args.work_dir, seeds, adjusted)
+    runs = check_runs(group, merged(read_records(group, args.records, seeds), runs))
+    write_records(group, runs, args.records)
+    return runs
 
 
 def run_row(group: Group, row: BoardRow, seeds: list[int], work_dir: str) -> list[str]:
@@ -81,26 +97,32 @@ def run_row(group: Group, row: BoardRow, seeds: list[int], work_dir: str) -> lis
     return failed
 
 
-def run_all(groups: list[Group], seeds: list[int], only: str | None, work_dir: str) -> list[str]:
-    """Make what is missing of all rows, the cheapest first; returns what failed, a sentence each."""
+def run_all(groups: list[Group], args: argparse.Namespace) -> list[str]:
+    """Make what is missing of all rows, the cheapest first, and record it; returns what failed, a sentence each."""
+    only, failed = args.only, []
     rows = [(group, row) for group in groups for row in group.rows]
     rows = [(g, r) for g, r in rows if only is None or re.search(only, r.folder) or re.search(only, r.label)]
     if not rows:
         raise InputError(f"No row has '{only}' in its folder or label.")
     rows.sort(key=lambda pair: cost(pair[1]))
-    return [failure for group, row in rows for failure in run_row(group, row, seeds, work_dir)]
+    for group, row in rows:
+        alone = replace(group, rows=[row])
+        known = take(alone, args)[row.folder]
+        seeds = [seed for seed in read_seeds(args.seeds) if not complete(known.get(seed))]
+        if seeds:
+            failed += run_row(group, row, seeds, args.work_dir)
+            take(alone, args)
+    return failed
 
 
 @told
 def main(argv=None):
     args = parse_args(argv)
-    seeds = read_seeds(args.seeds)
-    groups, taus = read_board(args.board)
-    failed = run_all(groups, seeds, args.only, args.work_dir) if args.run else []
-    adjusted = partial(chosen_tau_report, taus=taus)
-    found = {group.key: (group, read_runs(group, args.work_dir, seeds, adjusted)) for group in groups}
+    groups, args.taus = read_board(args.board)
+    failed = run_all(groups, args) if args.run else []
+    found = {group.key: (group, take(group, args)) for group in groups}
     old = Path(args.out).read_text(encoding='utf-8') if Path(args.out).is_file() else ''
-    write_text(args.out, board_page(found, seeds, read_figures()['paper'], old))
+    write_text(args.out, board_page(found, read_seeds(args.seeds), read_figures()['paper'], old))
     print(f'Page: {args.out}')
     if failed:
         raise InputError(f'{len(failed)} run(s) failed:\n' + '\n'.join(failed))

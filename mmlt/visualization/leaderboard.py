@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from mmlt.errors import InputError
+from mmlt.utils.text_files import read_json
 from mmlt.visualization.runs import check_comparable, read_report
 
 # Keys of the columns of a table, and how a cell's figure is found in a run, see Run.figure.
@@ -172,9 +172,32 @@ def read_runs(group: Group, folder: str | Path, seeds: Sequence[int], adjusted: 
             place = Path(folder, row.folder, f'seed{seed}')
             if (place / 'shot_report.json').is_file():
                 own[seed] = _read_run(group, row, seed, place, adjusted)
-    reports = {f"'{run.folder}'": run.report for runs in found.values() for run in runs.values()}
-    if reports:
-        check_comparable(reports)
+    return check_runs(group, found)
+
+
+def check_runs(group: Group, found: Runs) -> Runs:
+    """Refuse runs that do not belong into one table.
+
+    Args:
+        group (Group): The table.
+        found (Runs): Its runs.
+
+    Returns:
+        Runs: The same.
+
+    Raises:
+        InputError: A run of another protocol or other classes.
+    """
+    runs = [run for own in found.values() for run in own.values()]
+    if runs:
+        check_comparable({f"'{run.folder}'": run.report for run in runs})
+    for run in runs:
+        for report in (run.report, run.tte, run.tau):
+            if report is not None and (protocol := report['protocol']) != group.protocol:
+                raise InputError(
+                    f"'{run.folder}' was tested by the protocol '{protocol}', and the table '{group.key}' is of "
+                    f"'{group.protocol}': test it again with that one ({_TOLD})."
+                )
     return found
 
 
@@ -193,12 +216,6 @@ def _read_run(group: Group, row: BoardRow, seed: int, place: Path, adjusted: Cal
             raise InputError(f"'{other}' has no provenance.json, which would say of which draw it is: make it again.")
     if test.is_file() and val.is_file():
         run.tau = adjusted(test, val)
-    for report in (run.report, run.tte, run.tau):
-        if report is not None and (protocol := report['protocol']) != group.protocol:
-            raise InputError(
-                f"'{place}' was tested by the protocol '{protocol}', and the table '{group.key}' is of "
-                f"'{group.protocol}': test it again with that one ({_TOLD})."
-            )
     return run
 
 
@@ -206,12 +223,26 @@ def _provenance(row: BoardRow, seed: int, place: Path, draw: int | None) -> dict
     path = place / 'provenance.json'
     if not path.is_file():
         return None
+    found = read_json(str(path))
+    check_provenance(found, row, seed, draw, path)
+    return found
+
+
+def check_provenance(found: dict, row: BoardRow, seed: int, draw: int | None, place: str | Path) -> None:
+    """Raise an InputError if a run is of another config, other options, another seed or draw than the row's.
+
+    Args:
+        found (dict): What ``provenance.json`` holds.
+        row (BoardRow): The row.
+        seed (int): Of the run.
+        draw (int, optional): Of the split; None for the default one.
+        place (str | Path): What to name.
+    """
     try:
-        found = json.loads(path.read_text(encoding='utf-8'))
         config, own, options = found['config'], found['seed'], found['options']
         _ = [(s['name'], s['seconds'], s['commit'], s['versions']) for s in found['steps']]
-    except (ValueError, KeyError, TypeError) as e:
-        raise InputError(f"'{path}' is damaged ({type(e).__name__}: {e}): remove the run and make it again.") from e
+    except (KeyError, TypeError) as e:
+        raise InputError(f"'{place}' is damaged ({type(e).__name__}: {e}): remove the run and make it again.") from e
     drawn = f'test_dataloader.dataset.selection_seed={draw}'
     wanted = [*row.options, *([] if draw is None else [drawn])]
     strange = draw is None and any('selection_seed=' in o for o in {*options} - {*row.options})
@@ -221,4 +252,3 @@ def _provenance(row: BoardRow, seed: int, place: Path, draw: int | None) -> dict
             f"'{place}' is a run of {' '.join((config, *options))} with seed {own}, and the row is of {asked} with "
             f'seed {seed}: remove it, or give the row another name ({_TOLD}).'
         )
-    return found

@@ -20,6 +20,7 @@ from mmlt.evaluation.scores_file import Scores, write_scores
 from mmlt.evaluation.shot_metric import make_report
 from mmlt.visualization.leaderboard import BoardRow, BoardRun, Group, read_board, read_runs
 from mmlt.visualization.leaderboard_page import board_page, read_notes, sure_best
+from mmlt.visualization.leaderboard_records import complete, merged, read_records, write_records
 
 REPO = Path(__file__).parents[2]
 COUNTS = np.array([400, 150, 60, 30, 10, 4])
@@ -240,6 +241,52 @@ def test_notes_are_kept(tmp_path, group, made):
             made_page(group, tmp_path, broken)
 
 
+def test_page_from_records_alone(tmp_path, group, made):
+    """The records give the page that the run folders gave, and are as they were when they are written again."""
+    runs, records = read_runs(group, tmp_path, SEEDS, tau_report), tmp_path / 'records'
+    write_records(group, runs, records)
+    files = {f.name: f.read_text() for f in records.iterdir()}
+    assert set(files) == {f'{row.folder}.json' for row in group.rows} and max(map(len, files.values())) < 8000
+    found = read_records(group, records, SEEDS)
+    assert board_page({'g': (group, found)}, SEEDS, PAPER) == made_page(group, tmp_path)
+    assert all(complete(run) for own in found.values() for run in own.values())
+    write_records(group, found, records)
+    assert {f.name: f.read_text() for f in records.iterdir()} == files
+    one = read_records(group, records, [2, 7])
+    assert {name: [*own] for name, own in one.items()} == dict.fromkeys(made, [2])
+
+
+def test_a_record_stays_until_its_run_is_whole_again(tmp_path, group, made):
+    write_records(group, read_runs(group, tmp_path, SEEDS, tau_report), tmp_path / 'records')
+    records = read_records(group, tmp_path / 'records', SEEDS)
+    (tmp_path / 'ce_x/seed1/tta/shot_report.json').unlink()
+    make_run(tmp_path / 'new', group.rows[0], 2, 5.0)
+    again = read_runs(group, tmp_path / 'new', SEEDS, tau_report)
+    assert merged(records, read_runs(group, tmp_path, SEEDS, tau_report))['ce_x'][1] is records['ce_x'][1]
+    found = merged(records, again)
+    assert found['ce_x'][2] is again['ce_x'][2] and found['ce_x'][0] is records['ce_x'][0]
+    assert found['lift_x'] == records['lift_x']
+
+
+@pytest.mark.parametrize(
+    ('change', 'why'),
+    [
+        (('"seed": 1', '"seed": 5'), 'is a run of lift_x with seed 5, and the row is of lift_x with seed 1'),
+        (('"standard"', '"inat18"'), "was tested by the protocol 'inat18'"),
+        (('"d"', '"z"'), "Class 3 is 'd' in .* and 'z' in"),
+        (('"tte"', '"tta"'), r"is damaged \(KeyError: 'tte'\): restore it"),
+        (('"classes"', '"class"'), r"is damaged \(KeyError: 'classes'\)"),
+        (('{"classes"', '["classes"'), 'lift_x.json'),
+    ],
+)
+def test_wrong_records_are_refused(tmp_path, group, made, change, why):
+    write_records(group, read_runs(group, tmp_path, SEEDS, tau_report), tmp_path / 'records')
+    file = tmp_path / 'records/lift_x.json'
+    file.write_text(file.read_text().replace(*change))
+    with pytest.raises(InputError, match=why):
+        read_records(group, tmp_path / 'records', SEEDS)
+
+
 def test_unknown_paper_figure(tmp_path, group):
     group.rows[1] = BoardRow('lift_x', 'g', 'LIFT', paper='lift/rn50')
     with pytest.raises(InputError, match="names the paper's figure 'lift/rn50', which is not there"):
@@ -302,6 +349,7 @@ def started(monkeypatch):
 def test_tool_runs_what_is_asked_for(started, tmp_path, capsys):
     out = tmp_path / 'page.md'
     arguments = ['--run', '--seeds', '0,3', '--work-dir', str(tmp_path / 'runs'), '--out', str(out)]
+    arguments += ['--records', str(tmp_path / 'records')]
     tool.main([*arguments, '--only', '^(la|ce)_tiny_(mnist|twemoji)-lt$'])
     assert [config for config, *_ in started] == [
         *['ce_tiny_mnist-lt'] * 5, *['ce_tiny_twemoji-lt'] * 4, *['la_tiny_mnist-lt'] * 5, *['la_tiny_twemoji-lt'] * 4
@@ -316,8 +364,25 @@ def test_tool_runs_what_is_asked_for(started, tmp_path, capsys):
     assert 'run of seed 0, 3' in out.read_text() and f'Page: {out}' in capsys.readouterr().out
 
 
+def test_tool_leaves_out_what_is_recorded(started, tmp_path):
+    groups, _ = read_board(REPO / 'docs/leaderboard.yml')
+    group = next(g for g in groups if g.key == 'mnist-lt-resnet')
+    row = next(r for r in group.rows if r.config == 'ce_tiny_mnist-lt')
+    told = dict(config=row.config, seed=3, options=[], steps=[])
+    report = dict(protocol='standard', num_samples=9, metrics={'all': 5.0}, per_class=[{'class': 'digit zero'}])
+    runs = {row.folder: {3: BoardRun(Path('x'), report, report, report, told)}}
+    write_records(Group(**{**vars(group), 'rows': [row]}), runs, tmp_path / 'records')
+    arguments = ['--run', '--only', '^ce_tiny_mnist-lt$', '--work-dir', str(tmp_path / 'runs')]
+    arguments += ['--records', str(tmp_path / 'records'), '--out', str(tmp_path / 'page.md')]
+    tool.main([*arguments, '--seeds', '3'])
+    assert not started and '| cross entropy | – | – | – | 5.0 |' in (tmp_path / 'page.md').read_text()
+    tool.main([*arguments, '--seeds', '2-3'])
+    assert [Path(folder).name for _, _, folder, *_ in started] == ['seed2', 'seed2', 'draw1']
+
+
 def test_tool_goes_on_after_a_failure(started, tmp_path, capsys):
     arguments = ['--run', '--work-dir', str(tmp_path), '--out', str(tmp_path / 'page.md')]
+    arguments += ['--records', str(tmp_path / 'records')]
     with pytest.raises(
         SystemExit, match=r'(?s)4 run\(s\) failed:\nzeroshot_tiny_mnist-lt, seed0: there are no weights'
     ):
