@@ -23,6 +23,7 @@ from mmlt.checkpoints import write_text
 from mmlt.cli import train as train_cli
 from mmlt.cli.common import told
 from mmlt.cli.seeds import read_seeds, run_one
+from mmlt.engine.configs import CONFIGS, config_names
 from mmlt.engine.options import ToolParser
 from mmlt.engine.paper_rows import read_figures
 from mmlt.engine.requirements import draw_options
@@ -31,6 +32,7 @@ from mmlt.engine.training import planned
 from mmlt.engine.training_cost import stage_costs
 from mmlt.errors import InputError
 from mmlt.visualization.leaderboard import BoardRow, Group, Runs, check_runs, read_board, read_runs
+from mmlt.visualization.leaderboard_excerpt import fill_excerpts
 from mmlt.visualization.leaderboard_page import board_page
 from mmlt.visualization.leaderboard_records import complete, merged, read_records, write_records
 
@@ -48,6 +50,7 @@ def parse_args(argv=None):
         '--records', default=str(REPO / 'docs/leaderboard'), help='what the page keeps of runs, a JSON file a row'
     )
     parser.add_argument('--out', default=str(REPO / 'docs/leaderboard.md'), help='page to write')
+    parser.add_argument('--readme', default=str(REPO / 'README.md'), help='page whose tables of main rows are filled')
     args = parser.parse_args(argv)
     if args.only and not args.run:
         parser.error('--only belongs to --run: the page always has all rows')
@@ -123,6 +126,13 @@ def main(argv=None):
     found = {group.key: (group, take(group, args)) for group in groups}
     old = Path(args.out).read_text(encoding='utf-8') if Path(args.out).is_file() else ''
     write_text(args.out, board_page(found, read_seeds(args.seeds), read_figures()['paper'], old))
+    readme = Path(args.readme)
+    names = config_names()
+    if readme.is_file():
+        filled = fill_excerpts(
+            readme.read_text(encoding='utf-8'), found, lambda name: f'configs/{names[name].relative_to(CONFIGS)}'
+        )
+        write_text(readme, filled)
     print(f'Page: {args.out}')
     if failed:
         raise InputError(f'{len(failed)} run(s) failed:\n' + '\n'.join(failed))

@@ -32,6 +32,7 @@ class BoardRow:
         paper (str): Key of the paper's own figure in
             ``configs/paper_results.yml``, 'method/backbone/data set'. Defaults
             to '', none.
+        main (bool): Whether it stands in the README, too. Defaults to False.
     """
 
     config: str
@@ -40,6 +41,7 @@ class BoardRow:
     name: str = ''
     options: tuple[str, ...] = ()
     paper: str = ''
+    main: bool = False
 
     @property
     def folder(self) -> str:

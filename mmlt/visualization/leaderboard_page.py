@@ -59,7 +59,8 @@ def sure_best(rows: Mapping[str, Mapping[int, float]]) -> str | None:
     return order[0] if sure else None
 
 
-def _mean(figures: Mapping[int, float]) -> str:
+def mean_and_deviation(figures: Mapping[int, float]) -> str:
+    """Mean and sample deviation over seeds; a dash without any."""
     if not figures:
         return '–'
     numbers = list(figures.values())
@@ -114,7 +115,7 @@ def table(group: Group, runs: Runs, seeds: Sequence[int], paper: Mapping[tuple[s
     lines = [f'| {" | ".join(headings)} |', f'| :-- |{" :-: |" * (len(headings) - 1)}']
     best = {column: sure_best({name: values(own, column) for name, own in runs.items()}) for column in COLUMNS}
     for row in group.rows:
-        cells = [_mean(values(runs[row.folder], column)) for column in COLUMNS]
+        cells = [mean_and_deviation(values(runs[row.folder], column)) for column in COLUMNS]
         cells = [f'**{cell}**' if best[c] == row.folder else cell for c, cell in zip(COLUMNS, cells)]
         number = len(runs[row.folder])
         label = row.label if number in (0, len(seeds)) else f'{row.label} ({number} of {len(seeds)} seeds)'

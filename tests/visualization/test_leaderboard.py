@@ -4,6 +4,7 @@ import json
 import math
 import re
 import statistics
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from mmlt.evaluation import shot_accuracy
 from mmlt.evaluation.scores_file import Scores, write_scores
 from mmlt.evaluation.shot_metric import make_report
 from mmlt.visualization.leaderboard import BoardRow, BoardRun, Group, read_board, read_runs
+from mmlt.visualization.leaderboard_excerpt import fill_excerpts
 from mmlt.visualization.leaderboard_page import board_page, read_notes, sure_best
 from mmlt.visualization.leaderboard_records import complete, merged, read_records, write_records
 
@@ -241,6 +243,23 @@ def test_notes_are_kept(tmp_path, group, made):
             made_page(group, tmp_path, broken)
 
 
+def test_main_rows_in_another_page(tmp_path, group, made):
+    rows = [replace(row, main=row.folder != 'lift-centred_x') for row in group.rows]
+    group = replace(group, rows=rows)
+    found = {'g': (group, read_runs(group, tmp_path, SEEDS, tau_report))}
+    marker = '<!-- table of g, made by tools/leaderboard.py -->'
+    text = f'A\n{marker}\nold\n<!-- end of table -->\nB\n'
+    filled = fill_excerpts(text, found, 'a/{}.py'.format)
+    assert filled.startswith(f'A\n{marker}\n| A table |') and filled.endswith('<!-- end of table -->\nB\n')
+    assert 'old' not in filled and 'centred' not in filled and fill_excerpts(filled, found, 'a/{}.py'.format) == filled
+    all_of_it = cells(made_page(group, tmp_path), 'LIFT |')
+    assert cells(filled, '[LIFT](a/lift_x.py)')[1:] == [cell.strip('*') for cell in all_of_it[1:6]]
+    with pytest.raises(InputError, match="place for the table 'h'; there are g"):
+        fill_excerpts(text.replace('of g', 'of h'), found, str)
+    with pytest.raises(InputError, match='a marker of a table without its other'):
+        fill_excerpts(text.replace('<!-- end', '<!--end'), found, str)
+
+
 def test_page_from_records_alone(tmp_path, group, made):
     """The records give the page that the run folders gave, and are as they were when they are written again."""
     runs, records = read_runs(group, tmp_path, SEEDS, tau_report), tmp_path / 'records'
@@ -348,7 +367,17 @@ def started(monkeypatch):
 
 def test_tool_runs_what_is_asked_for(started, tmp_path, capsys):
     out = tmp_path / 'page.md'
-    arguments = ['--run', '--seeds', '0,3', '--work-dir', str(tmp_path / 'runs'), '--out', str(out)]
+    arguments = [
+        '--run',
+        '--seeds',
+        '0,3',
+        '--work-dir',
+        str(tmp_path / 'runs'),
+        '--out',
+        str(out),
+        '--readme',
+        str(tmp_path / 'README.md'),
+    ]
     arguments += ['--records', str(tmp_path / 'records')]
     tool.main([*arguments, '--only', '^(la|ce)_tiny_(mnist|twemoji)-lt$'])
     assert [config for config, *_ in started] == [
@@ -374,6 +403,7 @@ def test_tool_leaves_out_what_is_recorded(started, tmp_path):
     write_records(Group(**{**vars(group), 'rows': [row]}), runs, tmp_path / 'records')
     arguments = ['--run', '--only', '^ce_tiny_mnist-lt$', '--work-dir', str(tmp_path / 'runs')]
     arguments += ['--records', str(tmp_path / 'records'), '--out', str(tmp_path / 'page.md')]
+    arguments += ['--readme', str(tmp_path / 'README.md')]
     tool.main([*arguments, '--seeds', '3'])
     assert not started and '| cross entropy | – | – | – | 5.0 |' in (tmp_path / 'page.md').read_text()
     tool.main([*arguments, '--seeds', '2-3'])
@@ -382,6 +412,7 @@ def test_tool_leaves_out_what_is_recorded(started, tmp_path):
 
 def test_tool_goes_on_after_a_failure(started, tmp_path, capsys):
     arguments = ['--run', '--work-dir', str(tmp_path), '--out', str(tmp_path / 'page.md')]
+    arguments += ['--readme', str(tmp_path / 'README.md')]
     arguments += ['--records', str(tmp_path / 'records')]
     with pytest.raises(
         SystemExit, match=r'(?s)4 run\(s\) failed:\nzeroshot_tiny_mnist-lt, seed0: there are no weights'
