@@ -35,7 +35,7 @@ def compare(
     Returns:
         dict[str, float]: Median over rounds of baseline time / variant time.
     """
-    times = {name: [] for name in variants}
+    times: dict[str, list[float]] = {name: [] for name in variants}
     for i in range(rounds + 1):
         for name, run in variants.items():
             start = clock()

@@ -62,7 +62,7 @@ class Kept:
 
     def __init__(self, model: nn.Module):
         self.units = blocks(model)
-        self.kept, self.inputs = Counter(), Counter()
+        self.kept, self.inputs = Counter[nn.Module | None](), Counter[nn.Module]()
         self._running: list[nn.Module] = []
         self._seen = {self._key(t): t for t in (*model.parameters(), *model.buffers())}
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor)
@@ -130,7 +130,7 @@ def count(name: str, batch: int, device: str = 'meta') -> Facts:
     )
 
 
-def _size(model: nn.Module) -> tuple[int, int]:
+def _size(model: open_clip.CLIP | open_clip.CustomTextCLIP) -> tuple[int, int]:
     size = model.visual.image_size
     return size if isinstance(size, tuple) else (size, size)
 

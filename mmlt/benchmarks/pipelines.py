@@ -92,7 +92,7 @@ def as_sample(pipeline: Compose) -> Callable[[str], dict]:
 
 def times(before: Callable[[str], object], now: Callable[[str], object], paths: list[str], rounds: int) -> list[str]:
     """Pictures a second of two ways in turn, and the median of their ratios, as text."""
-    spent = ([], [])
+    spent = (list[float](), list[float]())
     for i in range(rounds + 1):
         for run, found in zip((before, now), spent):
             np.random.seed(i)  # the same crops, flips and colours in both

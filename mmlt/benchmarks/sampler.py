@@ -31,7 +31,7 @@ def python_loop(members: list[list[int]], draws: int, k: int, rng: random.Random
     """Same order of things: shuffled classes, k images of each at its turn from its own shuffled list."""
     lists = [rng.sample(m, len(m)) for m in members]
     at = [0] * len(members)
-    order = []
+    order: list[int] = []
     while len(order) < draws:
         for c in rng.sample(range(len(members)), len(members)):
             for _ in range(k):

@@ -27,7 +27,7 @@ class Phases:
     """Seconds by name, each without those of the phases inside it."""
 
     def __init__(self, began: float):
-        self.began, self.seconds, self.open, self.over = began, Counter(), [], False
+        self.began, self.seconds, self.open, self.over = began, Counter[str](), list[float](), False
 
     def wrap(self, owner, method: str, name: str) -> None:
         """Measure a method of a class, or a function of a module."""
@@ -64,8 +64,7 @@ def measure(began: float, arguments: list[str]) -> None:
     from mmlt.engine import stages, training
 
     imported = time.time() - began
-    for module in (training, stages):
-        module.read_config = _without_shared_folders(module.read_config)
+    training.read_config = stages.read_config = _without_shared_folders(training.read_config)
     steps = _watch(phases, training)
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +131,7 @@ def _watch(phases: Phases, training) -> list[float]:
     from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
     _wrap_phases(phases, training)
-    steps = []
+    steps: list[float] = []
 
     class Watch(Hook):
         priority = 'LOWEST'

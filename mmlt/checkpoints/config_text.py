@@ -36,10 +36,11 @@ def read_config_text(text: str, source: str = 'A checkpoint') -> Config:
         statements = ast.parse(text).body
         settings = {}
         for statement in statements:
-            targets = statement.targets if isinstance(statement, ast.Assign) else ()
-            if len(targets) != 1 or not isinstance(targets[0], ast.Name):
-                raise _NoValue(statement)
-            settings[targets[0].id] = _value(statement.value)
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    settings[name] = _value(value)
+                case _:
+                    raise _NoValue(statement)
     except _NoValue as e:
         node = e.args[0]
         part = (ast.get_source_segment(text, node) or type(node).__name__).splitlines()[0]
@@ -73,9 +74,9 @@ def _value(node: ast.AST):
         number = _value(node.operand)
         if isinstance(number, (int, float)):
             return -number if isinstance(node.op, ast.USub) else number
-    is_dict = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict'
-    if is_dict and not node.keywords and [type(a) for a in node.args] == [ast.Dict]:
-        return _value(node.args[0])  # so MMEngine writes keys that are no names
-    if is_dict and not node.args and all(k.arg for k in node.keywords):
-        return {k.arg: _value(k.value) for k in node.keywords}
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
+        if not node.keywords and [type(a) for a in node.args] == [ast.Dict]:
+            return _value(node.args[0])  # so MMEngine writes keys that are no names
+        if not node.args and all(k.arg for k in node.keywords):
+            return {k.arg: _value(k.value) for k in node.keywords}
     raise _NoValue(node)

@@ -306,7 +306,7 @@ def fill(model: nn.Module, renamed: Renamed, source: str) -> None:
             state[bias] = torch.zeros_like(own[bias])
             renamed.notes.append(f'{bias} is zero: the published model has none.')
     # Anchors come in the file's number; what this project computes itself is in no file.
-    left = {k for k in ('head.anchor_features', 'head.anchor_texts') if k in own and k in state}
+    left: set[str] = {k for k in ('head.anchor_features', 'head.anchor_texts') if k in own and k in state}
     left |= {k for k in own if k not in state and k.rsplit('.', 1)[-1] in OUR_OWN}
     found = fit_state(
         {k: v for k, v in own.items() if k not in left}, {k: v for k, v in state.items() if k not in left}

@@ -162,7 +162,7 @@ def median_times(functions: Mapping[str, Callable], images: Tensor, rounds: int 
     Returns:
         dict[str, float]: Seconds.
     """
-    times = {name: [] for name in functions}
+    times: dict[str, list[float]] = {name: [] for name in functions}
     for i in range(rounds + 2):
         for name, function in functions.items():
             start = time.perf_counter()

@@ -46,7 +46,10 @@ class StrictYamlHandler(YamlHandler):
             ) from None
 
 
-class _Loader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):
+_Safe: Any = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
+
+
+class _Loader(_Safe):
     """Plain YAML, and tuples, which hold nothing but data."""
 
 

@@ -98,11 +98,11 @@ def average(states: Mapping[str, State], weights: Sequence[float] | None = None)
         InputError: Names, shapes or types differ, or tables such as anchors;
             numbers that are not finite; weights that cannot be.
     """
-    weights = _checked(list(states), weights)
-    states = {name: merge_state_dict(bare_names(state)) for name, state in states.items()}
-    _check_states(states)
-    used = [(weight, states[name]) for name, weight in weights.items() if weight]
-    first = next(iter(states.values()))
+    given = _checked(list(states), weights)
+    plain = {name: merge_state_dict(bare_names(state)) for name, state in states.items()}
+    _check_states(plain)
+    used = [(weight, plain[name]) for name, weight in given.items() if weight]
+    first = next(iter(plain.values()))
     merged = {}
     with torch.no_grad():
         for key, value in first.items():
@@ -110,9 +110,9 @@ def average(states: Mapping[str, State], weights: Sequence[float] | None = None)
                 merged[key] = _mean([(weight, state[key]) for weight, state in used]).to(value.dtype)
             else:
                 merged[key] = (used[0][1] if len(used) == 1 else first)[key].clone()
-    total = math.fsum(weights.values())
-    shares = {name: weight / total for name, weight in weights.items()}
-    return Merged(merged, shares, _notes(states) if len(used) > 1 else [])
+    total = math.fsum(given.values())
+    shares = {name: weight / total for name, weight in given.items()}
+    return Merged(merged, shares, _notes(plain) if len(used) > 1 else [])
 
 
 def interpolate(a: State, b: State, alpha: float, names: tuple[str, str] = ('the first', 'the second')) -> Merged:

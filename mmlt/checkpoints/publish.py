@@ -28,7 +28,7 @@ def plain_config(cfg: Config) -> Config:
     model = cfg.get('model') or {}
     if str(model.get('type')) not in ('mmlt.MORE', 'MORE'):
         return cfg
-    cfg.model = model.classifier
+    cfg.model = cfg.model.classifier
     hooks = cfg.get('default_hooks') or {}
     for name in [n for n, hook in hooks.items() if _is_more_hook(hook)]:
         hooks.pop(name)
@@ -105,7 +105,7 @@ def check_merged(model: nn.Module, split_state: dict, merged_state: dict, inputs
         tuple[bool, str]: Whether the logits differ by at most 1e-5 of the
         largest (of 1, if that is smaller), and a sentence that says it.
     """
-    split, merged = copy.deepcopy(model), copy.deepcopy(model).merge()
+    split, merged = copy.deepcopy(model), copy.deepcopy(model).merge()  # type: ignore[operator]
     split.load_state_dict(split_state)
     merged.load_state_dict(merged_state)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):

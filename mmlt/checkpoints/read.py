@@ -75,7 +75,7 @@ def weights_only() -> Iterator[None]:
     are as before when it is left.
     """
     variables = {name: os.environ.pop(name, None) for name in (_FORCE, _FORCE_NOT)}
-    load, torch.load = torch.load, _load
+    load, torch.load = torch.load, _load  # type: ignore[assignment]
     os.environ[_FORCE] = '1'  # for who has torch's function by another name
     try:
         yield
@@ -127,7 +127,7 @@ def _guarded(loader: Callable) -> Callable:
                 f"The checkpoint '{filename}' cannot be read: {why_unreadable(e, path if osp.isfile(path) else None)}."
             ) from None
 
-    load.reads_weights_only = True
+    load.reads_weights_only = True  # type: ignore[attr-defined]
     return load
 
 
@@ -223,7 +223,7 @@ def newest_whole(folder: str) -> tuple[str | None, list[str]]:
     newest, numbered = latest_checkpoint(folder), _numbered(folder)
     if newest in numbered:
         numbered = numbered[numbered.index(newest) :]  # later ones are of an earlier training that was longer
-    damaged = []
+    damaged: list[str] = []
     for path in dict.fromkeys([*([newest] if newest else []), *numbered]):
         if is_whole(path):
             return path, damaged

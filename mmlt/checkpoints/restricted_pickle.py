@@ -6,7 +6,8 @@ import _compat_pickle
 import io
 import os
 import pickle
-from typing import Any, BinaryIO
+from collections.abc import Callable
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ _ALLOWED = {
 class _Unpickler(pickle._Unpickler):
     """Python's own unpickler, which makes arrays, tensors and containers, and gives a state to nothing else."""
 
-    dispatch = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[dict[int, Callable]] = dict(pickle._Unpickler.dispatch)
 
     def _build(self):
         target = self.stack[-2]
@@ -102,7 +103,7 @@ def load_restricted_pickle(file: str | os.PathLike | BinaryIO, path: str | os.Pa
         InputError: The file is missing, is no pickle, or asks for anything
             else; names what it asks for.
     """
-    if not hasattr(file, 'read'):
+    if isinstance(file, (str, os.PathLike)):
         if not os.path.isfile(file):
             raise InputError(f"The file '{file}' does not exist: check data_root, or download it.")
         with open(file, 'rb') as f:

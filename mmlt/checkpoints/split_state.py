@@ -79,7 +79,7 @@ def take_plain_weights(module: nn.Module, state: dict, prefix: str, *_) -> None:
     """Give plain weights in a state dict the names of the split ones, with B = 0."""
     if not parametrize.is_parametrized(module):
         return  # merged since
-    for name, chain in module.parametrizations.items():
+    for name, chain in module.parametrizations.items():  # type: ignore[union-attr, operator]
         plain, ours = f'{prefix}{name}', f'{prefix}parametrizations.{name}.'
         if plain in state and f'{ours}original' not in state:
             state[f'{ours}original'] = state.pop(plain)

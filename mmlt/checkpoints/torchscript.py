@@ -27,7 +27,7 @@ _STORAGES = {
 class _Part:
     """A module or another object of the archive: its attributes, and nothing that it could do."""
 
-    def __init__(self, *args):
+    def __init__(self, *args) -> None:
         self.values: dict = {}
 
     def __setstate__(self, state) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import os.path as osp
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -129,8 +129,8 @@ def fit_state(model: nn.Module | Mapping[str, Tensor], state: Mapping[str, Tenso
     """
     if isinstance(model, nn.Module):
         state = fit_state_dict(model, bare_names(state))
-        own = dict(model.named_parameters())
-        places = {
+        own: Mapping[str, Tensor] = dict(model.named_parameters())
+        places: Collection[str] = {
             n for named in (model.named_parameters, model.named_buffers) for n, _ in named(remove_duplicate=False)
         }
     else:

@@ -103,7 +103,7 @@ class DeferredPicture:
         try:
             with Image.open(io.BytesIO(self._data), formats=('JPEG',)) as image:
                 image.draft(None, (self._shape[1] // shrink, self._shape[0] // shrink))
-                part = image.crop(outer).resize(size[::-1], ANTIALIASED[interpolation], box=inner)
+                part = image.crop(outer).resize((size[1], size[0]), ANTIALIASED[interpolation], box=inner)
                 return np.array(part.convert('RGB'))
         except Exception as e:  # decoders fail in many ways
             raise unreadable(self._path, e, self._data) from e

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from mmengine.dataset import BaseDataset
 
 from mmlt.errors import InputError
 from mmlt.utils.long_tail import limit_imbalance, select_long_tail
 
 
-class LimitsImbalance:
+class LimitsImbalance(BaseDataset):
     """A dataset whose train split can be cut to a limited imbalance.
 
     Args:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from mmengine.dataset import BaseDataset
 from mmengine.fileio import join_path
 from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
@@ -65,7 +66,7 @@ def checked_label(digits: str, where: str) -> int:
     return int(digits)
 
 
-class NamesUnreadablePictures:
+class NamesUnreadablePictures(BaseDataset):
     """A dataset of picture files: all of them are read by :class:`LoadPicture`, and it says which stopped it.
 
     Args:

@@ -276,7 +276,7 @@ def parse_coco(
     if lost := [i for i in ids if i not in files]:
         raise InputError(f"'{path}' has no image with the id '{lost[0]}' ({len(lost)} of {len(ids)} ids are unknown).")
     number = {categories[name]: i for i, name in enumerate(names)}
-    labels = {i: set() for i in ids}
+    labels: dict[str, set[int]] = {i: set() for i in ids}
     for image_id, category in objects:
         if image_id in labels and category in number:
             labels[image_id].add(number[category])

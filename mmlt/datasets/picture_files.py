@@ -251,7 +251,7 @@ def files_below(folder: str, name: str = '') -> tuple[list[str], list[str]]:
     Raises:
         InputError: A folder cannot be listed.
     """
-    files, special, to_do = [], [], [name]
+    files, special, to_do = list[str](), list[str](), [name]
     while to_do:
         below = to_do.pop()
         place = os.path.join(folder, below)

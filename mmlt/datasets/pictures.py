@@ -124,7 +124,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
         grey = _grey(image, form, tags)
         return np.repeat(grey[..., None], 3, axis=-1)
     if image.mode == 'LAB':
-        lab, rgb = map(ImageCms.createProfile, ('LAB', 'sRGB'))
+        lab, rgb = ImageCms.createProfile('LAB'), ImageCms.createProfile('sRGB')
         image = ImageCms.profileToProfile(image, lab, rgb, outputMode='RGB')
     elif image.has_transparency_data:
         image = _on_white(image)
@@ -219,12 +219,12 @@ def decode_picture(data: bytes) -> np.ndarray:
         return to_rgb(image)
 
 
-def open_picture(data: bytes, formats: Sequence[str] = _FORMATS) -> Image.Image:
+def open_picture(data: bytes, formats: list[str] | tuple[str, ...] = _FORMATS) -> Image.Image:
     """Open a picture of a bearable size, see :func:`check_size`; its pixels are not read.
 
     Args:
         data (bytes): The file's content.
-        formats (Sequence[str]): Pillow's names of those that it may have.
+        formats (list[str] | tuple[str, ...]): Pillow's names of those that it may have.
             Defaults to all that Pillow decodes itself, so not EPS.
 
     Returns:

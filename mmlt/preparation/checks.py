@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os.path as osp
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, KeysView, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import yaml
+from mmpretrain.datasets import CIFAR10
 
+from mmlt.checkpoints import write_text
 from mmlt.datasets.cifar_lt import CIFAR10LT, CIFAR100LT
 from mmlt.datasets.inaturalist import INaturalist2018
 from mmlt.datasets.long_tailed_dataset import parse_annotation
@@ -81,7 +83,7 @@ class Contents:
 
     classes: Sequence[str] = ()
     counts: np.ndarray | None = None
-    splits: dict[str, tuple[list[str], Sequence]] = field(default_factory=dict)
+    splits: dict[str, tuple[list[str], np.ndarray | list[np.ndarray]]] = field(default_factory=dict)
     folders: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -133,7 +135,7 @@ def check_repeats(contents: Contents, what: str) -> list[str]:
     Returns:
         list[str]: Problems.
     """
-    problems, seen = [], {}
+    problems, seen = [], dict[str, KeysView[str]]()
     for split, (files, _) in contents.splits.items():
         paths = Counter(osp.normpath(osp.join(contents.folders[split], f)) for f in files)
         if twice := [path for path, number in paths.items() if number > 1]:
@@ -230,7 +232,7 @@ def write_annotation(contents: Contents, out: str) -> list[str]:
     for split, (files, labels) in contents.splits.items():
         texts[f'{split}.txt'] = [' '.join([f, *map(str, np.atleast_1d(y))]) for f, y in zip(files, labels)]
     for name, lines in texts.items():
-        (folder / name).write_text(''.join(f'{line}\n' for line in lines), encoding='utf-8')
+        write_text(folder / name, ''.join(f'{line}\n' for line in lines))
     return [str(folder / name) for name in texts]
 
 
@@ -319,7 +321,7 @@ def read_inat18(download: Download, root: str, contents: Contents) -> None:
     contents.classes = reader.CLASSES or ()
 
 
-def cifar_reader(dataset: type) -> Callable[[Download, str, Contents], None]:
+def cifar_reader(dataset: type[CIFAR10]) -> Callable[[Download, str, Contents], None]:
     """A reader for CIFAR's packed files, whose checksums are published.
 
     Args:

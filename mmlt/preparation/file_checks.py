@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import os.path as osp
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+import numpy as np
 from tqdm import tqdm
+from tqdm.utils import CallbackIOWrapper
 
 from mmlt.datasets.pictures import listing, read_error
 from mmlt.preparation.picture_sources import PARTIAL_SUFFIXES
+from mmlt.utils import digest
 
 
 def partial_downloads(folder: str) -> list[str]:
@@ -36,13 +39,10 @@ def check_sums(folder: str, sums: dict[str, str], what: str) -> list[str]:
     total, wrong = sum(map(osp.getsize, paths.values())), []
     with tqdm(total=total, desc=f'{what}, MD5', unit='B', unit_scale=True, mininterval=2, disable=None) as bar:
         for name, path in paths.items():
-            digest = hashlib.md5(usedforsecurity=False)
             with open(path, 'rb') as f:
-                while chunk := f.read(2**22):
-                    digest.update(chunk)
-                    bar.update(len(chunk))
-            if digest.hexdigest() != sums[name]:
-                wrong.append(name)
+                chunks = iter(partial(CallbackIOWrapper(bar.update, f, 'read').read, 2**22), b'')
+                if digest(chunks, size=16, kind='md5') != sums[name]:
+                    wrong.append(name)
     if not wrong:
         return []
     return [
@@ -100,8 +100,8 @@ def check_files(folder: str, files: Sequence[str], what: str, decode: bool = Fal
         if decode:
             bad = set(missing) | set(empty)
             rest = [f for f in files if f not in bad]
-            errors = pool.map(lambda f: read_error(osp.join(folder, f)), rest)
-            errors = list(tqdm(errors, total=len(rest), desc=f'{what}, reading', mininterval=2, disable=None))
+            read = pool.map(lambda f: read_error(osp.join(folder, f)), rest)
+            errors = list(tqdm(read, total=len(rest), desc=f'{what}, reading', mininterval=2, disable=None))
             if broken := [f for f, error in zip(rest, errors) if error]:
                 problems.append(
                     f'{what}: {len(broken):,} pictures cannot be read, {listing(broken)}: fetch them again.'
@@ -109,12 +109,12 @@ def check_files(folder: str, files: Sequence[str], what: str, decode: bool = Fal
     return problems
 
 
-def check_label_folders(files: Sequence[str], labels: Sequence[int], what: str) -> list[str]:
+def check_label_folders(files: Sequence[str], labels: np.ndarray | Sequence[int], what: str) -> list[str]:
     """Compare labels with the pictures' folders, which are one a class.
 
     Args:
         files (Sequence[str]): The pictures.
-        labels (Sequence[int]): Their labels.
+        labels (np.ndarray | Sequence[int]): Their labels.
         what (str): Said in the problems.
 
     Returns:

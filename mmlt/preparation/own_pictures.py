@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import os.path as osp
 import unicodedata
@@ -17,6 +16,7 @@ from mmlt.datasets.pictures import listing, picture_error
 from mmlt.datasets.texts.class_names import read_class_names
 from mmlt.errors import InputError
 from mmlt.preparation.picture_sources import Pictures
+from mmlt.utils import digest
 from mmlt.utils.long_tail import exponential_profile, select_long_tail
 
 
@@ -26,7 +26,7 @@ def _inspect(path: str) -> tuple[str | None, str]:
         data = Path(path).read_bytes()
     except OSError as e:
         return f'{type(e).__name__}: {e}', ''
-    return picture_error(data), hashlib.blake2b(data, digest_size=16).hexdigest()
+    return picture_error(data), digest(data, size=16)
 
 
 def inspect_pictures(pictures: Pictures, skip_unreadable: bool = False) -> None:
@@ -57,10 +57,10 @@ def inspect_pictures(pictures: Pictures, skip_unreadable: bool = False) -> None:
         )
     first: dict[str, int] = {}
     copies = []
-    for i, (error, digest) in enumerate(results):
+    for i, (error, content) in enumerate(results):
         if error:
             continue
-        j = first.setdefault(digest, i)
+        j = first.setdefault(content, i)
         if pictures.labels[i] != pictures.labels[j]:
             a, b = (pictures.classes[pictures.labels[k]] for k in (j, i))
             raise InputError(
@@ -117,7 +117,7 @@ def prompt_names(keys: Sequence[str], names_file: str | None = None) -> tuple[st
     return names
 
 
-def default_test_size(counts: Sequence[int]) -> int:
+def default_test_size(counts: np.ndarray | Sequence[int]) -> int:
     """Test pictures a class: a fifth of the middle class, from 1 to 100."""
     return int(np.clip(np.median(counts) / 5, 1, 100))
 
@@ -183,7 +183,7 @@ def artificial_tail(labels: np.ndarray, num_classes: int, ratio: float, seed: in
         profile = exponential_profile(top, ratio, num_classes)
     counts = np.empty(num_classes, dtype=np.int64)
     counts[order] = profile
-    return np.sort(select_long_tail(labels, counts, seed))
+    return np.sort(select_long_tail(labels, counts.tolist(), seed))
 
 
 def list_text(files: Sequence[str], labels: np.ndarray) -> str:

@@ -178,7 +178,7 @@ def _look_into(folder: str) -> tuple[str, list[str], list[str]]:
 
 
 def _read_classes(folder: str, classes: Sequence[str], beside: Sequence[str]) -> Pictures:
-    files, keys, others, hidden = [], [], [*beside], []
+    files, keys, others, hidden = [], [], [*beside], list[str]()
     for name in tqdm(classes, desc='Class folders', mininterval=2, disable=None):
         files_there, special = files_below(folder, name)
         inside, unseen = _without_hidden(files_there)

@@ -68,9 +68,9 @@ def check_args(args: PrepareOptions) -> str:
             f'There are {len(args.source)} sources, {listing(args.source)}: give one. Of a train/ and a test/ folder, '
             f"that is the folder in which they lie, '{osp.commonpath(list(map(osp.abspath, args.source)))}'."
         )
-    (args.source,) = args.source
+    (source,) = args.source
     out = osp.abspath(args.out)
-    if osp.isdir(args.source) and osp.commonpath([out, osp.abspath(args.source)]) == osp.abspath(args.source):
+    if osp.isdir(source) and osp.commonpath([out, osp.abspath(source)]) == osp.abspath(source):
         raise InputError(f"--out '{args.out}' lies in the folder of the pictures: choose another.")
     if osp.exists(osp.join(out, 'train.txt')) and not args.overwrite:
         raise InputError(f"'{args.out}' holds a data set already: choose another --out, or --overwrite it.")
@@ -103,13 +103,13 @@ def given_splits(pictures, args: PrepareOptions) -> dict[str, np.ndarray]:
     """The splits of the source as they are; without one to test on, that for validation is it."""
     splits = {split: np.flatnonzero(pictures.splits == split) for split in ('train', 'val', 'test')}
     if args.test_per_class is not None:
-        raise InputError(f"'{args.source}' has its splits already: leave out --test-per-class.")
+        raise InputError(f"'{args.source[0]}' has its splits already: leave out --test-per-class.")
     if not len(splits['test']):
         splits['test'], splits['val'] = splits['val'], splits['test']
         pictures.notes.append('There is no test split: that for validation is tested on.')
     if args.val_per_class:
         if len(splits['val']):
-            raise InputError(f"'{args.source}' has a split for validation already: leave out --val-per-class.")
+            raise InputError(f"'{args.source[0]}' has a split for validation already: leave out --val-per-class.")
         train = splits['train']
         parts = balanced_split(pictures.labels[train], 0, args.val_per_class, args.seed)
         splits['train'], splits['val'] = train[parts['train']], train[parts['val']]
@@ -179,7 +179,7 @@ def _settings(name: str, names, pictures, splits: dict, lists: dict[str, str], a
 
 def _draw_sizes(counts: np.ndarray, names, path: Path, name: str) -> tuple[dict, list[str]]:
     """Draw and print the class sizes; return their report, and what is to be said of the picture."""
-    report = class_size_report(counts, names)
+    report = class_size_report(counts.tolist(), names)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         plot_class_sizes(report, path, name)
@@ -204,7 +204,7 @@ def prepare(args: PrepareOptions, command: str = '') -> list[str]:
         InputError: Something is wrong with the pictures or the options.
     """
     name = check_args(args)
-    pictures = read_source(args.source, args.root)
+    pictures = read_source(args.source[0], args.root)
     names = prompt_names(pictures.classes, args.class_names)
     if args.texts is not None:
         ClassTexts(templates='clip').read(names, osp.abspath(args.texts))  # their faults show now, not in the training

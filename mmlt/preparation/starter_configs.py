@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from mmlt.errors import InputError
 from mmlt.preparation.towers import TowerFacts
+from mmlt.utils import digest
 
 # A config a file, with NAME for the data set's name; a further method is a template more.
 TEMPLATES = Path(__file__).with_name('templates')
@@ -177,7 +177,7 @@ def split_digest(lists: dict[str, str]) -> str:
     Returns:
         str: Hexadecimal digits.
     """
-    return hashlib.sha256(repr(sorted(lists.items())).encode()).hexdigest()[:16]
+    return digest(repr(sorted(lists.items())), size=8, kind='sha256')
 
 
 def _files(name: str) -> dict[str, Path]:

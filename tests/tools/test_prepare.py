@@ -20,8 +20,11 @@ from safetensors.torch import save_file
 from mmlt import InputError
 from mmlt.cli import prepare
 from mmlt.datasets.pictures import is_picture
+from mmlt.engine.configs import CONFIGS
 from mmlt.engine.stages import decisive, plan
 from mmlt.preparation.own_pictures import artificial_tail, balanced_split, default_test_size, prompt_names
+from mmlt.preparation.prepare import PrepareOptions
+from mmlt.preparation.prepare import prepare as run_prepare
 from mmlt.preparation.starter_configs import TEMPLATES, Settings, fill_template, starter_configs, template_values
 from mmlt.preparation.towers import probe
 
@@ -389,6 +392,12 @@ def test_a_picture_in_training_and_test_is_tested(here, capsys):
 def test_splits_that_do_not_fit_together(here, capsys, splits, args, sentence):
     split_folder(**splits)
     assert sentence in refused(prepare, capsys, 'pics', *args)
+
+
+def test_options_serve_twice(here):
+    split_folder(train=dict(a=2, b=2), test=dict(a=1, b=1))
+    options = PrepareOptions(['pics'], 'out', str(CONFIGS / '_base_'), model=TINY[1], pretrained='none', overwrite=True)
+    assert run_prepare(options) == run_prepare(options)
 
 
 def test_two_sources_are_told_their_folder(here, capsys, tmp_path):

@@ -33,7 +33,7 @@ def assign_labels(counts: list[int], num_images: int, rng: np.random.Generator) 
             f'{num_images} images cannot have {sum(counts)} labels, the most frequent {max(counts)} times: an image '
             f'has 1 to {SLOTS} different ones.'
         )
-    labels = [set() for _ in range(num_images)]
+    labels: list[set[int]] = [set() for _ in range(num_images)]
     for c, count in enumerate(counts):
         order = [i for i in rng.permutation(num_images) if len(labels[i]) < SLOTS]
         if len(order) < count:

@@ -110,9 +110,9 @@ def icon_masks(font: str, code: int) -> tuple[np.ndarray, np.ndarray] | None:
     glyph = canvas.crop(box)
     zoom = (_CANVAS - 8) / max(glyph.size)
     glyph = glyph.resize([max(1, round(side * zoom)) for side in glyph.size], Image.Resampling.BILINEAR)
-    strokes = Image.new('L', (_CANVAS, _CANVAS), 0)
-    strokes.paste(glyph, ((_CANVAS - glyph.width) // 2, (_CANVAS - glyph.height) // 2))
-    strokes = np.array(strokes)
+    drawn = Image.new('L', (_CANVAS, _CANVAS), 0)
+    drawn.paste(glyph, ((_CANVAS - glyph.width) // 2, (_CANVAS - glyph.height) // 2))
+    strokes = np.array(drawn)
     outside = (strokes > 100).astype(np.uint8)
     cv2.floodFill(outside, None, (0, 0), 2)
     return strokes, np.where(outside == 2, strokes, 255).astype(np.uint8)
@@ -139,7 +139,7 @@ def render_icon(font: str, code: int, rng: np.random.Generator, size: int = 32) 
     """
     centre = (_CANVAS - 1) / 2
     matrix = cv2.getRotationMatrix2D((centre, centre), rng.normal(0, 8), rng.uniform(0.85, 1.12))
-    matrix[:, :2] *= rng.uniform(0.9, 1.1, (2, 1))
+    matrix[:, :2] = matrix[:, :2] * rng.uniform(0.9, 1.1, (2, 1))
     matrix[:, 2] = centre - matrix[:, :2] @ (centre, centre) + rng.normal(0, 2, 2)
     strokes, filled = (
         cv2.warpAffine(mask, matrix, (_CANVAS, _CANVAS), flags=cv2.INTER_LINEAR)[..., None] / np.float32(255)

@@ -119,9 +119,9 @@ def render_emoji(file: Path, size: int) -> np.ndarray:
     """
     with Image.open(file) as picture:
         # Pillow resizes RGBA multiplied by alpha: the colour of what is transparent does not bleed in.
-        picture = picture.convert('RGBA').resize((size, size), Image.Resampling.LANCZOS)
-    white = Image.new('RGBA', picture.size, 'white')
-    return np.asarray(Image.alpha_composite(white, picture).convert('RGB'))
+        pixels = picture.convert('RGBA').resize((size, size), Image.Resampling.LANCZOS)
+    white = Image.new('RGBA', pixels.size, 'white')
+    return np.asarray(Image.alpha_composite(white, pixels).convert('RGB'))
 
 
 @lru_cache(maxsize=2)
@@ -184,7 +184,7 @@ def hold_out(groups: np.ndarray, wanted: int, rng: np.random.Generator) -> tuple
     """
     names = rng.permutation(np.unique(groups))
     least = min(wanted, math.ceil(len(names) / 5))
-    members = []
+    members: list[np.ndarray] = []
     while len(members) < least or sum(map(len, members)) < wanted:
         members.append(rng.permutation(np.flatnonzero(groups == names[len(members)])))
     in_turn = sorted((turn, g) for g, m in enumerate(members) for turn in range(len(m)))
@@ -207,7 +207,7 @@ def split_by_group(labels: np.ndarray, groups: np.ndarray, seed: int) -> dict[st
     Returns:
         dict[str, np.ndarray]: Indices of 'train', 'val' and 'test', by class.
     """
-    splits = {split: [] for split in SPLITS}
+    splits: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     for label in np.unique(labels):
         rng = np.random.default_rng([seed, label])
         rest = np.flatnonzero(labels == label)
@@ -232,7 +232,7 @@ def class_texts(names: Sequence[Sequence[str]], labels: Sequence[int], num_class
         tuple[tuple[str]]: C tuples of sentences without repeats, in the order
         of the emoji.
     """
-    texts = [{} for _ in range(num_classes)]  # dicts keep the order
+    texts: list[dict[str, None]] = [{} for _ in range(num_classes)]  # dicts keep the order
     for own, label in zip(names, labels):
         texts[label].update((template.format(name), None) for name in own for template in TEXT_TEMPLATES)
     return tuple(tuple(t) for t in texts)

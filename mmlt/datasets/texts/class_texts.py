@@ -46,8 +46,7 @@ def split_sentences(paragraph: str) -> list[str]:
     """
     sentences, start = [], 0
     for match in _BOUNDARY.finditer(paragraph):
-        word = paragraph[start : match.start()].rsplit(None, 1)[-1:] or ['']
-        word = word[0].lstrip('("\'[')
+        word = (paragraph[start : match.start()].rsplit(None, 1) or [''])[-1].lstrip('("\'[')
         if paragraph[match.start()] == '.' and _ABBREVIATION.fullmatch(word):
             continue
         sentences.append(paragraph[start : match.end()].strip())
@@ -147,7 +146,7 @@ class ClassTexts:
         path = self._place(source)
         self.files = self.files_fingerprint(source)
         texts, short = self._texts(path, classes) if path is not None else ([[] for _ in classes], [])
-        prompts = [[] for _ in classes]
+        prompts: list[list[str]] = [[] for _ in classes]
         if self.templates is not None:
             prompts = [list(p) for p in zip(*class_prompts(classes, self.templates))]
         bare = [name for name, own in zip(classes, texts) if not own]

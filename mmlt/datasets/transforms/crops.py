@@ -127,7 +127,8 @@ class GrowingRandomResizedCrop(RandomResizedCrop):
 
     def transform(self, results: dict) -> dict:
         """Crop; see MMPretrain's."""
-        self.crop_ratio_range = (growing_crop_minimum(*self._epochs.tolist(), self.start), 1.0)
+        epoch, max_epochs = self._epochs.tolist()
+        self.crop_ratio_range = (growing_crop_minimum(epoch, max_epochs, self.start), 1.0)
         return super().transform(results)
 
     def __repr__(self) -> str:

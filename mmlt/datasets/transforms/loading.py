@@ -83,7 +83,7 @@ class LoadPicture(LoadImageFromFile):
     def transform(self, results: dict) -> dict | None:
         """Load the picture."""
         if (path := results.get('img_path')) is None:
-            image = array_to_8bit(results['img'])
+            image: DeferredPicture | np.ndarray = array_to_8bit(results['img'])
         else:
             data = None
             try:
@@ -93,7 +93,7 @@ class LoadPicture(LoadImageFromFile):
                 if self.ignore_empty:
                     return None
                 raise unreadable(path, e, data) from e
-        results['img'] = image.astype('float32') if self.to_float32 else image
+        results['img'] = image.astype('float32') if self.to_float32 else image  # type: ignore[union-attr]  # not deferred
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
@@ -111,7 +111,7 @@ def _bgr(image: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
 
 
-def _class_and_settings(transform: dict | Callable) -> tuple[type, dict | object]:
+def _class_and_settings(transform: dict | Callable) -> tuple[type, dict]:
     if not isinstance(transform, dict):
         return type(transform), vars(transform)
     kind = transform['type']

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from mmpretrain.datasets import transforms as mm
-from mmpretrain.datasets.transforms.auto_augment import RANDAUG_POLICIES
+from mmpretrain.datasets.transforms.auto_augment import RANDAUG_POLICIES, BaseAugTransform
 
 from mmlt.registry import TRANSFORMS
 
@@ -17,7 +17,7 @@ def is_colour_8bit(image) -> bool:
     return isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
 
 
-class _ByTable:
+class _ByTable(BaseAugTransform):
     """An MMPretrain augmentation by a table, on 8-bit colour; MMPretrain's own on anything else."""
 
     def transform(self, results: dict) -> dict:
