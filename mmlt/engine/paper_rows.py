@@ -228,9 +228,14 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The repository's commit, with '-dirty' where files differ from it; None outside of git."""
-    command = ['git', '-C', str(CONFIGS), 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*']
+    """The commit of the package, with '-dirty' where its files differ from it; None where it is not in git."""
+    # Pages and records that a run writes are no part of what runs.
+    commands = ('ls-files --error-unmatch __init__.py', 'rev-parse HEAD', 'status --porcelain -- .')
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        _, head, changes = (
+            subprocess.run(['git', *c.split()], cwd=CONFIGS.parent, capture_output=True, text=True, check=True).stdout
+            for c in commands
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
+    return head.strip() + ('-dirty' if changes else '')

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -329,3 +330,29 @@ def test_a_dry_run_counts_images_and_views_by_name(tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     tool.main(['ballad', 'rn50', 'imagenet-lt', '--dry-run'])
     assert '1,810 x 10' in capsys.readouterr().out
+
+
+def test_commit_is_that_of_the_package(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ['-c', 'user.name=a', '-c', 'user.email=a@b', '-c', 'commit.gpgsign=false']
+        return subprocess.run(['git', *identity, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
+
+    package = tmp_path / 'mmlt'
+    (package / 'configs').mkdir(parents=True)
+    monkeypatch.setattr(paper_rows, 'CONFIGS', package / 'configs')
+    for file in (package / '__init__.py', package / 'a.py', tmp_path / 'README.md'):
+        file.write_text('')
+    assert paper_rows.commit() is None
+    git('init', '-q')
+    (tmp_path / '.gitignore').write_text('*.pyc\n')
+    git('add', 'README.md')
+    git('commit', '-qm', 'x')
+    assert paper_rows.commit() is None  # installed inside a repository that is another's
+    git('add', '.')
+    git('commit', '-qm', 'x')
+    head = git('rev-parse', 'HEAD').stdout.strip()
+    (tmp_path / 'README.md').write_text('a page that a run writes')
+    (package / 'a.pyc').write_text('')
+    assert paper_rows.commit() == head
+    (package / 'configs/new.py').write_text('')
+    assert paper_rows.commit() == f'{head}-dirty'
