@@ -137,7 +137,7 @@ def shot_accuracy(
         return float(np.nanmean(accuracy[classes]))
 
     seen = ~np.isnan(accuracy)
-    result = {'all': mean(seen)}
+    result: dict[str, float | np.ndarray] = {'all': mean(seen)}
     for i, shot in enumerate(SHOTS):
         if (chosen := (groups == i) & seen).any():
             result[shot] = mean(chosen)
@@ -199,7 +199,7 @@ def shot_average_precision(
     seen = ~np.isnan(precision)
     if not seen.any():
         raise InputError('No test image has any of the classes: mean average precision has nothing to measure.')
-    result = {'all': float(precision[seen].mean())}
+    result: dict[str, float | np.ndarray] = {'all': float(precision[seen].mean())}
     for i, shot in enumerate(SHOTS):
         if (chosen := (groups == i) & seen).any():
             result[shot] = float(precision[chosen].mean())

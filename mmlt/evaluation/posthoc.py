@@ -264,7 +264,7 @@ def class_order(kind: str, counts: np.ndarray) -> np.ndarray:
     return order[::-1] if kind == 'backward' else order
 
 
-def resample_test(labels: np.ndarray, order: Sequence[int], ratio: float, seed: int) -> np.ndarray:
+def resample_test(labels: np.ndarray, order: np.ndarray | Sequence[int], ratio: float, seed: int) -> np.ndarray:
     """Images of a long-tailed test set, drawn without replacement.
 
     The class of rank i keeps ``int(n_max * ratio ** (-i / (C - 1)))`` images,
@@ -273,8 +273,8 @@ def resample_test(labels: np.ndarray, order: Sequence[int], ratio: float, seed: 
 
     Args:
         labels (np.ndarray): Shape (N, ).
-        order (Sequence[int]): The C classes, the one with most images first,
-            see :func:`class_order`.
+        order (np.ndarray | Sequence[int]): The C classes, the one with most
+            images first, see :func:`class_order`.
         ratio (float): Largest over smallest number, at least 1.
         seed (int): The same seed draws the same images.
 

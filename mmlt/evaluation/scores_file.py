@@ -73,7 +73,7 @@ def write_scores(scores: Scores, path: str | Path) -> None:
         scores (Scores): What to write.
         path (str | Path): See :func:`check_npz_path`.
     """
-    arrays = {
+    arrays: dict = {
         'logits': np.asarray(scores.logits, dtype=np.float32),
         'labels': np.asarray(scores.labels, dtype=np.int64),
         'classes': np.asarray(scores.classes, dtype=np.str_),
@@ -130,8 +130,8 @@ def _checked(found: dict[str, np.ndarray], path: str) -> Scores:
         raise InputError(f"The facts in '{path}' are no JSON ({e}): {_AGAIN}.") from e
     if not isinstance(facts, dict):
         raise InputError(f"The facts in '{path}' are no JSON object: {_AGAIN}.")
-    texts = {'split': str(found['split']), 'facts': facts}
-    scores = Scores(**{name: found[name] for name in _ARRAYS}, **texts, **{name: found.get(name) for name in _OPTIONAL})
+    arrays: dict = {name: found.get(name) for name in (*_ARRAYS, *_OPTIONAL)}
+    scores = Scores(**arrays, split=str(found['split']), facts=facts)
     _check_sizes(scores, path)
     _check_values(scores, path)
     return scores

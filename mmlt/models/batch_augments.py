@@ -22,7 +22,8 @@ class Mixup(MMPretrainMixup):
     def mix(self, batch_inputs: Tensor, batch_scores: Tensor) -> tuple[Tensor, Tensor]:
         """See MMPretrain."""
         share, index = np.random.beta(self.alpha, self.alpha), _partners(batch_inputs)
-        return tuple(share * x + (1 - share) * x[index] for x in (batch_inputs, batch_scores))
+        inputs, scores = (share * x + (1 - share) * x[index] for x in (batch_inputs, batch_scores))
+        return inputs, scores
 
 
 class CutMix(MMPretrainCutMix):

@@ -101,7 +101,7 @@ def tower_blocks(visual: nn.Module) -> list[nn.Module]:
         return [block for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4) for block in stage]
     for path in _BLOCKS:
         try:
-            return list(visual.get_submodule(path))
+            return list(visual.get_submodule(path).children())
         except AttributeError:
             continue
     return [visual]

@@ -137,7 +137,7 @@ def _check_scale(head: nn.Module, loss: nn.Module) -> None:
     )
 
 
-def _known_scale(head: nn.Module) -> str:
+def _known_scale(head: CosineClsHead | TextClsHead) -> str:
     """The factor on the cosines; that of a tower is not read yet when a model is looked at."""
     if isinstance(head, CosineClsHead):
         return f'{head.logit_scale:g}'

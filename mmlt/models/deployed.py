@@ -6,6 +6,7 @@ from functools import singledispatch
 
 import torch
 import torch.nn.functional as F
+from mmengine.model import BaseModel
 from mmpretrain.models import ImageClassifier
 from mmpretrain.models.heads import MultiLabelClsHead
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ class CosineLogits(nn.Module):
         vectors (Tensor): Scaled class vectors, (C, D).
     """
 
+    vectors: Tensor
+
     def __init__(self, vectors: Tensor):
         super().__init__()
         self.register_buffer('vectors', vectors.detach().clone())
@@ -38,6 +41,14 @@ class LGRLogits(nn.Module):
     Args:
         head (LGRHead): With anchors.
     """
+
+    values: Tensor
+    inv_std: Tensor
+    gram: Tensor
+    padding: Tensor | None
+    key: Tensor
+    key_norm: Tensor
+    scale: Tensor
 
     def __init__(self, head: LGRHead):
         super().__init__()
@@ -67,6 +78,10 @@ class NeighbourLogits(nn.Module):
     Args:
         head (AnchorKNNHead): With anchors.
     """
+
+    keys: Tensor
+    classes: Tensor
+    scale: Tensor
 
     def __init__(self, head: AnchorKNNHead):
         super().__init__()
@@ -118,11 +133,11 @@ def _(head: AnchorKNNHead) -> nn.Module:
     return NeighbourLogits(head)
 
 
-def plain_classifier(model: nn.Module) -> ImageClassifier:
+def plain_classifier(model: BaseModel) -> ImageClassifier:
     """The plain classifier of a trained model; what wraps one is merged here.
 
     Args:
-        model (nn.Module): A trained model. A wrapper with low-rank weights
+        model (BaseModel): A trained model. A wrapper with low-rank weights
             says by ``merge()`` what it is without them.
 
     Returns:
@@ -144,7 +159,7 @@ class DeployedClassifier(nn.Module):
     Class or anchor embeddings are constants, the text tower is gone.
 
     Args:
-        model (nn.Module): A trained model, in eval mode; see
+        model (BaseModel): A trained model, in eval mode; see
             :func:`plain_classifier`.
         bgr (bool): Whether its pictures come to its preprocessor in BGR, as
             from files; see
@@ -155,8 +170,11 @@ class DeployedClassifier(nn.Module):
         InputError: It is no image classifier, or pads its pictures.
     """
 
+    mean: Tensor
+    std: Tensor
+
     @torch.no_grad()
-    def __init__(self, model: nn.Module, bgr: bool = True):
+    def __init__(self, model: BaseModel, bgr: bool = True):
         super().__init__()
         model = plain_classifier(model)
         before = model.data_preprocessor

@@ -16,9 +16,10 @@ from mmengine.logging import print_log
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import vision_transformer
+from timm.models._hub import check_cached_file, download_cached_file
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmlt.checkpoints import check_download, read_checkpoint
 from mmlt.checkpoints.weights import fit_state
@@ -87,7 +88,7 @@ def build_timm_vit(
             that it does not take.
     """
     _check_names(model, pretrained)
-    size = {} if image_size is None else dict(img_size=image_size)
+    size: dict = {} if image_size is None else dict(img_size=image_size)
     visual = None
     try:
         with undrawn() if pretrained is not None else nullcontext():
@@ -108,7 +109,7 @@ def _downloaded(model: str, tag: str) -> str:
     names = (known.hf_hub_filename,) if known.hf_hub_filename else _HUB_FILES
     try:
         if not known.hf_hub_id:
-            return timm.models.download_cached_file(known.url, check_hash=True)
+            return download_cached_file(known.url, check_hash=False)  # '-300e.' in a name is no hash, but epochs
         for name in names[:-1]:
             with suppress(EntryNotFoundError):  # older repositories have the last one only
                 return check_download(hf_hub_download(known.hf_hub_id, name))
@@ -116,18 +117,20 @@ def _downloaded(model: str, tag: str) -> str:
     except InputError:
         raise
     except Exception as e:
+        where = f'{names[0]} of https://huggingface.co/{known.hf_hub_id}' if known.hf_hub_id else known.url
         raise InputError(
             f"The weights '{tag}' of timm's '{model}' could not be fetched ({type(e).__name__}: {_one_line(e)}). "
-            f'Without a network, fetch {names[0]} of https://huggingface.co/{known.hf_hub_id} elsewhere and give its '
-            'path as pretrained.'
+            f'Without a network, fetch {where} elsewhere and give its path as pretrained.'
         ) from e
 
 
 def is_timm_cached(model: str, tag: str) -> bool:
-    """Whether the hub's client has fetched a tag's weights before."""
+    """Whether a tag's weights were fetched before."""
     known = timm.get_pretrained_cfg(f'{model}.{tag}')
+    if not known.hf_hub_id:
+        return check_cached_file(known.url, check_hash=False)
     names = (known.hf_hub_filename,) if known.hf_hub_filename else _HUB_FILES
-    return any(isinstance(try_to_load_from_cache(known.hf_hub_id or '', name), str) for name in names)
+    return any(isinstance(try_to_load_from_cache(known.hf_hub_id, name), str) for name in names)
 
 
 def _read(path: str, model: str) -> dict[str, Tensor]:
@@ -194,7 +197,7 @@ def load_timm_weights(visual: VisionTransformer | Eva, model: str, pretrained: s
     check_filled(visual, f"With the weights '{pretrained}', timm's '{model}'", 'the file is damaged. Fetch it anew.')
 
 
-def patch_size(visual: nn.Module) -> int:
+def patch_size(visual: VisionTransformer | Eva) -> int:
     """Pixels of an image that one token stands for, in each direction."""
     size = visual.patch_embed.feat_ratio()
     return max(size) if isinstance(size, (tuple, list)) else size

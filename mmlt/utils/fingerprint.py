@@ -35,7 +35,7 @@ def digest(*parts, size: int = 12, kind: str = 'blake2b') -> str:
         for piece in part if isinstance(part, Iterator) else (part,):
             if isinstance(piece, str):
                 piece = piece.encode()
-            made.update(np.ascontiguousarray(piece) if isinstance(piece, np.ndarray) else piece)
+            made.update(np.ascontiguousarray(piece).data if isinstance(piece, np.ndarray) else piece)
     return made.hexdigest()[: 2 * size]
 
 

@@ -39,12 +39,12 @@ def exponential_profile(max_count: int, imbalance_ratio: float, num_classes: int
     return counts
 
 
-def select_long_tail(labels: np.ndarray, counts: Sequence[int], seed: int) -> np.ndarray:
+def select_long_tail(labels: np.ndarray, counts: np.ndarray | Sequence[int], seed: int) -> np.ndarray:
     """Draw ``counts[c]`` samples of every class c, without replacement.
 
     Args:
         labels (np.ndarray): Labels of shape (N, ).
-        counts (Sequence[int]): Samples wanted of each class.
+        counts (np.ndarray | Sequence[int]): Samples wanted of each class.
         seed (int): The same seed draws the same samples.
 
     Returns:
@@ -84,11 +84,11 @@ def limit_imbalance(counts: Sequence[int], max_ratio: float) -> list[int]:
     return [min(int(n), cap) for n in counts]
 
 
-def count_classes(labels: Sequence[int], classes: Sequence[str] | None, where: str) -> list[int]:
+def count_classes(labels: np.ndarray | Sequence[int], classes: Sequence[str] | None, where: str) -> list[int]:
     """Count the training images of every class, and check labels and class list.
 
     Args:
-        labels (Sequence[int]): Labels of the train split.
+        labels (np.ndarray | Sequence[int]): Labels of the train split.
         classes (Sequence[str], optional): C class names; None takes the labels
             as they are.
         where (str): What to name in an error, for example the annotation file.

@@ -17,7 +17,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         nn.Module: The innermost one.
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+        model = model.get_submodule('module')
     return model
 
 

@@ -31,14 +31,14 @@ def exact_matmul(device: torch.device) -> Iterator[None]:
                 torch.set_float32_matmul_precision(before)
             return
         # These, not `allow_tf32`, which can not be read where somebody has set these.
-        backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
-        before = [backend.fp32_precision for backend in backends]
+        backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+        kept = [backend.fp32_precision for backend in backends]
         for backend in backends:
             backend.fp32_precision = 'ieee'
         try:
             yield
         finally:
-            for backend, value in zip(backends, before):
+            for backend, value in zip(backends, kept):
                 backend.fp32_precision = value
 
 

@@ -178,7 +178,8 @@ def _rates(cfg: Config, optimizer, steps: int | None) -> list[str]:
 
 def _schedulers(cfg: Config, optimizer, steps: int) -> tuple[list, list]:
     """The config's schedulers, those by epoch and those by iteration, as MMEngine's Runner builds them."""
-    by_epoch, by_step = [], []
+    by_epoch: list = []
+    by_step: list = []
     for scheduler in cfg.param_scheduler:
         settings = dict(scheduler)
         convert, epochwise = settings.pop('convert_to_iter_based', False), settings.get('by_epoch', True)
@@ -236,7 +237,7 @@ def _mixing(cfg: Config) -> str:
     return ', '.join(f'{_call(augment)} in {probability:.0%}' for augment, probability in parts)
 
 
-def _transforms(pipeline: list[dict]) -> Iterator[str]:
+def _transforms(pipeline: list[ConfigDict]) -> Iterator[str]:
     for transform in pipeline:
         if transform.type not in ('LoadImageFromFile', 'mmlt.LoadPicture', 'PackInputs', 'NumpyToPIL', 'PILToNumpy'):
             yield _call(transform, leave=('backend', 'hparams', 'direction', 'fill_color', 'fill_std'))

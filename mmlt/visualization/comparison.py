@@ -36,7 +36,7 @@ def summarise(groups: Mapping[str, Sequence[dict]]) -> dict[str, dict[str, tuple
     named = {f"'{name}'" if i == 0 else f"'{name}' ({i + 1})": r for name, g in groups.items() for i, r in enumerate(g)}
     check_comparable(named)
     shown = {name: what_is_shown(group[0]) for name, group in groups.items()}
-    rows = {}
+    rows: dict[str, dict[str, tuple[float, float | None]]] = {}
     for name, group in groups.items():
         if other := next((text for text in map(what_is_shown, group) if text != shown[name]), None):
             raise InputError(f"The runs of '{name}' are not of one kind: {shown[name]}; {other}. Test them alike.")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from mmlt.checkpoints import whole_file
 from mmlt.errors import InputError
 
-STYLE = {'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False}
+STYLE: dict = {'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False}
 
 
 def png_path(path: str | Path) -> Path:

@@ -167,7 +167,7 @@ def read_runs(group: Group, folder: str | Path, seeds: Sequence[int], adjusted: 
         InputError: A run of another protocol, other classes, another config,
             other options or another seed than the row's.
     """
-    found = {}
+    found: dict[str, dict[int, BoardRun]] = {}
     for row in group.rows:
         own = found[row.folder] = {}
         for seed in seeds:

@@ -24,8 +24,9 @@ DINO, REG, DINO3, DEIT3 = (
     'deit3_small_patch16_224',
 )
 SIGLIP, CLASSIFIER = 'vit_base_patch16_siglip_224', 'vit_small_patch16_224'
+IJEPA = 'vit_huge_patch14_gap_224'
 TINY = dict(depth=2, embed_dim=48, num_heads=3)
-SIZE = {DINO: 28, REG: 28, DINO3: 32, DEIT3: 32, SIGLIP: 32, CLASSIFIER: 32}
+SIZE = {DINO: 28, REG: 28, DINO3: 32, DEIT3: 32, SIGLIP: 32, CLASSIFIER: 32, IJEPA: 28}
 
 
 def own_model(name, **kwargs):
@@ -210,6 +211,24 @@ def test_no_network(hub):
     hub[2].clear()
     with pytest.raises(InputError, match="'lvd142m' of timm's .* could not be fetched .* fetch model.safetensors of"):
         loaded(DINO, 'lvd142m')
+
+
+def test_tag_with_an_address_of_its_own(tmp_path, monkeypatch, x):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    assert not timm_weights.is_timm_cached(IJEPA, 'in1k_ijepa')
+    state = {f'module.{name}': value for name, value in own_model(IJEPA).state_dict().items()}
+    path = tmp_path / 'hub' / 'checkpoints' / 'IN1K-vit.h.14-300e.pth.tar'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({'encoder': state, 'epoch': 3}, path)
+    assert timm_weights.is_timm_cached(IJEPA, 'in1k_ijepa')
+    assert torch.equal(loaded(IJEPA, 'in1k_ijepa')(x[28])[0], own_model(IJEPA)(x[28]))
+
+    def refuse(*args, **kwargs):
+        raise OSError('no network')
+
+    monkeypatch.setattr(timm_weights, 'download_cached_file', refuse)
+    with pytest.raises(InputError, match='could not be fetched .* fetch https://dl.fbaipublicfiles.com/ijepa/IN1K'):
+        loaded(IJEPA, 'in1k_ijepa')
 
 
 def test_missing_weights_are_told_before(tmp_path, monkeypatch):

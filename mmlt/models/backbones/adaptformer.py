@@ -129,7 +129,7 @@ def adaptable_blocks(visual: nn.Module) -> list[nn.Module]:
         with an MLP after the attention in all of its blocks.
     """
     if hasattr(visual, 'transformer'):
-        blocks = list(visual.transformer.resblocks)
+        blocks = list(visual.get_submodule('transformer.resblocks').children())
     else:
         blocks = list(getattr(getattr(visual, 'trunk', visual), 'blocks', ()))
     return [] if any(_second_norm(block) is None for block in blocks) else blocks
@@ -159,6 +159,7 @@ def add_adapters(visual: nn.Module, adapter: dict, model: str) -> nn.ModuleList:
     adapters = nn.ModuleList()
     for block in blocks:
         width = len(getattr(block, _second_norm(block)).weight)
-        adapters.append(MODELS.build(dict(adapter, width=width, num_blocks=len(blocks))))
-        adapters[-1].attach(block)
+        branch = MODELS.build(dict(adapter, width=width, num_blocks=len(blocks)))
+        branch.attach(block)
+        adapters.append(branch)
     return adapters

@@ -52,7 +52,7 @@ class ImageTower(BaseBackbone):
             self.adapters = add_adapters(self.visual, adapter, model)
         self.frozen = frozen
         if grad_checkpointing:
-            self.visual.set_grad_checkpointing(True)
+            self.visual.set_grad_checkpointing(True)  # type: ignore[operator]
         if frozen:
             self.requires_grad_(False)
         self._compile_when, self._compile = compile, compile_options(compile)
@@ -70,7 +70,7 @@ class ImageTower(BaseBackbone):
     @property
     def image_size(self) -> int | tuple[int, int]:
         """Pixels of the images that the tower was built for."""
-        return self.visual.image_size
+        return self.visual.image_size  # type: ignore[return-value]
 
     def check_filled(self) -> None:
         """Refuse, once, a tower whose pretrained weights nobody has read."""

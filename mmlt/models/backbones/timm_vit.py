@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from mmlt.errors import InputError
@@ -78,6 +80,8 @@ class TimmViT(ImageTower):
         >>> backbone(torch.zeros(2, 3, 28, 28))[-1].shape
         torch.Size([2, 128])
     """
+
+    visual: VisionTransformer | Eva
 
     def __init__(
         self,

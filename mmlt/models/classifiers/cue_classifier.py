@@ -11,6 +11,8 @@ from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
 
 from mmlt.errors import InputError
+from mmlt.models.backbones import OpenCLIPVision
+from mmlt.models.heads import TextClsHead
 from mmlt.models.losses.cue import CUELoss
 from mmlt.registry import MODELS
 from mmlt.utils.class_info import ClassInfo
@@ -32,6 +34,9 @@ class ZeroShot(nn.Module):
             Defaults to None.
         **kwargs: Further arguments of both towers, for example ``quick_gelu``.
     """
+
+    vision: OpenCLIPVision
+    head: TextClsHead
 
     def __init__(
         self,
@@ -84,8 +89,8 @@ class ZeroShot(nn.Module):
         if next(self.vision.parameters()).device != images.device:
             self.vision.to(images.device)
             self.head.to(images.device)
-        size = self.vision.visual.image_size
-        size = (size, size) if isinstance(size, int) else tuple(size)
+        own = self.vision.image_size
+        size = (own, own) if isinstance(own, int) else tuple(own)
         if tuple(images.shape[-2:]) != size:
             images = F.interpolate(images, size, mode='bicubic', antialias=True)
         return self.head(self.vision(images))
@@ -141,9 +146,9 @@ class CUEClassifier(ImageClassifier):
                 "CUEClassifier's teacher has its own mean and std, but the data_preprocessor has none: give it mean "
                 'and std.'
             )
-        mean, std = (torch.tensor(list(v), dtype=torch.float32).view(-1, 1, 1) for v in (mean, std))
-        self.register_buffer('_factor', own.std.float().cpu() / std, persistent=False)
-        self.register_buffer('_shift', (own.mean.float().cpu() - mean) / std, persistent=False)
+        teacher_mean, teacher_std = (torch.tensor(list(v), dtype=torch.float32).view(-1, 1, 1) for v in (mean, std))
+        self.register_buffer('_factor', own.std.float().cpu() / teacher_std, persistent=False)
+        self.register_buffer('_shift', (own.mean.float().cpu() - teacher_mean) / teacher_std, persistent=False)
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """The head's losses.

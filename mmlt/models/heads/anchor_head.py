@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from mmpretrain.models.heads import ClsHead
 from torch import Tensor
@@ -41,7 +43,7 @@ class AnchorHead(ClsHead):
         self.num_classes, self.in_channels = num_classes, in_channels
         self.anchors = anchors
         self.bank = AnchorBank(num_classes, in_channels, anchors, num_anchors)
-        self.classes: tuple[str, ...] | None = None
+        self.classes: Sequence[str] | None = None
 
     def set_class_info(self, info: ClassInfo) -> None:
         """Remember the classes, to compare them with those of the anchors; :class:`ClassInfoHook` calls it.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mmlt.errors import InputError
 from mmlt.models.heads.baseline_heads import mean_features
 from mmlt.models.heads.text_cls_head import TextClsHead
+from mmlt.models.text.open_clip_text import OpenCLIPText
 from mmlt.registry import MODELS
 from mmlt.utils.class_info import ClassInfo, not_told
 from mmlt.utils.renamed import renamed
@@ -131,7 +132,7 @@ class CosineClsHead(ClsHead):
             raise InputError(f"CosineClsHead's logit_scale is {logit_scale}; it must be positive (LIFT: 25).")
         self.num_classes, self.in_channels, self.logit_scale = num_classes, in_channels, logit_scale
         self.text, self.templates, self.projected, self.centre = text, templates, projected, centre
-        self.classes: tuple[str, ...] | None = None
+        self.classes: Sequence[str] | None = None
         self._waits_for_classes = self.waits_for_features = False
         self.from_text, self.from_features = init == 'text', init == 'class_means'
         self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, in_channels), dim=-1))
@@ -200,7 +201,7 @@ class CosineClsHead(ClsHead):
                 f'model.head.in_channels={features.shape[-1]}.'
             )
 
-    def _projection(self, text: nn.Module) -> Tensor:
+    def _projection(self, text: OpenCLIPText) -> Tensor:
         if text.visual_projection is None:
             raise InputError(
                 f"The image tower of '{text.model_name}' has no projection of its own through which texts could be "

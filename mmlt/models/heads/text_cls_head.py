@@ -66,6 +66,8 @@ class TextClsHead(ClsHead):
             of another width than the texts.
     """
 
+    class_tokens: Tensor
+
     def __init__(
         self,
         text: dict | None = None,
@@ -89,7 +91,7 @@ class TextClsHead(ClsHead):
         self.text = None if text is None else MMPRETRAIN_MODELS.build(text)
         self.text_adapter = None if text_adapter is None else MMPRETRAIN_MODELS.build(text_adapter)
         self.templates, self.prompt_mode, self.seed = templates, prompt_mode, seed
-        self.classes: tuple[str, ...] | None = None
+        self.classes: Sequence[str] | None = None
         self._build_scale(logit_scale, learn_logit_scale)
 
         # (T, C, L) tokens of all prompts; (T, C, D) their features while the tower stays as it is.

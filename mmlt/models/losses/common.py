@@ -26,6 +26,8 @@ class TrainingCounts(nn.Module):
         InputError: A count of zero.
     """
 
+    class_counts: Tensor
+
     def __init__(self, class_counts: Sequence[int] | None = None, reduction: str = 'mean', loss_weight: float = 1.0):
         super().__init__()
         self.reduction, self.loss_weight = reduction, loss_weight

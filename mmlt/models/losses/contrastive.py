@@ -85,8 +85,8 @@ def _as_scalar(logit_scale: Tensor | float, like: Tensor) -> Tensor:
 @torch.no_grad()
 def _soft_targets(image: Tensor, text: Tensor, logit_scale: Tensor | float, form: str, dtype) -> tuple[Tensor, Tensor]:
     logits = logit_scale * exact_product(image.to(dtype), text.to(dtype))
-    targets = logits.softmax(1), logits.t().softmax(1)
-    return tuple(t.diag().diag() for t in targets) if form == 'pair' else targets
+    rows, columns = logits.softmax(1), logits.t().softmax(1)
+    return (rows.diag().diag(), columns.diag().diag()) if form == 'pair' else (rows, columns)
 
 
 def contrastive_loss(
@@ -141,8 +141,8 @@ def contrastive_loss(
     with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
         groups = _groups(labels)
         # The targets are symmetric: they count once for each direction.
-        pulls = tuple(_positives(x, groups, own, label_smoothing).mul_(2) for x in (all_text, all_image))
-    batch = Batch(all_image, all_text, pulls, max_logits=max_logits)
+        of_image, of_text = (_positives(x, groups, own, label_smoothing).mul_(2) for x in (all_text, all_image))
+    batch = Batch(all_image, all_text, (of_image, of_text), max_logits=max_logits)
     return global_loss(image, text, _as_scalar(logit_scale, image), batch)
 
 
@@ -197,9 +197,9 @@ def distillation_loss(
             batch.teacher = soft_image, soft_text, all_soft_image, all_soft_text
         else:  # a weight for every row, and the pair alone as target
             sums = scan_both(Batch(all_soft_image, all_soft_text, max_logits=max_logits).sides(soft_image, soft_text))
-            log_weights = tuple((soft_image * features[3]).sum(1) - x.hard for x in sums)
-            weight = sum(x.exp() for x in log_weights).unsqueeze(1)
-            batch.log_weights, batch.pulls = log_weights, (weight * text, weight * image)
+            of_image, of_text = ((soft_image * features[3]).sum(1) - x.hard for x in sums)
+            weight = (of_image.exp() + of_text.exp()).unsqueeze(1)
+            batch.log_weights, batch.pulls = (of_image, of_text), (weight * text, weight * image)
     return global_loss(image, text, _as_scalar(logit_scale, image), batch)
 
 

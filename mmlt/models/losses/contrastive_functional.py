@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
 
@@ -90,8 +89,8 @@ class Side:
     tiles: Tiles
     soft_queries: Tensor | None = None
     soft_keys: Tensor | None = None
-    kept: Sequence[Tensor] = field(default_factory=list)
-    soft_kept: Sequence[Tensor] = field(default_factory=list)
+    kept: list[Tensor] = field(default_factory=list)
+    soft_kept: list[Tensor] = field(default_factory=list)
 
 
 def _log_sum(logits: Tensor, dim: int) -> Tensor:
@@ -245,7 +244,7 @@ class Batch:
             list[Side]: One or two.
         """
         pairs = [(image, self.text), (text, self.image)]
-        soft = [(None, None)] * 2
+        soft: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * 2
         if self.teacher is not None:
             soft_image, soft_text, all_soft_image, all_soft_text = self.teacher
             soft = [(soft_image, all_soft_text), (soft_text, all_soft_image)]

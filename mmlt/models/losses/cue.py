@@ -152,6 +152,8 @@ class CUELoss(TrainingCounts):
         tensor(1.5553)
     """
 
+    table: Tensor | None
+
     def __init__(
         self,
         base: dict | None = None,
@@ -182,7 +184,7 @@ class CUELoss(TrainingCounts):
         self.base = MMPRETRAIN_MODELS.build(base or dict(type='mmlt.LogitAdjustedLoss'))
         self.zero_shot_weight, self.neighbour_weight = zero_shot_weight, neighbour_weight
         self.neighbours, self.top_k, self.tau = neighbours, top_k, tau
-        self.classes: tuple[str, ...] | None = None
+        self.classes: Sequence[str] | None = None
         # A fact of the training, as the counts.
         self.register_buffer('table', None, persistent=False)
 

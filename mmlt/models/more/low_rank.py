@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -247,9 +248,10 @@ def merge(root: nn.Module) -> None:
         root (nn.Module): The split model.
     """
     for _, module in list(split_modules(root)):
-        weights = {name: chain.original for name, chain in module.parametrizations.items()}
+        chains = cast(Mapping[str, Any], module.parametrizations)
+        weights = {name: chain.original for name, chain in chains.items()}
         for name, weight in weights.items():
-            weight.copy_(module.parametrizations[name][0].merged(weight))
+            weight.copy_(chains[name][0].merged(weight))
         # Not by remove_parametrizations: it takes the property from the class, which a deepcopy of the module shares.
         del module._modules['parametrizations']
         module.__class__ = type(module).__bases__[0]

@@ -140,7 +140,8 @@ class MORE(BaseClassifier):
         if isinstance(classifier, dict):
             if classifier.get('data_preprocessor') is None and data_preprocessor is not None:
                 classifier = {**classifier, 'data_preprocessor': data_preprocessor}
-            classifier = MMPRETRAIN_MODELS.build(classifier)
+            built: nn.Module = MMPRETRAIN_MODELS.build(classifier)
+            classifier = built
         super().__init__(data_preprocessor=classifier.data_preprocessor)
         # The classifier's parts are this model's own; the classifier itself is no part, so no name gets longer.
         self.__dict__['classifier'] = classifier
@@ -254,8 +255,8 @@ class MORE(BaseClassifier):
         if self.alpha is None:
             raise InputError("MORE's alpha was never set: add dict(type='mmlt.MOREHook') to custom_hooks.")
         general = self._general_logits(inputs)
-        losses, full = self._full_loss(inputs, data_samples)
-        full, general = self._checked(full), self._checked(general)
+        losses, calls = self._full_loss(inputs, data_samples)
+        full, general = self._checked(calls), self._checked(general)
         with torch.autocast(full.device.type, enabled=False):
             dtype = torch.promote_types(full.dtype, torch.float32)
             full, general = full.to(dtype), general.to(dtype)

@@ -89,12 +89,12 @@ class BalancedLinearAdapter(BaseModule):
         Returns:
             Tensor | tuple[Tensor]: In the form of ``feats``.
         """
-        if isinstance(feats, tuple):
-            return feats[:-1] + (self.forward(feats[-1]),)
+        last = feats[-1] if isinstance(feats, tuple) else feats
         width = self.linear.in_features
-        if feats.shape[-1] != width:
+        if last.shape[-1] != width:
             raise InputError(
-                f'BalancedLinearAdapter was built for features of width {width}, but they are {feats.shape[-1]} wide: '
-                f'set in_channels={feats.shape[-1]}.'
+                f'BalancedLinearAdapter was built for features of width {width}, but they are {last.shape[-1]} wide: '
+                f'set in_channels={last.shape[-1]}.'
             )
-        return balanced_linear_adapter(feats, self.linear.weight, self.linear.bias, self.residual_ratio, self.relu)
+        adapted = balanced_linear_adapter(last, self.linear.weight, self.linear.bias, self.residual_ratio, self.relu)
+        return (*feats[:-1], adapted) if isinstance(feats, tuple) else adapted

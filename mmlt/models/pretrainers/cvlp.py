@@ -259,8 +259,6 @@ class CVLP(ContrastivePretrainer):
         return dict(**losses, logit_scale=logit_scale.detach())
 
     def _teacher_logit_scale(self, shared: Tensor) -> Tensor | float:
-        if self.teacher_temperature == 'shared':
-            return shared
-        if self.teacher_temperature == 'own':
-            return self.teacher.text.logit_scale
+        if isinstance(self.teacher_temperature, str):
+            return shared if self.teacher_temperature == 'shared' else self.teacher.text.logit_scale
         return 1 / self.teacher_temperature

@@ -86,11 +86,13 @@ def shared_prefix(tokens: Tensor, lengths: Tensor) -> int:
     return min(common, int(lengths.min()) - 1)
 
 
-def run_block(block: nn.Module, x: Tensor, past: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+def run_block(
+    block: ResidualAttentionBlock, x: Tensor, past: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """One pre-norm transformer block over tokens that follow ``past`` keys and values.
 
     Args:
-        block (nn.Module): An open_clip ``ResidualAttentionBlock``.
+        block (ResidualAttentionBlock): Of open_clip.
         x (Tensor): Tokens of shape (N, L, W).
         past (tuple, optional): Keys and values of shape (1, H, P, W / H).
 
@@ -115,7 +117,7 @@ def run_block(block: nn.Module, x: Tensor, past: tuple[Tensor, Tensor] | None) -
 
 
 def _call(
-    block: Callable, module: nn.Module, x: Tensor, past: tuple[Tensor, Tensor] | None
+    block: Callable, module: ResidualAttentionBlock, x: Tensor, past: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """A block that is in parts (FSDP) is gathered for :func:`run_block`, which is no forward pass of it."""
     if not _in_parts(module):

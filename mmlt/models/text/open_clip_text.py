@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import open_clip
 import torch
 from mmengine.model import BaseModule
+from open_clip import CLIP, CoCa, CustomTextCLIP
 from torch import Tensor
 
 from mmlt.models.compiled import compile_function, compile_options, is_due
@@ -71,6 +72,8 @@ class OpenCLIPText(BaseModule):
     Raises:
         InputError: No such model or tag; missing or unfit weight file.
     """
+
+    clip: CLIP | CustomTextCLIP | CoCa
 
     def __init__(
         self,

@@ -30,12 +30,12 @@ class TokenTable:
     Args:
         tokens (Tensor): Shape (T, L), int32.
         counts (Tensor): Sentences of every class, (C, ), int64.
-        sentences (list[list[str]]): C lists of sentences, T in all.
+        sentences (list[Sequence[str]]): C lists of sentences, T in all.
     """
 
     tokens: Tensor
     counts: Tensor
-    sentences: list[list[str]]
+    sentences: list[Sequence[str]]
 
     @property
     def offsets(self) -> Tensor:

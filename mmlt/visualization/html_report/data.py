@@ -186,7 +186,7 @@ def _add_worst(
 ) -> None:
     mistakes = {} if found is None else numbers.mistakes(found, len(run.classes))
     for c in chosen:
-        own = dict(index=c, taken_for=mistakes.get(c, [])[:4], pictures=[], sentences=[])
+        own: dict = dict(index=c, taken_for=mistakes.get(c, [])[:4], pictures=[], sentences=[])
         run.worst.append(own)
         if found is None:
             continue
