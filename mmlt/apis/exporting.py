@@ -53,7 +53,7 @@ def export_size(args: ExportOptions, model) -> tuple[int, int]:
             f'This model takes pictures of {own[0]} x {own[1]}, not {size[0]} x {size[1]}: it has a position embedding '
             'for every place. Leave out --image-size.'
         )
-    return tuple(size)
+    return size[0], size[1]
 
 
 def batch_size(args: ExportOptions) -> int | None:
@@ -146,7 +146,7 @@ def export_model(args: ExportOptions) -> dict:
         expected = {n: reference(images) for n, images in pictures.items()}  # before low-rank weights are merged
     export(DeployedClassifier(model, bgr), args.out, args.format, size, batch)
     exported = load_exported(args.out, args.format)
-    difference = max(export_difference(lambda _, n=n: expected[n], exported, images) for n, images in pictures.items())
+    difference = max(export_difference(lambda x: expected[len(x)], exported, images) for images in pictures.values())
     if not difference <= TOLERANCE:
         os.remove(args.out)
         raise InputError(

@@ -123,9 +123,9 @@ class Run:
     def __repr__(self) -> str:
         if not osp.isfile(osp.join(self.folder, 'shot_report.json')):
             return f'Run({self.folder!r}), not tested'
-        console = Console(file=StringIO(), width=120)
+        console = Console(file=(text := StringIO()), width=120)
         print_table(read_report(self.folder), osp.basename(self.folder), console)
-        return console.file.getvalue().rstrip()
+        return text.getvalue().rstrip()
 
 
 def load(folder: str | os.PathLike) -> Run:

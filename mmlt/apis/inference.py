@@ -12,10 +12,10 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.logging import print_log
+from mmengine.model import BaseModel
 from mmpretrain.apis import ImageClassificationInferencer
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image
-from torch import nn
 
 from mmlt.datasets.long_tailed_dataset import read_pipeline
 from mmlt.datasets.picture_files import files_below
@@ -34,7 +34,7 @@ from mmlt.models import LGRHead
 from mmlt.preparation.picture_sources import is_hidden
 
 
-def find_pictures(paths: Sequence[str]) -> list[str]:
+def find_pictures(paths: Sequence[str | os.PathLike]) -> list[str]:
     """Files of pictures: those given, and all in given folders and below.
 
     Args:
@@ -82,7 +82,7 @@ class Inferencer(ImageClassificationInferencer):
     """MMPretrain's inferencer, which reads pictures as the config's test does and names what it cannot read.
 
     Args:
-        model (nn.Module): From :func:`get_model`.
+        model (BaseModel): From :func:`get_model`.
     """
 
     def _init_pipeline(self, cfg: Config) -> Compose:
@@ -105,7 +105,7 @@ class Inferencer(ImageClassificationInferencer):
         else:
             try:
                 bgr = not isinstance(source, Image.Image)
-                image = array_to_8bit(source) if bgr else to_rgb(source)
+                image = to_rgb(source) if isinstance(source, Image.Image) else array_to_8bit(source)
             except Exception as e:  # a picture of Pillow's is only decoded now
                 raise InputError(f'Picture {index} of images cannot be read ({why_no_picture(e)}).') from e
             results = dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
@@ -127,7 +127,7 @@ def _sources(images) -> list[str | np.ndarray | Image.Image]:
     single = isinstance(images, (str, os.PathLike, Image.Image, torch.Tensor))
     if single or (isinstance(images, np.ndarray) and images.ndim < 4):
         images = [images]
-    sources = []
+    sources: list[str | np.ndarray | Image.Image] = []
     for image in images if isinstance(images, Iterable) else [images]:
         if isinstance(image, (str, os.PathLike)):
             sources += find_pictures([image])
@@ -143,7 +143,7 @@ def _sources(images) -> list[str | np.ndarray | Image.Image]:
 
 @torch.no_grad()
 def inference(
-    model: nn.Module,
+    model: BaseModel,
     images: str | os.PathLike | np.ndarray | Image.Image | Sequence[str | os.PathLike | np.ndarray | Image.Image],
     top: int = 5,
     explain: int = 0,
@@ -152,7 +152,7 @@ def inference(
     """Classify pictures.
 
     Args:
-        model (nn.Module): From :func:`get_model`.
+        model (BaseModel): From :func:`get_model`.
         images (str | os.PathLike | np.ndarray | Image.Image | Sequence): A
             file or folder, a picture of Pillow in any mode, an array, or
             several of these. Arrays are (H, W), or (H, W, C) with 1 to 4
@@ -194,7 +194,8 @@ def inference(
         for batch in inferencer.preprocess(sources, batch_size):
             for sample in inferencer.forward(batch):
                 scores, labels = sample.pred_score.topk(min(top, len(sample.pred_score)))
-                result = dict(image=None, top=[(inferencer.classes[int(c)], float(s)) for s, c in zip(scores, labels)])
+                result: dict = dict(image=None)
+                result['top'] = [(inferencer.classes[int(c)], float(s)) for s, c in zip(scores, labels)]
                 if explain:
                     result['anchor_sentences'] = sample.anchor_sentences
                 results.append(result)

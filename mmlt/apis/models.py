@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmpretrain.apis import ModelHub
 from modelindex.load_model_index import load as load_model_index
-from torch import nn
 
 from mmlt.checkpoints.weights import load_weights
 from mmlt.datasets.texts.class_names import config_classes
@@ -80,7 +80,7 @@ def get_model(
     device: str | torch.device | None = None,
     classes: Sequence[str] | None = None,
     cfg_options: dict | None = None,
-) -> nn.Module:
+) -> BaseModel:
     """Build a model with its weights, ready to predict.
 
     A model is never left with random weights: without a checkpoint it must be
@@ -100,7 +100,7 @@ def get_model(
             ``--cfg-options``. Defaults to None.
 
     Returns:
-        nn.Module: In eval mode, also for MMPretrain's inferencers.
+        BaseModel: In eval mode, also for MMPretrain's inferencers.
 
     Raises:
         InputError: No such model or file; a checkpoint of another model; no
@@ -183,7 +183,7 @@ def _check_zero_shot(cfg: Config) -> None:
         )
 
 
-def _tell(model: nn.Module, classes: Sequence[str]) -> None:
+def _tell(model: BaseModel, classes: Sequence[str]) -> None:
     """Tell the head the class names, after a check of their number."""
     number = getattr(model.head, 'num_classes', None)
     if number is not None and number != len(classes):

@@ -289,10 +289,11 @@ def _normalised(
 
 def _drawn(scores: Scores, prior: Prior | None, seed: int, whose: str) -> tuple[np.ndarray, np.ndarray]:
     """Log-probabilities and labels, with forward and backward priors of a test set that has them."""
-    chosen = slice(None)
+    chosen: slice | np.ndarray = slice(None)
     if prior is not None and prior.kind in ('forward', 'backward'):
         try:
-            chosen = resample_test(scores.labels, class_order(prior.kind, scores.class_counts), prior.ratio, seed)
+            order = class_order(prior.kind, scores.class_counts).tolist()
+            chosen = resample_test(scores.labels, order, prior.ratio, seed)
         except InputError as e:
             raise InputError(f'The prior {prior.name} cannot be drawn from {whose} as it is: {e}') from e
     return log_softmax(scores.logits[chosen]), scores.labels[chosen]
@@ -333,9 +334,10 @@ def step_report(scores: Scores, labels: np.ndarray, logits: np.ndarray, protocol
     Returns:
         dict: :attr:`ShotAccuracy.report`.
     """
-    figures = shot_accuracy(labels, logits.argmax(1), scores.class_counts, protocol)
+    classes, counts = scores.classes.tolist(), scores.class_counts
+    figures = shot_accuracy(labels, logits.argmax(1), counts, protocol)
     per_class = figures.pop('per_class')
-    return make_report(protocol, 'accuracy', figures, len(labels), scores.classes, scores.class_counts, per_class)
+    return make_report(protocol, 'accuracy', figures, len(labels), classes, counts, per_class)
 
 
 def chosen_tau_report(test_file: str | Path, val_file: str | Path, taus: str) -> dict:

@@ -67,6 +67,7 @@ def find_tower(model: dict, where: str) -> tuple[dict, str | list[str]]:
 def read_arguments(args) -> tuple[dict, str | list[str], tuple[str, ...]]:
     """Arguments of the text tower, prompts and class names."""
     classes = class_list(args.classes) if args.classes else None
+    templates: str | list[str]
     if args.model:
         tower, templates = dict(model=args.model, pretrained=args.pretrained), 'clip'
     else:

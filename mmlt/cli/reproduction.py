@@ -194,13 +194,13 @@ def _commands(request: Request) -> list[str]:
     if args.checkpoint:
         there = osp.isfile(args.checkpoint)
         if row.method not in PUBLISHED or (there and checked_kind(row, args.checkpoint) == 'mmlt'):
-            commands, tested, options = [], args.checkpoint, request.options
+            convert, tested, options = [], args.checkpoint, request.options
         else:
             tested, options = osp.join(request.work_dir, 'imported.pth'), [*_published_options(row), *request.options]
             tool = f'tools/model_converters/import_{row.method}.py'
-            commands = [['python', tool, args.checkpoint, row.config, '--out', tested, *as_arguments(options)]]
-        commands.append([*test, tested, '--work-dir', request.tested_in, *tta, *as_arguments(options)])
-        return [*map(shlex.join, commands)]
+            convert = [['python', tool, args.checkpoint, row.config, '--out', tested, *as_arguments(options)]]
+        tests = [*test, tested, '--work-dir', request.tested_in, *tta, *as_arguments(options)]
+        return [*map(shlex.join, [*convert, tests])]
     train = ['python', 'tools/train.py', row.config]
     if request.gpus > 1:
         train = ['bash', 'tools/dist_train.sh', row.config, str(request.gpus)]

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
+from mmengine.model import BaseModel, BaseModule
 from mmengine.registry import DATASETS, init_default_scope
 from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmlt.checkpoints.weights import fit_state, load_state, read_state
 from mmlt.cli.common import told
@@ -56,12 +57,12 @@ def retrieval_config(path: str, options: dict | None) -> Config:
     return cfg
 
 
-def text_tower(model: nn.Module) -> nn.Module | None:
+def text_tower(model: BaseModel) -> BaseModule | None:
     """The text tower of a pretrainer or of a classifier's head."""
     return getattr(getattr(model, 'head', None), 'text', None)
 
 
-def build_towers(cfg: Config, checkpoint: str) -> nn.Module:
+def build_towers(cfg: Config, checkpoint: str) -> BaseModel:
     """Build a model with both towers and give it its weights."""
     if checkpoint == PRETRAINED:
         starting_checkpoint(cfg)  # an earlier stage that makes the weights must be finished
@@ -83,7 +84,7 @@ def build_towers(cfg: Config, checkpoint: str) -> nn.Module:
     return model.eval()
 
 
-def load_towers(model: nn.Module, path: str) -> None:
+def load_towers(model: BaseModel, path: str) -> None:
     """Load a checkpoint that must hold all weights of the model."""
     _, state = read_state(path)
     if any(name.startswith('head.text.') for name in fit_state(model, state).missing):
@@ -107,7 +108,7 @@ def split_dataset(cfg: Config, split: str):
 
 
 @torch.no_grad()
-def encode_texts(model: nn.Module, texts: list[str]) -> Tensor:
+def encode_texts(model: BaseModel, texts: list[str]) -> Tensor:
     """Normalised text features, (T, D), on the CPU."""
     tower = text_tower(model)
     features = tower(tower.tokenize(texts).to(next(tower.parameters()).device))

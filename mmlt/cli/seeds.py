@@ -46,7 +46,7 @@ def read_seeds(text: str) -> list[int]:
     Raises:
         InputError: It is neither, or names a seed twice.
     """
-    seeds = []
+    seeds: list[int] = []
     for part in text.split(','):
         if (found := re.fullmatch(r'\s*(\d+)(?:-(\d+))?\s*', part)) is None:
             raise InputError(f"--seeds is '{text}': give a range as 0-4, or numbers as 0,3,7.")
@@ -105,7 +105,8 @@ def splits_to_save(cfg) -> dict[str, list[str]]:
         dict[str, list[str]]: 'test', and 'val' where the validation split is
         another one and differs in plain settings only, such as its list.
     """
-    splits, loaders = {'test': []}, [cfg.get(f'{part}_dataloader') for part in ('val', 'test')]
+    splits: dict[str, list[str]] = {'test': []}
+    loaders = [cfg.get(f'{part}_dataloader') for part in ('val', 'test')]
     if None in loaders:
         return splits
     val, test = (dict(loader.dataset) for loader in loaders)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
+from mmengine.model import BaseModel
 from mmengine.registry import DATASETS
 from mmpretrain.registry import MODELS
 from torch.utils.data import Subset
@@ -129,7 +130,7 @@ def select_anchors(
     """
     check_selection(num_anchors, method, images_per_class)
     labels = _scoring_labels(dataset, model.head.classes)
-    chosen = few_of_each(labels, images_per_class, seed)
+    chosen = few_of_each(labels, images_per_class, seed).tolist()
     viewed = copy.copy(dataset)
     viewed.pipeline = compose_like(dataset, pipeline)
     was_training = model.training
@@ -327,7 +328,8 @@ class AnchorSelectionHook(Hook):
 
     def after_train(self, runner) -> None:
         """Select and write the anchors."""
-        model, loader = unwrap(runner.model), runner.train_dataloader
+        model: BaseModel = unwrap(runner.model)
+        loader = runner.train_dataloader
         evaluated = runner.cfg.get('test_dataloader') or runner.cfg.get('val_dataloader') or runner.cfg.train_dataloader
         averaged = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
         for hook in averaged:

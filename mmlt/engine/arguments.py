@@ -171,7 +171,7 @@ def _check_section(key: str, value, path: str, types: _Types) -> None:
         return
     if key in _SECTIONS:
         check_argument_names(value, _SECTIONS[key], path, f'MMEngine ({key})', slips=key == 'env_cfg')
-    elif key in ('train_cfg', 'val_cfg', 'test_cfg'):
+    elif key in ('train_cfg', 'val_cfg', 'test_cfg') and isinstance(value, dict):
         _check_loop(key, value, path, types)
     elif key.endswith('_dataloader') and isinstance(value, dict):
         check_argument_names(value, _LOADER | accepted_arguments(DataLoader), path, 'A dataloader')

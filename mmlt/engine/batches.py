@@ -18,12 +18,12 @@ def draws(loader: DataLoader) -> int | None:
     if loader.batch_size is None or isinstance(loader.sampler, InfiniteSampler):
         return None
     try:
-        return len(loader.sampler)
+        return len(loader.sampler)  # type: ignore[arg-type]
     except TypeError:
         return None
 
 
-def fit_batches(build: Callable[[dict], DataLoader], config: dict | DataLoader) -> DataLoader:
+def fit_batches(build: Callable[[dict | DataLoader], DataLoader], config: dict | DataLoader) -> DataLoader:
     """Build the dataloader of a training; where it drops incomplete batches, none is larger than a process's share.
 
     Without this, a batch of 64 in each of two processes leaves no batch at all
@@ -53,7 +53,7 @@ def fit_batches(build: Callable[[dict], DataLoader], config: dict | DataLoader) 
     fewest, size = min(shares), loader.batch_size
     if fewest == 0:
         raise InputError(
-            f'train_dataloader: of {len(loader.dataset)} pictures, one of the {get_world_size()} processes gets none: '
+            f'train_dataloader: of {len(loader.dataset)} pictures, one of the {get_world_size()} processes gets none: '  # type: ignore[arg-type]
             'train on fewer processes, or set round_up=True in its sampler.'
         )
     if loader.drop_last and fewest < size:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 from mmengine.logging import print_log
+from mmengine.model import BaseModel
 from mmengine.runner.base_loop import BaseLoop
 from mmpretrain.models.heads import ClsHead, MultiTaskHead
 from torch import nn
@@ -44,7 +45,8 @@ def tell_classes(runner, modules: bool = True, split: str = 'train') -> None:
             parts that are not to be trained together, see
             :func:`check_composition`.
     """
-    datasets, model = built_datasets(runner), unwrap(runner.model)
+    datasets = built_datasets(runner)
+    model: BaseModel = unwrap(runner.model)
     metas = {name: getattr(dataset, 'metainfo', None) or {} for name, dataset in datasets.items()}
     order = ('train', 'val', 'test') if split == 'train' else ('val', 'test')
     own = next((name for name in order if name in metas), None)
@@ -143,4 +145,4 @@ def _correct_meta(dataset, info: ClassInfo) -> None:
     own = getattr(dataset, '_metainfo', None)
     for key, value in (('class_counts', info.counts), ('num_train_images', info.num_images)):
         if isinstance(own, dict) and key in own and value is not None:
-            own[key] = list(value) if key == 'class_counts' else value
+            own[key] = list(value) if isinstance(value, tuple) else value

@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmpretrain.registry import MODELS
-from torch import nn
 
 from mmlt.engine.build_errors import explain
 from mmlt.engine.options import RunOptions
@@ -144,14 +144,14 @@ def change_config(cfg: Config, options: dict | None) -> None:
         raise InputError(f'The settings {options} do not fit the config: {_one_line(e)}') from e
 
 
-def build_model(model: dict) -> nn.Module:
+def build_model(model: dict) -> BaseModel:
     """Build a config's model.
 
     Args:
         model (dict): Its config.
 
     Returns:
-        nn.Module: With random weights.
+        BaseModel: With random weights.
 
     Raises:
         InputError: A name or an argument that does not exist, or is missing.

@@ -16,7 +16,7 @@ class DeferredScalars:
     before, and the GPU then waits for the next launches.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._kept: list[tuple[int, tuple[str, ...], Tensor]] = []
 
     def add(self, iteration: int, values: Mapping[str, Tensor | float]) -> None:

@@ -27,12 +27,14 @@ class Draw(int):
             samplers that know epochs.
     """
 
+    number: int
+
     def __new__(cls, index: int, number: int):
         draw = super().__new__(cls, index)
         draw.number = number
         return draw
 
-    def __getnewargs__(self) -> tuple[int, int]:
+    def __getnewargs__(self) -> tuple[int, int]:  # type: ignore[override]
         return int(self), self.number
 
 
@@ -71,7 +73,7 @@ class _Seeded:
     def __getitem__(self, index: int):
         return self.dataset[index]
 
-    def __getitems__(self, indices: Sequence[int]) -> list:
+    def __getitems__(self, indices: Sequence[Draw]) -> list:
         before = random_state() if get_worker_info() is None else None  # a worker's numbers are nobody else's
         try:
             seeds = np.random.SeedSequence([self.seed, get_rank(), indices[0].number]).generate_state(3)

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from mmengine.dataset import DefaultSampler, default_collate
 from mmengine.dist import all_gather, is_main_process
-from torch import Tensor, nn
+from mmengine.model import BaseModel
+from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -35,7 +36,7 @@ def with_pipeline(dataset, pipeline: Sequence[dict | Callable]):
 
 @torch.no_grad()
 def compute_features(
-    model: nn.Module,
+    model: BaseModel,
     dataset,
     batch_size: int,
     num_workers: int,
@@ -48,7 +49,7 @@ def compute_features(
     Random transforms follow ``seed``; the random state outside stays as it is.
 
     Args:
-        model (nn.Module): With ``backbone`` and ``data_preprocessor``, not
+        model (BaseModel): With ``backbone`` and ``data_preprocessor``, not
             wrapped.
         dataset (Dataset): Its items are those of an MM dataset, with
             ``inputs``.

@@ -322,14 +322,15 @@ def resumable(stored: Config, now: Config) -> tuple[dict, dict]:
         now (Config): Of the run.
 
     Returns:
-        tuple[dict]: For :func:`first_difference`.
+        tuple[dict, dict]: For :func:`first_difference`.
     """
     old, new = decisive(stored), decisive(now)
     aside = {key for key in old if key not in new and key not in WHAT_IS_TRAINED} - {'checkpoint', 'validation'}
     aside |= {'load_from'}  # a resume replaces it
     if not (validates(stored) and validates(now)):
         aside |= {'checkpoint', 'validation'}
-    return tuple({k: v for k, v in recipe.items() if k not in aside} for recipe in (old, new))
+    old, new = ({k: v for k, v in recipe.items() if k not in aside} for recipe in (old, new))
+    return old, new
 
 
 def config_difference(record: dict, cfg: Config, ignore: tuple[str, ...] = ()) -> str | None:
@@ -350,7 +351,7 @@ def config_difference(record: dict, cfg: Config, ignore: tuple[str, ...] = ()) -
     found = first_difference(old, new)
     if found is None or record.get('data') is None:
         return found
-    moved = [copy.deepcopy(part) for part in (old, new)]
+    moved = copy.deepcopy(old), copy.deepcopy(new)
     for part in moved:
         _drop_roots((part.get('train_dataloader') or {}).get('dataset'))
     if (other := first_difference(*moved)) is not None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from torch import nn
+from mmengine.model import BaseModel
 
 from mmlt.checkpoints import whole_file
 from mmlt.datasets.texts.class_names import class_list, config_classes
@@ -19,7 +19,7 @@ from mmlt.utils.class_info import ClassInfo
 from mmlt.version import __version__
 
 
-def build_to_fill(path: str, options: dict | None = None) -> tuple[Config, nn.Module]:
+def build_to_fill(path: str, options: dict | None = None) -> tuple[Config, BaseModel]:
     """A config's model with random weights, to be filled with those of OpenAI's kind.
 
     Towers are built with QuickGELU, as all published models of these methods
@@ -47,12 +47,12 @@ def build_to_fill(path: str, options: dict | None = None) -> tuple[Config, nn.Mo
     return cfg, build_model(built.model)
 
 
-def tell_head_classes(cfg: Config, model: nn.Module, classes: str | None) -> tuple[str, ...] | None:
+def tell_head_classes(cfg: Config, model: BaseModel, classes: str | None) -> tuple[str, ...] | None:
     """Tell a model's head the classes, so that they travel with its checkpoint.
 
     Args:
         cfg (Config): Its config, which may know them.
-        model (nn.Module): With a head.
+        model (BaseModel): With a head.
         classes (str, optional): See :func:`class_list`. None for those of the
             config.
 
@@ -95,13 +95,13 @@ def check_out(path: str) -> None:
         raise InputError(f"--out '{path}' cannot be written: '{above}' is no folder that you may write in.")
 
 
-def write_imported(path: str, cfg: Config, model: nn.Module, classes: Sequence[str] | None, source: str) -> None:
+def write_imported(path: str, cfg: Config, model: BaseModel, classes: Sequence[str] | None, source: str) -> None:
     """Write a checkpoint as a training would.
 
     Args:
         path (str): The file, see :func:`check_out`.
         cfg (Config): The model's config.
-        model (nn.Module): The filled model.
+        model (BaseModel): The filled model.
         classes (Sequence[str], optional): Class names, if they are known.
         source (str): The published file's name, which is noted.
     """

@@ -101,14 +101,14 @@ def arguments(target: Callable) -> tuple[set[str], bool]:
     if not inspect.isclass(target):
         names, rest = named_arguments(target)
         return names or set(), names is None or rest is not None
-    found = set()
+    found: set[str] = set()
     for owner in target.__mro__:
         if owner in (object, nn.Module):
             return found, False
-        if '__init__' not in vars(owner):
+        if (init := vars(owner).get('__init__')) is None:
             continue
-        own, rest = named_arguments(owner.__init__)
-        taken = frozenset() if rest is None else _taken_out(owner.__init__, rest)
+        own, rest = named_arguments(init)
+        taken = frozenset() if rest is None else _taken_out(init, rest)
         found |= (own or set()) - {'self'} | (taken or set())
         if own is None or taken is None:
             return found, True
@@ -139,13 +139,13 @@ def _taken_out(init: Callable, kwargs: str) -> frozenset[str] | None:
         return None
     names, understood = set(), set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            if isinstance(node.func, ast.Attribute) and node.func.attr == '__init__':
+        if isinstance(node, ast.Call) and isinstance(call := node.func, ast.Attribute):
+            if call.attr == '__init__':
                 understood |= {k.value for k in node.keywords if k.arg is None}
-            on_kwargs = isinstance(node.func, ast.Attribute) and getattr(node.func.value, 'id', None) == kwargs
-            if on_kwargs and node.func.attr in ('pop', 'get', 'setdefault') and isinstance(node.args[0], ast.Constant):
-                understood.add(node.func.value)
-                names.add(node.args[0].value)
+            on_kwargs = getattr(call.value, 'id', None) == kwargs
+            if on_kwargs and call.attr in ('pop', 'get', 'setdefault') and isinstance(node.args[0], ast.Constant):
+                understood.add(call.value)
+                names.add(str(node.args[0].value))
     uses = {n for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id == kwargs}
     return frozenset(names) if uses <= understood and uses else None
 

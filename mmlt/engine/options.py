@@ -8,11 +8,14 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmengine.config import DictAction
 
-Options = TypeVar('Options')
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Options = TypeVar('Options', bound='DataclassInstance')
 
 # As MMEngine reads them.
 _NAMES = {'true': True, 'false': False}

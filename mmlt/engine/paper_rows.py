@@ -88,12 +88,13 @@ def find_row(method: str, backbone: str, dataset: str, tta: bool = False) -> Row
     """
     if not CONFIGS.is_dir():
         raise InputError(f"'{CONFIGS}' does not exist: it lies in mmlt's repository, run this from there.")
-    found = {}
+    found: dict[tuple[str, ...], Path] = {}
     for path in sorted(CONFIGS.glob('*/*.py')):
         # CLIP's pretraining and VL-LTR's stage 1 are no classifiers.
         if path.parent.name not in ('_base_', 'clip') and not path.stem.endswith('_cvlp'):
             found[tuple(path.stem.split('_', 2))] = path
-    asked = tuple(name.lower().replace('/', '') for name in (method, backbone, dataset))
+    method, backbone, dataset = (name.lower().replace('/', '') for name in (method, backbone, dataset))
+    asked = method, backbone, dataset
     kinds = ('method', 'backbone', 'data set')
     for i, kind in enumerate(kinds):
         known = sorted({names[i] for names in found if names[:i] == asked[:i]})

@@ -15,13 +15,14 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import all_gather_object, broadcast, get_world_size, is_main_process
 from mmengine.hooks import EMAHook
-from mmengine.model import convert_sync_batchnorm
+from mmengine.model import BaseAveragedModel, convert_sync_batchnorm
 from mmengine.optim import OptimWrapperDict
 from torch import nn
 
@@ -29,6 +30,9 @@ from mmlt.engine.sharding import ShardedModule, find_fully_shard, gathered, resh
 from mmlt.errors import InputError
 from mmlt.models import ImageTower
 from mmlt.utils import local_part, unwrap
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 def parallel_settings(cfg: Config) -> dict | None:
@@ -197,7 +201,7 @@ def _with_whole_result(clip: Callable) -> Callable:
     return run
 
 
-def _refresh(averaged: nn.Module) -> None:
+def _refresh(averaged: BaseAveragedModel) -> None:
     """An averaged model keeps its parameters in a dict, too."""
     module = averaged.module
     averaged.avg_parameters = module.state_dict() if averaged.update_buffers else dict(module.named_parameters())
@@ -210,11 +214,11 @@ def _exchange(optimizer: torch.optim.Optimizer, new: dict[nn.Parameter, nn.Param
     states = list(optimizer.state.items())
     optimizer.state.clear()
     for p, state in states:
-        p = new.get(p, p)
+        p = new.get(p, p)  # type: ignore[call-overload]  # parameters, which torch's types call tensors
         optimizer.state[p] = {key: convert(key, value, p) for key, value in state.items()}
 
 
-def _split_state(key: str, value, part: nn.Parameter):
+def _split_state(key: str, value, part: DTensor):
     """The part of an optimizer's state that belongs to the part of a parameter."""
     from torch.distributed.tensor import distribute_tensor
 

@@ -22,7 +22,7 @@ def random_state(gpu: bool = False) -> dict:
     name, keys, *rest = np.random.get_state()
     state = dict(
         python=random.getstate(),
-        numpy=(name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        numpy=(name, torch.from_numpy(keys.astype(np.int64)), *rest),  # type: ignore[attr-defined]
         torch=torch.get_rng_state(),
     )
     if gpu and torch.cuda.is_available():

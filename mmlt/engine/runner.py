@@ -79,6 +79,8 @@ class Runner(MMEngineRunner):
     """
 
     testing = False  # whether test() is running
+    _load_from: str | None  # MMEngine sets it, and the next
+    _resume: bool
     precision: str | None = None  # a line on what the training computes in
     asked: dict | None = None  # the decisive part of the config, before stages were filled in
     starts_from_stage = False  # whether the checkpoint to load is that of an earlier stage

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.utils.hooks import RemovableHandle
 
 from mmlt.errors import InputError
 
@@ -45,7 +46,7 @@ def blocks(root: nn.Module) -> list[nn.Module]:
         list[nn.Module]: Blocks of transformers and of ConvNeXts, stages of
         ResNets; not the rest of the model.
     """
-    found = []
+    found: list[nn.Module] = []
     for name, module in root.named_modules():
         last = name.rpartition('.')[2]
         if last in _BLOCKS and isinstance(module, (nn.ModuleList, nn.Sequential)) and _are_blocks(module):
@@ -87,7 +88,7 @@ class ShardedModule:
         whole = {p for p in self._plain.values() if p.ndim == 0}
         self._shard(whole, dtype, reshard)
         self._added = [(m, set(m.__dict__) - own) for m, own in zip(module.modules(), names)]
-        self._handles = []
+        self._handles: list[RemovableHandle] = []
         self.parts = {self._plain[name]: p for name, p in module.named_parameters(remove_duplicate=False)}
         for p in self.parts:
             if p in whole:
@@ -108,7 +109,8 @@ class ShardedModule:
                 policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
                 unit.forward = _under_autocast(unit.forward, self.mesh.device_type, dtype)
             fully_shard(unit, mesh=self.mesh, reshard_after_forward=reshard, mp_policy=policy, ignored_params=whole)
-            unit.run_gathered = _runner(unit, self.mesh.device_type, policy.param_dtype)
+            run = _runner(unit, self.mesh.device_type, policy.param_dtype)
+            unit.run_gathered = run  # type: ignore[assignment]  # torch's types know tensors and modules only
             register_fsdp_forward_method(unit, 'run_gathered')
         fully_shard(self.module, mesh=self.mesh, ignored_params=whole)
         self.module.register_forward_hook(_free_without_gradient)
@@ -136,10 +138,10 @@ class ShardedModule:
         """Make the module what it was, with the values that it has now, in all processes."""
         reshard(self.module)
         for name, p in self._plain.items():
-            owner, _, own = name.rpartition('.')
-            owner = self.module.get_submodule(owner)
+            path, _, own = name.rpartition('.')
+            owner = self.module.get_submodule(path)
             if (part := owner._parameters[own]) is not p:
-                p.data = part.full_tensor()
+                p.data = whole_tensor(part)
                 owner._parameters[own] = p
         for handle in self._handles:
             handle.remove()

@@ -218,7 +218,7 @@ def plan(cfg: Config, key: str = '') -> list[Stage]:
         InputError: A stage's config does not exist; a stage has a setting that
             stages do not have.
     """
-    stages = []
+    stages: list[Stage] = []
     for name, spec in (cfg.get('stages') or {}).items():
         own = f'{key}.options.stages.{name}' if key else f'stages.{name}'
         stage_cfg = read_config(stage_config(cfg, name))
@@ -253,16 +253,16 @@ def stage_config(cfg: Config, name: str) -> str:
     """
     spec = cfg.stages[name] or {}
     check_argument_names(spec, _SETTINGS, f'stages.{name}', 'A stage')
-    if not isinstance(spec.get('config'), str):
+    if not isinstance(file := spec.get('config'), str):
         raise InputError(f"stages.{name} names no config: it is like dict(config='...', load_from=True).")
     files = config_files(cfg) or [(cfg.filename or '', '')]
-    own, bases = files[:1], sorted(files[1:], key=lambda file: spec.config not in file[1])
+    own, bases = files[:1], sorted(files[1:], key=lambda base: file not in base[1])
     folders = dict.fromkeys([*(osp.dirname(path) for path, _ in (*own, *bases)), ''])
-    found = next((path for path in (osp.join(f, spec.config) for f in folders) if osp.isfile(path)), None)
+    found = next((path for path in (osp.join(f, file) for f in folders) if osp.isfile(path)), None)
     if found is None:
         where = ', '.join(f"'{folder or '.'}'" for folder in folders)
         raise InputError(
-            f"The config of stage '{name}', '{spec.config}', does not exist beside '{cfg.filename}' or what it "
+            f"The config of stage '{name}', '{file}', does not exist beside '{cfg.filename}' or what it "
             f'inherits from (looked in {where}): give its path with --cfg-options stages.{name}.config=<file>.'
         )
     return found

@@ -131,7 +131,8 @@ def prepare_stage(stage: Stage, last: bool, args: TrainOptions, anew: Collection
 
 def decide(stages: Sequence[Stage], args: TrainOptions) -> list[Stage]:
     """Stages that are to be run: those that are not finished, and the last one if it is only tested."""
-    todo, anew = [], set()
+    todo: list[Stage] = []
+    anew: set[str] = set()
     for stage in stages:
         last = stage is stages[-1]
         trains = prepare_stage(stage, last, args, anew)

@@ -105,7 +105,7 @@ def _draws(cfg: Config, download: Download | None) -> int | None:
     """Images drawn in an epoch."""
     sampler = cfg.train_dataloader.get('sampler') or {}
     if sampler.get('num_samples') not in (None, 'images'):
-        return sampler.num_samples
+        return sampler['num_samples']
     if download is not None:
         whole_stream = sampler.get('type') == 'mmlt.ClassAwareSampler' and sampler.get('num_samples') != 'images'
         if whole_stream and download.largest:
@@ -235,9 +235,9 @@ def _random_model(cfg: Config):
     for part in dicts(cfg.model):
         part.pop('init_cfg', None)
         if 'pretrained' in part:
-            part.pretrained = None
+            part['pretrained'] = None
         if 'anchors' in part:
-            part.anchors = None
+            part['anchors'] = None
     head = (cfg.model.get('classifier') or cfg.model).get('head') or {}
     # A pretraining encodes the sentences of all classes once; its step has one an image.
     num_classes = head.get('num_classes') or _num_classes(cfg)

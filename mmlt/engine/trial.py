@@ -26,6 +26,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import ProfilerHook, RuntimeInfoHook
 from mmengine.logging import MessageHub, MMLogger
+from mmengine.model import BaseModel
 from mmengine.registry import HOOKS, RUNNERS, DefaultScope
 from mmengine.runner import BaseLoop, Runner
 from mmengine.visualization import Visualizer
@@ -110,7 +111,8 @@ def _starts_from(cfg: Config, folder: str) -> str | bool | None:
 def _runner(stage: Stage, waiting: dict[str, Stage], folder: str) -> Runner:
     cfg = _stand_in(stage, waiting, folder)
     kind = RUNNERS.get(cfg.runner_type) if 'runner_type' in cfg else Runner
-    return type(kind.__name__, (_Silent, kind), {}).from_cfg(cfg)
+    silent: type[Runner] = type(kind.__name__, (_Silent, kind), {})
+    return silent.from_cfg(cfg)
 
 
 class _Silent:
@@ -147,7 +149,7 @@ def _stand_in(stage: Stage, waiting: dict[str, Stage], folder: str) -> Config:
         for name in cfg.get('stages') or {}:
             before = waiting.get(stage_dir(cfg, name))
             if before is not None and f'{{stage:{name}}}' in str(part.get('anchors')):
-                part.anchors = _anchors(part, before, osp.join(folder, name, osp.basename(part.anchors)))
+                part['anchors'] = _anchors(part, before, osp.join(folder, name, osp.basename(part['anchors'])))
     resolve_placeholders(cfg)
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if cfg.get(key):  # nothing is read in other processes
@@ -249,7 +251,7 @@ def _check_start(runner: Runner, state: dict[str, Tensor], part: str | bool, sou
 
 def _step(runner: Runner) -> None:
     """One step of the training on two of its pictures."""
-    model = unwrap(runner.model)
+    model: BaseModel = unwrap(runner.model)
     if hasattr(model, 'set_progress'):
         model.set_progress(1, 2)
     runner.model.train()
@@ -298,5 +300,5 @@ def _no_traces():
             manager._instance_dict.update(instances)
 
 
-def _below(cls: type) -> list[type]:
+def _below(cls: type[Visualizer]) -> list[type[Visualizer]]:
     return [part for one in cls.__subclasses__() for part in (one, *_below(one))]

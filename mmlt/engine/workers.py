@@ -90,5 +90,5 @@ def accept_auto_workers() -> None:
     def build_dataloader(dataloader, *args, **kwargs):
         return build(with_workers(dataloader) if isinstance(dataloader, dict) else dataloader, *args, **kwargs)
 
-    build_dataloader.accepts_auto_workers = True
+    build_dataloader.accepts_auto_workers = True  # type: ignore[attr-defined]
     MMEngineRunner.build_dataloader = staticmethod(build_dataloader)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mmengine.fileio import BaseStorageBackend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner.base_loop import BaseLoop
 
@@ -39,6 +40,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             validation does not have, or of which nobody knows whether more is
             better.
     """
+
+    file_backend: BaseStorageBackend
 
     def __init__(self, *args, **kwargs):
         if isinstance(kwargs.get('save_best'), tuple):

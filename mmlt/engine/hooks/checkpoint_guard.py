@@ -5,6 +5,7 @@ from __future__ import annotations
 import os.path as osp
 
 from mmengine.hooks import Hook
+from mmengine.model import BaseModel
 from mmengine.runner import BaseLoop, CheckpointLoader
 from mmpretrain.models.heads import ClsHead
 from torch import nn
@@ -47,13 +48,14 @@ class CheckpointGuardHook(Hook):
 
     def before_train(self, runner) -> None:
         """All towers have their weights now; a module that can tell has a method ``check_filled()``."""
-        for module in unwrap(runner.model).modules():
+        model: BaseModel = unwrap(runner.model)
+        for module in model.modules():
             if hasattr(module, 'check_filled'):
                 module.check_filled()
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Compare shapes, names and, on resume, the model's config."""
-        model = unwrap(runner.model)
+        model: BaseModel = unwrap(runner.model)
         source = source_of(runner)
         if getattr(runner, '_resume', False) and not is_testing(runner):
             self._same_config(runner, checkpoint, source)

@@ -36,7 +36,7 @@ class DataTimeHook(Hook):
         """A training begins, or goes on."""
         self._steps, self._told = 0, False
         self._waited = self._whole = 0.0
-        self._launched = None  # a GPU's mark behind the last step
+        self._launched: torch.cuda.Event | None = None  # a GPU's mark behind the last step
         self._since = time.perf_counter()
 
     def before_train_epoch(self, runner) -> None:

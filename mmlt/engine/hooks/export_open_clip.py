@@ -52,7 +52,7 @@ def open_clip_config(model: nn.Module) -> dict:
     """
     vision = next(m for m in model.modules() if isinstance(m, OpenCLIPVision))
     config = copy.deepcopy(open_clip.get_model_config(vision.model_name))
-    sizes = np.ravel(vision.visual.image_size).tolist()  # one number or two, by the kind of tower
+    sizes = np.ravel(vision.image_size).tolist()  # one number or two, by the kind of tower
     config['vision_cfg']['image_size'] = sizes[0] if len(set(sizes)) == 1 else sizes
     if vision.activation.quick_gelu:
         config['quick_gelu'] = True

@@ -15,6 +15,7 @@ import torch
 from mmengine.dist import get_dist_info, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.model import BaseModel
 from mmpretrain.structures import DataSample
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -132,7 +133,8 @@ class FeatureCacheHook(Hook):
             raise InputError(
                 f'FeatureCacheHook: batch_size is {batch_size}; give at least 1, or None for that of training.'
             )
-        self.views, self.pipeline, self.batch_size, self.directory = views, pipeline, batch_size, directory
+        self._by_epochs, self.views = views == 'epochs', 0 if isinstance(views, str) else views
+        self.pipeline, self.batch_size, self.directory = pipeline, batch_size, directory
         self.random = views != 1  # 'epochs' are views of the train pipeline, also in a training of one epoch
         self.dtype = getattr(torch, dtype)
 
@@ -142,11 +144,11 @@ class FeatureCacheHook(Hook):
         Raises:
             InputError: See the class.
         """
-        if self.views == 'epochs':
+        if self._by_epochs:
             self.views = _epochs(runner)
         if self.views == 0:
             return
-        model = unwrap(runner.model)
+        model: BaseModel = unwrap(runner.model)
         _check_pictures_are_not_needed(model)
         backbone = model.backbone
         if getattr(backbone, 'adapters', None) is not None and not backbone.frozen:

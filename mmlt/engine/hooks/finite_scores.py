@@ -27,7 +27,7 @@ class FiniteScoresHook(Hook):
 
     priority = 'VERY_HIGH'
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._found: tuple | None = None
 
     def before_val_epoch(self, runner) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel
+from mmengine.model import BaseModel, BaseTTAModel
 
 from mmlt.engine.features import compute_features
 from mmlt.errors import InputError
@@ -40,7 +40,7 @@ class FitHeadHook(Hook):
 
     def before_test(self, runner) -> None:
         """Fit the head, if it is not fitted yet."""
-        model = unwrap(runner.model)
+        model: BaseModel = unwrap(runner.model)
         if not hasattr(model.head, 'fit'):
             raise InputError(
                 f'FitHeadHook: {type(model.head).__name__} has nothing to fit; remove the hook, or use a head such as '

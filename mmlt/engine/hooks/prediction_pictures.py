@@ -49,7 +49,8 @@ class PredictionPicturesHook(VisualizationHook):
         self._begin(runner, runner.test_dataloader)
 
     def _begin(self, runner, loader) -> None:
-        self._seen, self._names = 0, set()
+        self._seen = 0
+        self._names: set[str] = set()
         dataset = loader.dataset
         # An unwrapped dataset has one folder, below which no path is there twice.
         self._root = getattr(dataset, 'img_prefix', None) or getattr(dataset, 'data_prefix', {}).get('img_path')

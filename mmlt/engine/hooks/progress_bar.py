@@ -24,7 +24,7 @@ class ProgressBarHook(Hook):
 
     priority = 'LOW'
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._stack: ExitStack | None = None
         self._bar: tqdm | None = None
 

@@ -21,7 +21,7 @@ class RandomNumbersHook(Hook):
 
     priority = 'LOW'  # after what draws, and before checkpoints are written
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._to_save: list[dict] | None = None
         self._to_restore: list[dict] | None = None
         self._of_training: dict | None = None

@@ -35,8 +35,8 @@ class ShotReportHook(Hook):
     @master_only
     def after_test_epoch(self, runner, metrics: dict | None = None) -> None:
         """Report the last evaluation."""
-        metrics = [m for m in runner.test_evaluator.metrics if isinstance(m, (ShotAccuracy, ShotMAP)) and m.report]
-        for i, metric in enumerate(metrics):
+        shots = [m for m in runner.test_evaluator.metrics if isinstance(m, (ShotAccuracy, ShotMAP)) and m.report]
+        for i, metric in enumerate(shots):
             report = metric.report
             title = self.title or osp.splitext(osp.basename(runner.cfg.filename or runner.experiment_name))[0]
             base = osp.join(runner.work_dir, 'shot_report' if i == 0 else f'{metric.prefix}_report')
@@ -45,7 +45,7 @@ class ShotReportHook(Hook):
             print_table(report, title)
             told = f'Report: {base}.json\nPicture: {base}.png'
             # One set of predictions, however many metrics look at them.
-            if isinstance(metric, ShotAccuracy) and not any(isinstance(m, ShotAccuracy) for m in metrics[:i]):
+            if isinstance(metric, ShotAccuracy) and not any(isinstance(m, ShotAccuracy) for m in shots[:i]):
                 metric.predictions.save(path := osp.join(runner.work_dir, PREDICTIONS))
                 told += f'\nPredictions: {path}'
             runner.logger.info(told)
