@@ -150,6 +150,7 @@ def test_what_others_may_take_out_is_let_through(two_stages):
     cfg.optim_wrapper.paramwise_cfg = dict(custom_keys=dict(head=dict(lars_exclude=True)))
     cfg.model.backbone.norm_cfg = dict(type='SyncBN', requires_grad=True)
     cfg.custom_imports.more = 1
+    cfg.test_cfg = [2]  # no dict, which building it says
     check_arguments(cfg)
 
 
