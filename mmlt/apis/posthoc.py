@@ -292,8 +292,7 @@ def _drawn(scores: Scores, prior: Prior | None, seed: int, whose: str) -> tuple[
     chosen: slice | np.ndarray = slice(None)
     if prior is not None and prior.kind in ('forward', 'backward'):
         try:
-            order = class_order(prior.kind, scores.class_counts).tolist()
-            chosen = resample_test(scores.labels, order, prior.ratio, seed)
+            chosen = resample_test(scores.labels, class_order(prior.kind, scores.class_counts), prior.ratio, seed)
         except InputError as e:
             raise InputError(f'The prior {prior.name} cannot be drawn from {whose} as it is: {e}') from e
     return log_softmax(scores.logits[chosen]), scores.labels[chosen]
