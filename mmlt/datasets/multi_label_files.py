@@ -170,22 +170,6 @@ def read_label_scores(
     return files, scores, names, blank
 
 
-def parse_label_table(
-    path: str, classes: Sequence[str] | None = None
-) -> tuple[list[str], list[np.ndarray], tuple[str, ...]]:
-    """The labels of :func:`read_label_scores`.
-
-    Args:
-        path (str): See there.
-        classes (Sequence[str], optional): See there. Defaults to None.
-
-    Returns:
-        tuple: N paths, the sorted labels of each, and the class names.
-    """
-    files, scores, names, _ = read_label_scores(path, classes)
-    return files, [np.flatnonzero(row == 1) for row in scores], names
-
-
 def parse_voc(
     folder: str, ids: Sequence[str], classes: Sequence[str] | None = None, difficult: bool | None = None
 ) -> tuple[list[str], list[np.ndarray], tuple[str, ...]]:

@@ -27,7 +27,7 @@ class HostCount:
     A step that asks a GPU for a number waits for all that was launched before.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._known: tuple[Tensor, int] | None = None
         self._value = 0
 

@@ -14,7 +14,6 @@ from mmlt.datasets import ClassAwareSampler, ClassBalancedSampler, LongTailedMul
 from mmlt.datasets.multi_label_files import (
     parse_coco,
     parse_label_list,
-    parse_label_table,
     parse_voc,
     read_class_freq,
     read_class_split,
@@ -245,8 +244,13 @@ def test_names_without_a_class_list(scenes):
 
 
 def test_some_columns_in_another_order(scenes):
-    _, labels, names = parse_label_table(str(scenes / 'train.csv'), ['trees', 'desert'])
-    assert names == ('trees', 'desert') and [own.tolist() for own in labels] == [[0, 1], [], [], [0, 1]]
+    _, scores, names, _ = read_label_scores(str(scenes / 'train.csv'), ['trees', 'desert'])
+    assert names == ('trees', 'desert') and (scores == 1).tolist() == [[True] * 2, [False] * 2, [False] * 2, [True] * 2]
+        [True, True],
+        [False] * 2,
+        [False] * 2,
+        [True] * 2,
+    ]
 
 
 def test_dataset_positives_and_samplers(scenes):
@@ -302,7 +306,7 @@ def test_bad_lists(tmp_path, content, sentence):
 def test_bad_tables(tmp_path, content, sentence):
     (tmp_path / 'a.csv').write_text(content)
     with pytest.raises(InputError, match=sentence):
-        parse_label_table(str(tmp_path / 'a.csv'), ['a'])
+        read_label_scores(str(tmp_path / 'a.csv'), ['a'])
 
 
 SCORES = [[1, 0, -1], [0, 1, 1]]
@@ -324,7 +328,6 @@ def test_tables_as_spreadsheets_write_them(tmp_path, content, scores, blank):
     names = ['a', 'sand; dry', 'c'] if 'sand' in content else ['a', 'b', 'c']
     files, found, classes, blanks = read_label_scores(str(tmp_path / 'a.csv'), names)
     assert (files, found.tolist(), classes, blanks) == (['x.jpg', 'y.jpg'], scores, tuple(names), blank)
-    assert [own.tolist() for own in parse_label_table(str(tmp_path / 'a.csv'), names)[1]] == [[0], [1, 2]]
 
 
 def test_labels_that_are_not_known_are_marked_for_losses_and_metrics(scenes):

@@ -22,7 +22,7 @@ from mmlt.checkpoints import read_checkpoint, read_config_text
 from mmlt.checkpoints.arrays import read_array
 from mmlt.checkpoints.weights import load_weights
 from mmlt.datasets import ClassTexts, LoadPicture, LongTailedDataset
-from mmlt.datasets.multi_label_files import parse_label_list, parse_label_table
+from mmlt.datasets.multi_label_files import parse_label_list, read_label_scores
 from mmlt.engine.options import CfgOptions, ToolParser
 from mmlt.models.anchors import Anchors
 from mmlt.preparation.picture_sources import read_source
@@ -123,7 +123,7 @@ def table_of_several_labels(folder, rng):
     rows = ['image,apple,pear,plum', *(f'{f},{i % 2},1,0' for i, f in enumerate(FILES))]
     data = of_text('\n'.join(rows) + '\n', rng)
     Path('table.csv').write_bytes(data)
-    found = parse_label_table('table.csv', list(CLASSES))
+    found = read_label_scores('table.csv', list(CLASSES))
     if b'"' not in data:
         assert len(found[0]) == len(lines_of(data)) - 1
 
