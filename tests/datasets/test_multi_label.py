@@ -246,11 +246,6 @@ def test_names_without_a_class_list(scenes):
 def test_some_columns_in_another_order(scenes):
     _, scores, names, _ = read_label_scores(str(scenes / 'train.csv'), ['trees', 'desert'])
     assert names == ('trees', 'desert') and (scores == 1).tolist() == [[True] * 2, [False] * 2, [False] * 2, [True] * 2]
-        [True, True],
-        [False] * 2,
-        [False] * 2,
-        [True] * 2,
-    ]
 
 
 def test_dataset_positives_and_samplers(scenes):
