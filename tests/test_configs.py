@@ -384,7 +384,7 @@ def test_neighbours_of_a_tiny_cue_are_classes_of_its_data(path):
     cfg = Config.fromfile(path)
     metainfo = DATASETS.build(cfg.train_dataloader.dataset).metainfo
     loss = MODELS.build(cfg.model.head.loss)
-    loss.set_class_info(metainfo['classes'], metainfo['class_counts'])
+    loss.set_class_info(ClassInfo(metainfo['classes'], metainfo['class_counts']))
     loss.train()  # reads the names
 
 
