@@ -24,24 +24,13 @@ from mmlt.engine.arguments import check_arguments
 from mmlt.engine.build_errors import explained
 from mmlt.engine.configs import read_config
 from mmlt.engine.hooks import PredictionPicturesHook, ShotReportHook
+from mmlt.engine.testing import TESTED
 from mmlt.errors import InputError
 from mmlt.evaluation import ShotAccuracy, ShotMAP
 from mmlt.evaluation.functional import SHOTS
 from mmlt.utils import unwrap
 from mmlt.utils.classes import check_same_classes
 
-# What a validation reads of a config, as a test does.
-_READ = (
-    'custom_hooks',
-    'data_preprocessor',
-    'default_hooks',
-    'env_cfg',
-    'model',
-    'randomness',
-    'test_cfg',
-    'test_dataloader',
-    'test_evaluator',
-)
 # These would look on at every candidate, or put averaged weights in its place.
 _LEFT_OUT = (CheckpointHook, EMAHook, LoggerHook, PredictionPicturesHook, ShotReportHook, VisualizationHook)
 
@@ -71,7 +60,7 @@ class Validation:
         cfg.test_cfg = cfg.get('test_cfg') or dict()
         cfg.work_dir, cfg.launcher = work_dir, 'none'
         cfg.load_from, cfg.resume = 'merged weights', False  # no stage's checkpoint is asked for; see `report`
-        check_arguments(cfg, keys=_READ)
+        check_arguments(cfg, keys=TESTED)
         self.where, self.config = 'the TEST set' if on_test else 'validation', config
         with explained(cfg):
             self.runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

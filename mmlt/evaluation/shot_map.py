@@ -45,15 +45,7 @@ class ShotMAP(ShotMetric):
     """
 
     measure = 'ap'
-
-    def __init__(
-        self,
-        protocol: str = 'db',
-        class_counts: Sequence[int] | None = None,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
-    ):
-        super().__init__(protocol, class_counts, collect_device, prefix)
+    default_protocol = 'db'
 
     def keys_of(self, labels: np.ndarray) -> list[str]:
         """See :class:`ShotMetric`."""

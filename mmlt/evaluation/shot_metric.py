@@ -38,7 +38,8 @@ class ShotMetric(BaseMetric):
     tested dataset's metainfo. So a foreign config needs no more than the metric.
 
     Args:
-        protocol (str): Where many, medium and few begin.
+        protocol (str, optional): Where many, medium and few begin.
+            Defaults to None, :attr:`default_protocol`.
         class_counts (Sequence[int], optional): Training images of every class
             where neither dataset nor config can tell. Defaults to None.
         collect_device (str): Defaults to 'cpu'.
@@ -51,17 +52,18 @@ class ShotMetric(BaseMetric):
 
     default_prefix = 'shot'
     measure: str  # what the report has of every class
+    default_protocol: str
 
     def __init__(
         self,
-        protocol: str,
+        protocol: str | None = None,
         class_counts: Sequence[int] | None = None,
         collect_device: str = 'cpu',
         prefix: str | None = None,
     ):
         super().__init__(collect_device=collect_device, prefix=prefix)
-        get_protocol(protocol)
-        self.protocol = protocol
+        self.protocol = protocol or self.default_protocol
+        get_protocol(self.protocol)
         self.class_counts = None if class_counts is None else np.asarray(class_counts)
         self._given = class_counts is not None
         self.report: dict = {}
@@ -258,16 +260,8 @@ class ShotAccuracy(ShotMetric):
     """
 
     measure = 'accuracy'
-
-    def __init__(
-        self,
-        protocol: str = 'standard',
-        class_counts: Sequence[int] | None = None,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
-    ):
-        super().__init__(protocol, class_counts, collect_device, prefix)
-        self.predictions: Predictions | None = None  # of the last evaluation, in the first process
+    default_protocol = 'standard'
+    predictions: Predictions | None = None  # of the last evaluation, in the first process
 
     def keys_of(self, labels: np.ndarray) -> list[str]:
         """See :class:`ShotMetric`; of predictions with scores."""
