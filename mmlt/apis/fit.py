@@ -173,8 +173,8 @@ def fit(
         cfg_options (dict, optional): Changes of the config, as
             ``{'train_cfg.max_epochs': 5}``. Defaults to None.
         **options: Those of ``mmlt prepare`` with underscores: ``model``,
-            ``pretrained``, ``epochs``, ``batch_size``, ``class_names``,
-            ``texts``, ``test_per_class``, ``no_flip``, ...
+            ``pretrained`` (None: random weights), ``epochs``, ``batch_size``,
+            ``class_names``, ``texts``, ``test_per_class``, ``no_flip``, ...
 
     Returns:
         Run: With ``predict``, ``test``, ``report`` and ``export``.
@@ -188,6 +188,8 @@ def fit(
     known = {f.name for f in fields(PrepareOptions)} - {'source', 'out', 'base', 'overwrite', 'seed'}
     if unknown := sorted(set(options) - known):
         raise InputError(f"fit has no option '{unknown[0]}'; it takes {', '.join(sorted(known))}.")
+    if options.get('pretrained', '') is None:
+        options['pretrained'] = 'none'
     folder = osp.abspath(out)
     name = options.pop('name', None) or osp.basename(folder)
     data = osp.join(folder, 'data')

@@ -1,5 +1,6 @@
 """mmlt.fit: from pictures to predictions in a few lines."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,17 @@ def test_folders_without_a_run(tmp_path):
 def test_the_package_says_what_it_lacks():
     with pytest.raises(AttributeError, match="module 'mmlt' has no attribute 'nothing'"):
         mmlt.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(('given', 'asked'), [({}, None), ({'pretrained': None}, 'none'), ({'pretrained': 'a'}, 'a')])
+def test_none_stands_for_random_weights(monkeypatch, tmp_path, given, asked):
+    found = []
+
+    def prepare(options, command):
+        found.append(options.pretrained)
+        raise InputError('seen')
+
+    monkeypatch.setattr(sys.modules[mmlt.fit.__module__], 'prepare', prepare)
+    with pytest.raises(InputError, match='seen'):
+        mmlt.fit(tmp_path, out=tmp_path / 'run', **given)
+    assert found == [asked]
