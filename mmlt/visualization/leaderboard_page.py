@@ -124,6 +124,34 @@ def table(group: Group, runs: Runs, seeds: Sequence[int], paper: Mapping[tuple[s
     return '\n'.join(lines)
 
 
+def best_of_draw(group: Group, runs: Runs) -> str | None:
+    """What the row that is best on the other draw has here.
+
+    Args:
+        group (Group): The table.
+        runs (Runs): See :func:`read_runs`.
+
+    Returns:
+        str | None: A sentence by few-shot accuracy; None where no row has a
+        run of another draw.
+    """
+    found: dict[str, float] = {}
+    for row in group.rows:
+        draws = [run.draw for run in runs[row.folder].values() if run.draw and 'metrics' in run.draw]
+        if draws and (few := draws[0]['metrics'].get('few')) is not None:
+            found[row.folder] = few
+    if not found:
+        return None
+    best = next(row for row in group.rows if row.folder == max(found, key=lambda name: found[name]))
+    own = runs[best.folder]
+    tte = {seed: run.tte['metrics']['few'] for seed, run in own.items() if run.tte is not None}
+    return (
+        f'By few-shot accuracy on draw {group.tau_draw} the best of {len(found)} rows is **{best.label}** '
+        f'({found[best.folder]:.1f} there); here it has {mean_and_deviation(values(own, "few"))} on few-shot classes, '
+        f'{mean_and_deviation(tte)} with TTE.'
+    )
+
+
 def missing(group: Group, runs: Runs, seeds: Sequence[int]) -> str:
     """Which runs and parts of runs are not there, a line a row; says so where nothing is missing.
 
@@ -240,7 +268,7 @@ def board_page(
     for key, (group, runs) in groups.items():
         own = notes.get(key, '')
         parts += [f'## {group.title}', ' '.join(group.about.split()), table(group, runs, seeds, paper)]
-        parts += [missing(group, runs, seeds), '### Notes']
+        parts += [p for p in (best_of_draw(group, runs), missing(group, runs, seeds), '### Notes') if p]
         parts.append(f'<!-- notes of {key}, written by hand and kept -->\n{own}<!-- end of notes -->')
         parts += ['### Where the runs come from', provenance(group, runs)]
     return '\n\n'.join(part.strip('\n') for part in parts) + '\n'

@@ -21,7 +21,7 @@ from mmlt.evaluation.scores_file import Scores, write_scores
 from mmlt.evaluation.shot_metric import make_report
 from mmlt.visualization.leaderboard import BoardRow, BoardRun, Group, read_board, read_runs
 from mmlt.visualization.leaderboard_excerpt import fill_excerpts
-from mmlt.visualization.leaderboard_page import board_page, read_notes, sure_best
+from mmlt.visualization.leaderboard_page import best_of_draw, board_page, read_notes, sure_best
 from mmlt.visualization.leaderboard_records import complete, merged, read_records, write_records
 
 REPO = Path(__file__).parents[2]
@@ -184,6 +184,25 @@ def test_tau_of_another_draw(tmp_path, group):
     (other / 'provenance.json').unlink()
     with pytest.raises(InputError, match='has no provenance.json, which would say of which draw'):
         made_page(drawn, tmp_path, seeds=[0])
+
+
+def test_best_of_another_draw(tmp_path, group):
+    """The row is chosen by the other draw's few-shot accuracy, and its figures are those of the table's runs."""
+    drawn = replace(group, tau_draw=1)
+    assert best_of_draw(drawn, read_runs(drawn, tmp_path, SEEDS, tau_report)) is None
+    few = {}
+    for row, here, there in zip(group.rows, (6.0, 1.0, 2.0), (0.5, 6.0, 1.0)):
+        tests = [make_run(tmp_path, row, seed, here, val=None)[0] for seed in SEEDS]
+        options = [*row.options, 'test_dataloader.dataset.selection_seed=1']
+        told = dict(config=row.config, options=options)
+        other, _ = make_run(tmp_path / 'made', row, 0, there, told=told)
+        (tmp_path / 'made' / row.folder / 'seed0').rename(tmp_path / row.folder / 'draw1')
+        few[row.folder] = [statistics.mean(accuracies(t.logits.tolist(), t.labels)[4:]) for t in (*tests, other)]
+    sentence = best_of_draw(drawn, read_runs(drawn, tmp_path, SEEDS, tau_report))
+    assert few['lift_x'][-1] == max(own[-1] for own in few.values()) > few['lift_x'][0]
+    assert f'on draw 1 the best of 3 rows is **LIFT** ({few["lift_x"][-1]:.1f} there)' in sentence
+    assert f'here it has {shown(few["lift_x"][:-1])} on few-shot classes' in sentence
+    assert sentence in made_page(drawn, tmp_path)
 
 
 def test_mixed_versions_are_told(tmp_path, group, made):
