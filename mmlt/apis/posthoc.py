@@ -349,12 +349,13 @@ def chosen_tau_report(test_file: str | Path, val_file: str | Path, taus: str) ->
         taus (str): A range, see :func:`parse_taus`.
 
     Returns:
-        dict: :attr:`ShotAccuracy.report`, with ``tau``.
+        dict: :attr:`ShotAccuracy.report`, with ``tau`` and ``chosen_at``, the
+        accuracy over classes of the other scores with it, in percent.
     """
     test = read_scores(test_file)
     steps = make_steps(test, read_scores(val_file), parse_taus(taus))
     report = step_report(test, steps.labels, list(steps.logits.values())[-1], str(test.facts.get('protocol')))
-    return {**report, 'tau': steps.sweep[2]}
+    return {**report, 'tau': steps.sweep[2], 'chosen_at': float(steps.sweep[1].max())}
 
 
 def write_classes(scores: Scores, steps: Steps, path: str | Path) -> None:

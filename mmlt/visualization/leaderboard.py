@@ -89,8 +89,7 @@ class BoardRun:
         tau (dict, optional): Of the test after an adjustment. Defaults to None.
         provenance (dict, optional): Defaults to None.
         draw (dict, optional): Provenance of the run of another draw on whose
-            scores tau was chosen, with the ``metrics`` of its test.
-            Defaults to None.
+            scores tau was chosen. Defaults to None.
     """
 
     folder: Path
@@ -217,8 +216,6 @@ def _read_run(group: Group, row: BoardRow, seed: int, place: Path, adjusted: Cal
         # Scores that do not tell of which draw they are may be those of the test.
         if val.is_file() and run.draw is None:
             raise InputError(f"'{other}' has no provenance.json, which would say of which draw it is: make it again.")
-        if run.draw is not None and (other / 'shot_report.json').is_file():
-            run.draw = {**run.draw, 'metrics': read_report(other)['metrics']}
     if test.is_file() and val.is_file():
         run.tau = adjusted(test, val)
     return run

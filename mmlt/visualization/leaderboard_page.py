@@ -124,31 +124,31 @@ def table(group: Group, runs: Runs, seeds: Sequence[int], paper: Mapping[tuple[s
     return '\n'.join(lines)
 
 
-def best_of_draw(group: Group, runs: Runs) -> str | None:
-    """What the row that is best on the other draw has here.
+def best_elsewhere(group: Group, runs: Runs) -> str | None:
+    """What the row has here that is best where no test picture is looked at.
 
     Args:
         group (Group): The table.
         runs (Runs): See :func:`read_runs`.
 
     Returns:
-        str | None: A sentence by few-shot accuracy; None where no row has a
-        run of another draw.
+        str | None: A sentence by the accuracies at which tau was chosen, mean
+        over seeds; None where nothing was chosen.
     """
-    found: dict[str, float] = {}
-    for row in group.rows:
-        draws = [run.draw for run in runs[row.folder].values() if run.draw and 'metrics' in run.draw]
-        if draws and (few := draws[0]['metrics'].get('few')) is not None:
-            found[row.folder] = few
-    if not found:
+    at = {name: [run.tau['chosen_at'] for run in own.values() if run.tau] for name, own in runs.items()}
+    at = {name: figures for name, figures in at.items() if figures}
+    if not at:
         return None
-    best = next(row for row in group.rows if row.folder == max(found, key=lambda name: found[name]))
-    own = runs[best.folder]
-    tte = {seed: run.tte['metrics']['few'] for seed, run in own.items() if run.tte is not None}
+    best = next(row for row in group.rows if row.folder == max(at, key=lambda name: np.mean(at[name])))
+    figures = {
+        column: {seed: run.tau['metrics'][column] for seed, run in runs[best.folder].items() if run.tau}
+        for column in ('few', 'all')
+    }
+    where = 'the validation split' if group.tau_draw is None else f'draw {group.tau_draw}'
     return (
-        f'By few-shot accuracy on draw {group.tau_draw} the best of {len(found)} rows is **{best.label}** '
-        f'({found[best.folder]:.1f} there); here it has {mean_and_deviation(values(own, "few"))} on few-shot classes, '
-        f'{mean_and_deviation(tte)} with TTE.'
+        f'By accuracy over all classes with τ on {where}, the best of {len(at)} rows is **{best.label}** '
+        f'({np.mean(at[best.folder]):.1f} there); here it has with τ {mean_and_deviation(figures["few"])} on few-shot '
+        f'classes and {mean_and_deviation(figures["all"])} over all.'
     )
 
 
@@ -268,7 +268,7 @@ def board_page(
     for key, (group, runs) in groups.items():
         own = notes.get(key, '')
         parts += [f'## {group.title}', ' '.join(group.about.split()), table(group, runs, seeds, paper)]
-        parts += [p for p in (best_of_draw(group, runs), missing(group, runs, seeds), '### Notes') if p]
+        parts += [p for p in (best_elsewhere(group, runs), missing(group, runs, seeds), '### Notes') if p]
         parts.append(f'<!-- notes of {key}, written by hand and kept -->\n{own}<!-- end of notes -->')
         parts += ['### Where the runs come from', provenance(group, runs)]
     return '\n\n'.join(part.strip('\n') for part in parts) + '\n'

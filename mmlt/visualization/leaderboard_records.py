@@ -12,6 +12,7 @@ from mmlt.utils.text_files import read_json
 from mmlt.visualization.leaderboard import BoardRow, BoardRun, Group, Runs, check_provenance, check_runs
 
 _REPORTS, _PROVENANCE = ('report', 'tte', 'tau'), ('provenance', 'draw')
+_CHOICE = ('tau', 'chosen_at')
 _KEPT = ('protocol', 'num_samples', 'metrics')
 
 
@@ -36,7 +37,7 @@ def _record(run: BoardRun) -> dict:
     found = {key: getattr(run, key) for key in _PROVENANCE}
     for key in _REPORTS:
         report = getattr(run, key)
-        found[key] = report and {k: v for k, v in report.items() if k in (*_KEPT, 'tau')}
+        found[key] = report and {k: v for k, v in report.items() if k in (*_KEPT, *_CHOICE)}
     return found
 
 
