@@ -70,7 +70,8 @@ def _read(group: Group, row: BoardRow, file: Path, seeds: Sequence[int]) -> Mapp
         for seed in (s for s in seeds if s in stored):
             kept = {key: stored[seed][key] for key in (*_REPORTS, *_PROVENANCE)}
             for key in _REPORTS:
-                kept[key] = kept[key] and {**{k: kept[key][k] for k in _KEPT}, **kept[key], 'per_class': classes}
+                wanted = (*_KEPT, *_CHOICE) if key == 'tau' else _KEPT
+                kept[key] = kept[key] and {**{k: kept[key][k] for k in wanted}, 'per_class': classes}
             found[seed] = BoardRun(file, **kept)
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise InputError(f"'{file}' is damaged ({type(e).__name__}: {e}): restore it, or make its runs again.") from e

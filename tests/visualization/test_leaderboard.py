@@ -317,6 +317,7 @@ def test_a_record_stays_until_its_run_is_whole_again(tmp_path, group, made):
         (('"standard"', '"inat18"'), "was tested by the protocol 'inat18'"),
         (('"d"', '"z"'), "Class 3 is 'd' in .* and 'z' in"),
         (('"tte"', '"tta"'), r"is damaged \(KeyError: 'tte'\): restore it"),
+        (('"chosen_at"', '"at"'), r"is damaged \(KeyError: 'chosen_at'\)"),
         (('"classes"', '"class"'), r"is damaged \(KeyError: 'classes'\)"),
         (('{"classes"', '["classes"'), 'lift_x.json'),
     ],
@@ -421,14 +422,16 @@ def test_tool_leaves_out_what_is_recorded(started, tmp_path):
     group = next(g for g in groups if g.key == 'mnist-lt-resnet')
     row = next(r for r in group.rows if r.config == 'ce_tiny_mnist-lt')
     told = dict(config=row.config, seed=3, options=[], steps=[])
-    report = dict(protocol='standard', num_samples=9, metrics={'all': 5.0}, per_class=[{'class': 'digit zero'}])
-    runs = {row.folder: {3: BoardRun(Path('x'), report, report, {**report, 'chosen_at': 5.0}, told)}}
+    report = dict(
+        protocol='standard', num_samples=9, metrics={'all': 5.0, 'few': 4.0}, per_class=[{'class': 'digit zero'}]
+    )
+    runs = {row.folder: {3: BoardRun(Path('x'), report, report, {**report, 'tau': 1.0, 'chosen_at': 5.0}, told)}}
     write_records(Group(**{**vars(group), 'rows': [row]}), runs, tmp_path / 'records')
     arguments = ['--run', '--only', '^ce_tiny_mnist-lt$', '--work-dir', str(tmp_path / 'runs')]
     arguments += ['--records', str(tmp_path / 'records'), '--out', str(tmp_path / 'page.md')]
     arguments += ['--readme', str(tmp_path / 'README.md')]
     tool.main([*arguments, '--seeds', '3'])
-    assert not started and '| cross entropy | – | – | – | 5.0 |' in (tmp_path / 'page.md').read_text()
+    assert not started and '| cross entropy | – | – | 4.0 | 5.0 |' in (tmp_path / 'page.md').read_text()
     tool.main([*arguments, '--seeds', '2-3'])
     assert [Path(folder).name for _, _, folder, *_ in started] == ['seed2', 'seed2', 'draw1']
 
