@@ -15,6 +15,7 @@ from mmpretrain.registry import MODELS
 from mmlt.engine.build_errors import explain
 from mmlt.engine.options import RunOptions
 from mmlt.errors import InputError
+from mmlt.utils.renamed import rename_in
 
 _TRAINING_PART = re.compile(r'_(\d+)xb(\d+)(?=_|$)')
 CONFIGS = Path(__file__).parents[1] / 'configs'  # those of mmlt itself
@@ -138,6 +139,8 @@ def change_config(cfg: Config, options: dict | None) -> None:
     Raises:
         InputError: The changes do not fit it.
     """
+    if options:  # else a setting by its name of now would stand beside the config's own by an earlier one
+        rename_in(cfg._cfg_dict)
     try:
         cfg.merge_from_dict(options or {})
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError) as e:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import os.path as osp
 from copy import deepcopy
 from dataclasses import dataclass
@@ -93,7 +94,29 @@ def read_test(args: TestOptions) -> Config:
     cfg.test_dataloader = loader
     change_config(cfg, args.cfg_options)
     _check_stages(cfg, args)
+    _keep_report(cfg, args)
     return cfg
+
+
+def _keep_report(cfg: Config, args: TestOptions) -> None:
+    """Give a test that is not the training's own a folder below the work directory, where none was named."""
+    if args.work_dir or 'work_dir' in (args.cfg_options or {}):
+        return
+    record = RunRecord(cfg.work_dir)
+    try:
+        own = record.result or ''
+    except InputError:  # a damaged record, or the best checkpoint is gone: none is known to be the training's own
+        own = ''
+    other = args.cfg_options or osp.realpath(args.checkpoint or '') != osp.realpath(own)
+    if not args.tta and not (other and osp.isfile(record.path)):
+        return
+    for name, stage in (cfg.get('stages') or {}).items():
+        stage.work_dir = stage_dir(cfg, name)  # they stay where they are
+    cfg.work_dir = osp.join(cfg.work_dir, 'tta' if args.tta else 'test')
+    if int(os.environ.get('RANK', 0)) == 0:
+        print(
+            f"Results go to '{cfg.work_dir}', so that no other report is overwritten; --work-dir names another folder."
+        )
 
 
 def _check_stages(cfg: Config, args: TestOptions) -> None:

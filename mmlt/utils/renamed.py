@@ -14,8 +14,8 @@ _RENAMED: dict[str, dict[str, str]] = {}
 def renamed(**names: str) -> Callable:
     """Let an ``__init__`` take arguments by earlier names as well, with a warning.
 
-    Where both are given, the value by the earlier name counts: it is a config's
-    own, and the other that of a base which it changes.
+    Where both are given, the later counts: a config's own settings come after
+    those of a base which it changes.
 
     Args:
         **names (str): What is called how now, ``old='new'``.
@@ -62,6 +62,20 @@ def by_new_names(component: dict) -> dict:
     return _replaced(component, _RENAMED[name]) if name in _RENAMED else component
 
 
+def rename_in(value) -> None:
+    """Give the arguments of all components their names of now, in place: what is merged into them then counts.
+
+    Args:
+        value (Any): A config, or a part of one.
+    """
+    if isinstance(value, dict):
+        new = by_new_names(value)
+        if new.keys() != value.keys():
+            value.clear()
+            value.update(new)
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
+        rename_in(part)
+
+
 def _replaced(arguments: dict, names: dict[str, str]) -> dict:
-    own = {new: arguments[old] for old, new in names.items() if old in arguments}
-    return {key: value for key, value in arguments.items() if key not in names} | own
+    return {names.get(key, key): value for key, value in arguments.items()}

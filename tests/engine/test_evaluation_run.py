@@ -26,6 +26,27 @@ def best(work='work_dirs/a') -> list[str]:
     return sorted(re.sub(r'_epoch_\d+\.pth', '', p.name) for p in Path(work).glob('best_*'))
 
 
+def test_the_report_of_a_training_stays(two_stages, train_tool, test_tool):
+    """Without a folder of its own only a test of the training's result writes where the training did."""
+    train_tool.main(['b.py', '--cfg-options', 'train_cfg.max_epochs=2', 'default_hooks.checkpoint.max_keep_ckpts=2'])
+    work = Path('work_dirs/b')
+    report = work / 'shot_report.json'
+    own, earlier = (str(work / f'epoch_{epoch}.pth') for epoch in (2, 1))
+    for arguments, folder in (
+        ([own, '--tta'], 'tta'),
+        ([earlier], 'test'),
+        ([own, '--cfg-options', 'model.head.logit_scale=3.0'], 'test'),
+        ([own], ''),
+        ([earlier, '--work-dir', str(work)], ''),
+    ):
+        report.write_text('of the training')
+        test_tool.main(['b.py', *arguments])
+        assert (work / folder / 'shot_report.json').read_text() != 'of the training'
+        assert (report.read_text() == 'of the training') == bool(folder)
+    (work / 'run.json').write_text('damaged')
+    test_tool.main(['b.py', own])  # as its sentence says
+
+
 # The checkpoint that is best by validation
 
 

@@ -6,6 +6,7 @@ from mmpretrain.registry import MODELS
 
 from mmlt import InputError
 from mmlt.engine.arguments import check_arguments
+from mmlt.engine.configs import read_config
 from mmlt.engine.identity import comparable, decisive
 from mmlt.models import BalancedLinearAdapter, CosineClsHead
 from mmlt.utils import renamed
@@ -57,3 +58,15 @@ def test_a_record_by_the_other_name_is_of_the_same_training(old, now):
 @pytest.mark.parametrize(('component', 'old', 'new', 'value'), OLD[:2], ids=['adapter', 'cosine'])
 def test_configs_by_earlier_names_pass_the_check(component, old, new, value):
     check_arguments(Config(dict(model={**component, old: value})))
+
+
+@pytest.mark.parametrize('first', ['residual_ratio', 'ratio'])
+@pytest.mark.parametrize('own', ['residual_ratio', 'ratio'])
+@pytest.mark.parametrize('given', ['residual_ratio', 'ratio'])
+def test_the_last_word_counts(tmp_path, said, first, own, given):
+    """Base, file and command line, whichever name each of them uses."""
+    (tmp_path / 'base.py').write_text(f"model = dict(neck=dict(type='mmlt.BalancedLinearAdapter', {first}=0.1))")
+    (tmp_path / 'own.py').write_text(f"_base_ = 'base.py'\nmodel = dict(neck=dict(in_channels=4, {own}=0.3))")
+    for options, value in ((None, 0.3), ({f'model.neck.{given}': 0.9}, 0.9)):
+        neck = read_config(str(tmp_path / 'own.py'), options).model.neck
+        assert MODELS.build(neck).residual_ratio == value
