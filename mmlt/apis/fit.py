@@ -54,6 +54,8 @@ class Run:
         self.config = str(configs[0])
         record = RunRecord(self.folder)
         trained = Config.fromfile(self.config).get('train_cfg') is not None
+        if trained and record.read() is None:
+            raise InputError(f"'{folder}' is not of a training, only of a test: give the folder of a training.")
         if trained and not record.finished:
             raise InputError(f"The training in '{folder}' is not finished: the call or command that began it goes on.")
         self.checkpoint = record.result if trained else None

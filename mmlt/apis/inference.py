@@ -62,7 +62,7 @@ def find_pictures(paths: Sequence[str | os.PathLike]) -> list[str]:
         elif path.is_file():
             found.append(str(path))
         else:
-            raise InputError(f"The picture '{path}' does not exist.")
+            raise InputError(f"The picture '{path}' does not exist: give a picture, or a folder of pictures.")
     return found
 
 

@@ -19,6 +19,7 @@ from mmlt.checkpoints import read_checkpoint, whole_file
 from mmlt.checkpoints.comparison import checkpoint_classes, plain
 from mmlt.checkpoints.merging import Merged, State, interpolate
 from mmlt.checkpoints.publish import plain_config, publish_checkpoint
+from mmlt.checkpoints.read import check_is_file
 from mmlt.checkpoints.weights import fit_state, load_state
 from mmlt.engine.arguments import check_arguments
 from mmlt.engine.build_errors import explained
@@ -255,8 +256,7 @@ def check_paths(inputs: Sequence[str], out: str) -> None:
     """
     seen = set()
     for path in inputs:
-        if not osp.isfile(path):
-            raise InputError(f"'{path}' does not exist: give checkpoints of trainings.")
+        check_is_file(path)
         if (real := osp.realpath(path)) in seen:
             raise InputError(f"'{path}' is given twice: give it a larger share with --weights.")
         if real == osp.realpath(out):

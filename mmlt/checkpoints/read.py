@@ -100,8 +100,7 @@ def read_checkpoint(path: str, map_location='cpu', what: str = 'The checkpoint')
         InputError: It is missing, damaged, asks for other objects, or is no
             dict.
     """
-    if not osp.isfile(path):
-        raise InputError(f"{what} '{path}' does not exist.")
+    check_is_file(path, what)
     try:
         content = _load(path, map_location)
     except Exception as e:
@@ -119,10 +118,12 @@ def _guarded(loader: Callable) -> Callable:
             with weights_only():
                 content = loader(filename, *args, **kwargs)
             return _without_code(content, filename)
-        except (InputError, FileNotFoundError, ImportError, KeyError):
+        except (InputError, FileNotFoundError, ImportError):
             raise
         except Exception as e:
             path = osp.expanduser(filename)
+            if isinstance(e, KeyError) and not osp.isfile(path):
+                raise  # a name that a model zoo does not have
             raise InputError(
                 f"The checkpoint '{filename}' cannot be read: {why_unreadable(e, path if osp.isfile(path) else None)}."
             ) from None
@@ -201,6 +202,26 @@ def latest_checkpoint(folder: str) -> str | None:
             if named and osp.isfile(path):
                 return path
     return numbered[0] if numbered else None
+
+
+def check_is_file(path: str, what: str = 'The checkpoint', work_dir: str = '') -> None:
+    """Refuse what is no file, and say which checkpoints are there.
+
+    Args:
+        path (str): What was given.
+        what (str): Begins the error. Defaults to 'The checkpoint'.
+        work_dir (str): Where others may be if there are none beside it.
+            Defaults to '', nowhere.
+
+    Raises:
+        InputError: It is a folder, or there is nothing of this name.
+    """
+    if osp.isfile(path):
+        return
+    folders = [path if osp.isdir(path) else osp.dirname(path), *([work_dir] if work_dir else [])]
+    there = next(filter(None, map(_numbered, folders)), [])[:3]
+    remedy = ' or '.join(there) if there else 'a file, for example the last of a work directory'
+    raise InputError(f"{what} '{path}' {'is a folder' if osp.isdir(path) else 'does not exist'}: give {remedy}.")
 
 
 def _numbered(folder: str) -> list[str]:

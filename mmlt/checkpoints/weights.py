@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import os.path as osp
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
@@ -11,6 +10,7 @@ import torch
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from mmlt.checkpoints.read import check_is_file
 from mmlt.checkpoints.split_state import fit_state_dict, is_split_key, split_parts
 from mmlt.errors import InputError
 from mmlt.utils import local_part, why_unreadable
@@ -191,10 +191,8 @@ def read_state(checkpoint: str) -> tuple[dict, dict[str, Tensor]]:
     Raises:
         InputError: It cannot be read, or holds no weights.
     """
-    if '://' not in checkpoint and not osp.isfile(checkpoint):
-        raise InputError(
-            f"The checkpoint '{checkpoint}' does not exist: give a file, for example the last of a work directory."
-        )
+    if '://' not in checkpoint:
+        check_is_file(checkpoint)
     try:
         content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
     except (OSError, KeyError) as e:

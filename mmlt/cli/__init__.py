@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -65,6 +66,20 @@ def main(argv: Sequence[str] | None = None):
     Returns:
         int | None: The exit code.
     """
+    try:
+        result = _run(argv)
+        sys.stdout.flush()
+        return result
+    except BrokenPipeError:
+        try:
+            print(flush=True)
+        except BrokenPipeError:  # of the output, not of a worker: whoever reads has seen enough, as `head` has
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141  # as a shell says of SIGPIPE
+        raise
+
+
+def _run(argv: Sequence[str] | None):
     verb, *rest = [*(sys.argv[1:] if argv is None else argv), ''][:1] + list(sys.argv[2:] if argv is None else argv[1:])
     if verb in ('', '-h', '--help', 'help'):
         print(usage())

@@ -42,6 +42,8 @@ def main(argv=None):
         print(download.note)
     for problem in contents.problems:
         print(f'FAULT: {problem}')
+    if contents.problems:
+        print(f"docs/datasets.md shows what '{args.root}' should hold, and where to get it.")
     if args.out and contents.problems:
         raise InputError('No annotation is written, since the data set has the faults above.')
     if args.out:

@@ -55,6 +55,8 @@ def main(argv=None):
     exact = args.name and (args.name.removesuffix('.py') in config_names() or os.path.isfile(args.name))
     if args.name and not exact and not args.copy and (found := config_list(args.name)):
         print(found)
+    elif args.name is None and args.copy:
+        raise InputError(f'--copy needs a config to build on: mmlt config NAME --copy {args.copy}.')
     elif args.name is None:
         print(config_list())
     elif args.copy:

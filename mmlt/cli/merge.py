@@ -55,12 +55,15 @@ def parse_args(argv=None):
     return args
 
 
-def make_validation(args, config: str | None, contents: dict) -> Validation:
+def make_validation(args, config: str | None, contents: dict, chooses: bool) -> Validation:
+    if config is None and not chooses:
+        raise InputError('--wise-ft pretrained is the model as a config begins: say by --config which.')
     if config is None:
         raise InputError('A range of --alphas is chosen on a validation set: give --config, or one number as --alphas.')
-    validation = Validation(config, args.work_dir, args.cfg_options, args.on_test)
+    # Where nothing is chosen, the test set may stand for a validation set that the config does not have.
+    validation = Validation(config, args.work_dir, args.cfg_options, args.on_test or not chooses)
     validation.check(contents)
-    if args.on_test:
+    if args.on_test and chooses:
         print('It is chosen on the TEST set, so its figures are no estimate for other data.')
     return validation
 
@@ -148,8 +151,9 @@ def main(argv=None):
     notes = check_mergeable(contents)
     config = args.config or args.greedy
     validation = None
-    if args.greedy or args.wise_ft == 'pretrained' or len(alphas) > 1:
-        validation = make_validation(args, config, contents)
+    chooses = bool(args.greedy) or len(alphas) > 1
+    if chooses or args.wise_ft == 'pretrained':
+        validation = make_validation(args, config, contents, chooses)
     states = {path: content['state_dict'] for path, content in contents.items()}
     if anchor:
         zero_shot = states[anchor] if anchor == args.lt_soups else states.pop(anchor)

@@ -14,6 +14,7 @@ from mmpretrain.registry import MODELS
 
 from mmlt.checkpoints import read_checkpoint, read_config_text, whole_file
 from mmlt.checkpoints.publish import check_merged, is_split, plain_config, publish_checkpoint
+from mmlt.checkpoints.read import check_is_file
 from mmlt.checkpoints.weights import fit_state, load_state
 from mmlt.cli.common import told
 from mmlt.engine.configs import read_config
@@ -75,8 +76,7 @@ def check_published(checkpoint: dict, published: dict, config: str | None, size:
 @told
 def main(argv=None):
     args = parse_args(argv)
-    if not osp.isfile(args.in_file):
-        raise InputError(f"'{args.in_file}' does not exist: give a checkpoint of a training.")
+    check_is_file(args.in_file)
     if osp.realpath(args.in_file) == osp.realpath(args.out_file):
         raise InputError('The published checkpoint would overwrite its source: give another name.')
     checkpoint = read_checkpoint(args.in_file)

@@ -53,7 +53,8 @@ def read_seeds(text: str) -> list[int]:
         first, last = int(found[1]), int(found[2] or found[1])
         seeds += range(first, last + 1)
     if not seeds or len(set(seeds)) < len(seeds):
-        raise InputError(f"--seeds is '{text}', which {'names a seed twice' if seeds else 'is empty'}.")
+        why = 'names a seed twice: give each once' if seeds else 'is empty: give the smaller number first, as 0-4'
+        raise InputError(f"--seeds is '{text}', which {why}.")
     return seeds
 
 

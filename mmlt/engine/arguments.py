@@ -175,6 +175,8 @@ def _check_section(key: str, value, path: str, types: _Types) -> None:
         _check_loop(key, value, path, types)
     elif key.endswith('_dataloader') and isinstance(value, dict):
         check_argument_names(value, _LOADER | accepted_arguments(DataLoader), path, 'A dataloader')
+        if value.get('batch_sampler') is None:
+            _check_number(value, 'batch_size', path)
         _check_components(value, path, types, key)
     elif key == 'optim_wrapper' and isinstance(value, dict):
         _check_optimizer(value, path, types)
@@ -182,7 +184,17 @@ def _check_section(key: str, value, path: str, types: _Types) -> None:
         _check_components(value, path, types, key)
 
 
+def _check_number(section: dict, name: str, path: str) -> None:
+    """A count in a section, if it is given there: a whole number from 1."""
+    value = section.get(name, 1)
+    whole = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1
+    if not whole or value < 1:
+        raise InputError(f'{path}.{name} is {value!r}: give a whole number from 1.')
+
+
 def _check_loop(key: str, value: dict, path: str, types: _Types) -> None:
+    for name in ('max_epochs', 'max_iters', 'val_interval') if key == 'train_cfg' else ():
+        _check_number(value, name, path)
     default = {'val_cfg': 'ValLoop', 'test_cfg': 'TestLoop'}.get(key)
     kind = value.get('type') or default
     if kind is None:

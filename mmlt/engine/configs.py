@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import os.path as osp
 import re
+import traceback
 from pathlib import Path
 
 from mmengine.config import Config
@@ -18,6 +20,8 @@ from mmlt.errors import InputError
 from mmlt.utils.renamed import rename_in
 
 _TRAINING_PART = re.compile(r'_(\d+)xb(\d+)(?=_|$)')
+# What a launcher tells its processes.
+_SET_BY = {'pytorch': ('RANK', 'LOCAL_RANK'), 'slurm': ('SLURM_PROCID',), 'mpi': ('OMPI_COMM_WORLD_LOCAL_RANK',)}
 CONFIGS = Path(__file__).parents[1] / 'configs'  # those of mmlt itself
 
 
@@ -53,7 +57,10 @@ def find_config(name: str) -> str:
         if part is not None:
             _check_training_part(name, found, math.prod(map(int, part.groups())))
         return str(found)
-    near = difflib.get_close_matches(osp.basename(stem), own, 3, 0.6)
+    if osp.isdir(name):
+        raise InputError(f"'{name}' is a folder: give a config, a .py file or a name that 'mmlt config' lists.")
+    letters = osp.basename(stem).lower()
+    near = difflib.get_close_matches(letters, own, 3, 0.6) or [one for one in own if letters and letters in one][:3]
     meant = f', perhaps {" or ".join(near)}' if near else ''
     raise InputError(
         f"The config '{name}' does not exist: give a file, or the name of one of mmlt's own{meant}; 'mmlt config' "
@@ -92,13 +99,18 @@ def _check_training_part(name: str, path: Path, whole: int) -> None:
     if math.prod(map(int, part.split('xb'))) != whole:
         raise InputError(
             f"'{name}' is for batches of {whole}, but the config is for {part.replace('xb', ' GPU(s) of ')}: its name "
-            f"is '{full_name(cfg)}', or '{path.stem}'. For other batches give --auto-scale-lr."
+            f"is '{full_name(cfg)}', or '{path.stem}'. For other batches: mmlt train {path.stem} --auto-scale-lr."
         )
 
 
 def take_options(cfg: Config, options: RunOptions) -> None:
     """Note in a config where its run goes, and how it was started."""
     cfg.work_dir = options.work_dir or cfg.get('work_dir') or osp.join('work_dirs', Path(cfg.filename).stem)
+    if missing := [name for name in _SET_BY.get(options.launcher, ()) if name not in os.environ]:
+        raise InputError(
+            f'--launcher {options.launcher}, but {missing[0]} is not set, so nothing has started the processes: leave '
+            'it out, or start them, for example with tools/dist_train.sh.'
+        )
     cfg.launcher = options.launcher
 
 
@@ -124,8 +136,7 @@ def read_config(path: str, options: dict | None = None) -> Config:
         raise InputError(f"The config '{path}' could not be read: {e}") from e
     except Exception as e:  # a config is a program, it may fail in any way
         raise InputError(
-            f"The config '{path}' could not be read ({type(e).__name__}: {_one_line(e)}): give a .py file like those "
-            'under configs/.'
+            f"The config '{path}' could not be read ({_where(e)}): give a .py file like those under configs/."
         ) from e
     change_config(cfg, options)
     if not isinstance(cfg.get('model'), dict):
@@ -165,6 +176,19 @@ def build_model(model: dict) -> BaseModel:
         if (sentence := explain(e, Config(dict(model=model)))) is None:
             raise
         raise InputError(f"The config's model cannot be built: {sentence}") from e
+
+
+def _where(error: Exception) -> str:
+    """What is wrong with a config's file, with the line, or the base that is missing."""
+    if isinstance(error, OSError):
+        return f'{type(error).__name__}: {str(error)[:300]}'
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    # MMEngine's functions call the file 'filename', be it the config or one of its bases.
+    files = [name for frame in frames if osp.isfile(name := str(frame.f_locals.get('filename')))]
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    line = error.lineno if isinstance(error, SyntaxError) else last.lineno if last.name == '<module>' else None
+    place = f" in line {line} of '{files[-1]}'" if line and files else ''
+    return f'{type(error).__name__}{place}: {_one_line(error)}'
 
 
 def _one_line(error: Exception) -> str:

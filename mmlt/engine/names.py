@@ -50,6 +50,8 @@ def unknown_argument(name: str, known: Collection[str], path: str, who: str) -> 
     Returns:
         str: With the nearest one, and all.
     """
+    if name == '_delete_':
+        return f'{path}: the base has nothing here that could be deleted; leave it out.'
     near = difflib.get_close_matches(name, sorted(known), 1, 0.5)
     meant = f", the nearest is '{near[0]}'" if near else ''
     return f"{path}: {who} has no argument '{name}'{meant}; it takes {', '.join(sorted(known)) or 'none'}."

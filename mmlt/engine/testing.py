@@ -14,6 +14,7 @@ from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmlt.checkpoints.read import check_is_file
 from mmlt.engine.arguments import check_arguments
 from mmlt.engine.build_errors import explained
 from mmlt.engine.configs import change_config, read_config, take_options
@@ -69,10 +70,10 @@ def _augment(cfg: Config) -> None:
 
 def read_test(args: TestOptions) -> Config:
     cfg = read_config(args.config)
-    if args.checkpoint and '://' not in args.checkpoint and not osp.isfile(args.checkpoint):
-        raise InputError(f"The checkpoint '{args.checkpoint}' does not exist: give one of the work directory.")
     take_options(cfg, args)
     if args.checkpoint:
+        if '://' not in args.checkpoint:
+            check_is_file(args.checkpoint, work_dir=cfg.work_dir)
         cfg.load_from = args.checkpoint
     if args.amp:
         cfg.test_cfg.fp16 = True
@@ -114,9 +115,7 @@ def _keep_report(cfg: Config, args: TestOptions) -> None:
         stage.work_dir = stage_dir(cfg, name)  # they stay where they are
     cfg.work_dir = osp.join(cfg.work_dir, 'tta' if args.tta else 'test')
     if int(os.environ.get('RANK', 0)) == 0:
-        print(
-            f"Results go to '{cfg.work_dir}', so that no other report is overwritten; --work-dir names another folder."
-        )
+        print(f"Results go to '{cfg.work_dir}', and no other report is overwritten; --work-dir names another folder.")
 
 
 def _check_stages(cfg: Config, args: TestOptions) -> None:

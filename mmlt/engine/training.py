@@ -14,6 +14,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmlt.checkpoints import latest_checkpoint
+from mmlt.checkpoints.read import check_is_file
 from mmlt.engine.arguments import check_arguments
 from mmlt.engine.build_errors import explained
 from mmlt.engine.configs import read_config, take_options
@@ -109,6 +110,8 @@ def prepare_stage(stage: Stage, last: bool, args: TrainOptions, anew: Collection
     if last and args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
+        if cfg.load_from and '://' not in cfg.load_from:
+            check_is_file(cfg.load_from)
         return True
     if restarts(stage, last, args) or record.read() is None:
         return True

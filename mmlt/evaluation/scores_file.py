@@ -110,8 +110,9 @@ def read_scores(path: str | Path) -> Scores:
         wanted = (*_ARRAYS, *_TEXTS, *_OPTIONAL)
         found = {name: file[name] for name in getattr(file, 'files', ()) if name in wanted}  # a single array has none
     except (OSError, ValueError, EOFError, MemoryError, TypeError, zipfile.BadZipFile, zlib.error) as e:
-        reason = f'{type(e).__name__}: {" ".join(str(e).split())[:100]}'
-        raise InputError(f"'{path}' is not a file of scores, or damaged ({reason}): {_AGAIN}.") from e
+        # numpy's own words for another file advise to load it unsafely.
+        reason = f' ({type(e).__name__}: {" ".join(str(e).split())[:100]})' if zipfile.is_zipfile(path) else ''
+        raise InputError(f"'{path}' is not a file of scores, or damaged{reason}: {_AGAIN}.") from e
     return _checked(found, str(path))
 
 

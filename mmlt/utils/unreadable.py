@@ -34,9 +34,11 @@ def damage(error: Exception, path: str | None = None) -> str | None:
             begins = f.read(2)
     if begins == b'':
         return 'it is empty'
-    if isinstance(error, pickle.UnpicklingError) or 'TorchScript' in str(error):
-        if begins is not None and not begins.startswith((b'\x80', b'PK')):  # no pickle, none of torch's archives
-            return 'it is no file of weights'
+    refused = isinstance(error, pickle.UnpicklingError) or 'TorchScript' in str(error)
+    archive = begins is None or begins.startswith((b'\x80', b'PK'))  # a pickle, or what torch writes
+    if not archive and (refused or isinstance(error, KeyError)):  # of a byte that is no instruction of a pickle
+        return 'it is no file of weights: give a .pth, .pt or .safetensors file'
+    if refused:
         asked = _ASKED.search(str(error))
         return (
             f'it asks for {asked[1] if asked else "other objects than tensors"}, which could run code, and is not '

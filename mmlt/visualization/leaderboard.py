@@ -127,8 +127,10 @@ def read_board(path: str | Path) -> tuple[list[Group], str]:
         InputError: A key that is not known or is missing; a row of no table;
             two rows whose runs would share a folder; no row to compare with.
     """
-    with open(path, encoding='utf-8') as f:
-        content = yaml.safe_load(f)
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise InputError(f"'{path}' cannot be read ({type(e).__name__}): give a list like docs/leaderboard.yml.") from e
     try:
         groups = {g['key']: Group(**g) for g in content['groups']}
         rows = [BoardRow(**{**r, 'options': tuple(r.get('options', ()))}) for r in content['rows']]

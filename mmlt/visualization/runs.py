@@ -14,7 +14,8 @@ def named_runs(arguments: Sequence[str]) -> dict[str, list[str]]:
 
     Args:
         arguments (Sequence[str]): Each is a folder, whose name is that of its
-            last part, or ``name=folder,folder,...`` for several seeds.
+            last part, or ``name=folder,folder,...`` for several seeds; a folder
+            of ``mmlt seeds`` stands for the seeds in it.
 
     Returns:
         dict[str, list[str]]: In the order given.
@@ -28,7 +29,7 @@ def named_runs(arguments: Sequence[str]) -> dict[str, list[str]]:
     for argument in arguments:
         if argument in plain:
             last = Path(argument).resolve().name
-            name, folders = last if last_parts.count(last) == 1 else argument, [argument]
+            name, folders = last if last_parts.count(last) == 1 else argument, _seeds(argument) or [argument]
         else:
             name, _, rest = argument.partition('=')
             folders = [f for f in rest.split(',') if f]
@@ -38,6 +39,14 @@ def named_runs(arguments: Sequence[str]) -> dict[str, list[str]]:
             raise InputError(f"Two runs are named '{name}': write name=folder with names that differ.")
         runs[name] = folders
     return runs
+
+
+def _seeds(folder: str) -> list[str]:
+    """Reports of the seeds in a folder of ``mmlt seeds``; none in one that has a report itself."""
+    if (Path(folder) / 'shot_report.json').exists():
+        return []
+    seeds = [path.parent for path in Path(folder).glob('seed*/shot_report.json') if path.parent.name[4:].isdigit()]
+    return [str(path) for path in sorted(seeds, key=lambda path: int(path.name[4:]))]
 
 
 def read_report(path: str | Path) -> dict:
@@ -58,7 +67,7 @@ def read_report(path: str | Path) -> dict:
     if not file.is_file():
         raise InputError(
             f"There is no report '{file}': mmlt.ShotReportHook writes it at the end of tools/train.py, or with "
-            'tools/test.py.'
+            'tools/test.py; several runs of one name are given as name=folder,folder,...'
         )
     try:
         report = json.loads(file.read_text(encoding='utf-8'))
