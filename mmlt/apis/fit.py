@@ -55,7 +55,9 @@ class Run:
         record = RunRecord(self.folder)
         trained = Config.fromfile(self.config).get('train_cfg') is not None
         if trained and record.read() is None:
-            raise InputError(f"'{folder}' is not of a training, only of a test: give the folder of a training.")
+            raise InputError(
+                f"'{folder}' has no run.json, so it is of no training, perhaps of a test: give a training's."
+            )
         if trained and not record.finished:
             raise InputError(f"The training in '{folder}' is not finished: the call or command that began it goes on.")
         self.checkpoint = record.result if trained else None

@@ -9,6 +9,7 @@ import mmlt
 from mmlt import InputError
 from mmlt.apis import Run
 from mmlt.checkpoints import read_checkpoint
+from mmlt.engine.stages import RunRecord
 
 TINY = dict(model='mmlt-tiny-vit', epochs=1, test_per_class=1)
 QUICK = {'train_dataloader.num_workers': 0, 'test_dataloader.num_workers': 0, 'val_dataloader.num_workers': 0}
@@ -86,6 +87,9 @@ def test_folders_without_a_run(tmp_path):
     with pytest.raises(InputError, match='has no config, where a training leaves one'):
         mmlt.load(tmp_path)
     (tmp_path / 'a.py').write_text('train_cfg = dict(max_epochs=1)\n')
+    with pytest.raises(InputError, match='has no run.json, so it is of no training, perhaps of a test: give'):
+        Run(tmp_path)
+    RunRecord(str(tmp_path)).begin({}, {}, False)
     with pytest.raises(InputError, match='is not finished'):
         Run(tmp_path)
 

@@ -14,6 +14,7 @@ from mmengine.runner import CheckpointLoader
 
 from mmlt import InputError
 from mmlt.checkpoints import is_whole, latest_checkpoint, newest_whole, read_checkpoint, weights_only
+from mmlt.checkpoints.read import check_is_file
 
 
 @pytest.fixture
@@ -234,6 +235,32 @@ def test_damaged_files_are_named(tmp_path, old):
         place = content.index(np.float32(500).tobytes())  # in the tensor
         path.write_bytes(content[:place] + b'x' + content[place + 1 :])
         assert not is_whole(str(path))
+
+
+@pytest.mark.parametrize('content', [b'hi', b'\x89PNG of some length'])
+def test_another_file_is_named(tmp_path, content):
+    (tmp_path / 'x.png').write_bytes(content)
+    for read in (load, lambda path: read_checkpoint(str(path))):
+        with pytest.raises(InputError, match=r"x.png' cannot be read: it is no file of weights: give a .pth, .pt or"):
+            read(tmp_path / 'x.png')
+
+
+def test_what_is_no_file_is_told_with_what_there_is(tmp_path):
+    run = tmp_path / 'run'
+    run.mkdir()
+    with pytest.raises(InputError, match='is a folder: give a file, for example the last of a work directory'):
+        check_is_file(str(run))
+    for name in ('epoch_9.pth', 'epoch_10.pth', 'best_a_epoch_11.pth'):
+        (run / name).touch()
+    both = f'{run}/epoch_10.pth or {run}/epoch_9.pth'
+    for path, work_dir, why in (
+        (run, '', 'is a folder'),
+        (run / 'no.pth', '', 'does not exist'),
+        (tmp_path / 'no.pth', run, 'does not exist'),
+    ):
+        with pytest.raises(InputError, match=f"^It '{path}' {why}: give {both}.$"):
+            check_is_file(str(path), 'It', str(work_dir))
+    check_is_file(str(run / 'epoch_9.pth'))
 
 
 def test_code_in_a_configs_text_is_not_run(tmp_path, caplog):

@@ -1,6 +1,7 @@
 """The command mmlt: verbs, their help and examples, configs by name."""
 
 import importlib
+import os
 import re
 import shlex
 import subprocess
@@ -89,6 +90,28 @@ def test_the_module_runs_as_the_command(tmp_path, repo):
     assert done.returncode == 1 and done.stderr.startswith("mmlt: The config 'nothing-like-it' does not exist")
 
 
+@pytest.mark.parametrize('arguments', [[], ['config', 'vlltr_tiny_mnist-lt']])
+def test_who_reads_may_stop(repo, arguments):
+    """As ``mmlt | head`` does: no traceback."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-m', 'mmlt', *arguments],
+        env={**os.environ, 'PYTHONPATH': str(repo)},
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+    assert done.returncode == 141 and not done.stderr
+
+
+def test_a_broken_pipe_of_something_else_is_not_hidden(monkeypatch):
+    monkeypatch.setattr(cli, '_run', lambda _: (_ for _ in ()).throw(BrokenPipeError()))
+    with pytest.raises(BrokenPipeError):
+        cli.main(['train'])
+
+
 # Configs by name
 
 
@@ -115,6 +138,8 @@ def test_names_with_the_training_part(capsys):
     assert find_config('vlltr_rn50_imagenet-lt_8xb256_cvlp').endswith('vlltr_rn50_imagenet-lt_cvlp.py')
     with pytest.raises(InputError, match=r"of 512, .* 8 GPU\(s\) of 128: .* 'vlltr_vit-b16_8xb128_imagenet-lt'"):
         find_config('vlltr_vit-b16_8xb64_imagenet-lt')
+    with pytest.raises(InputError, match='For other batches: mmlt train vlltr_tiny_mnist-lt --auto-scale-lr'):
+        find_config('vlltr_tiny_8xb64_mnist-lt')
     with pytest.raises(InputError, match="trains nothing; its name is 'zeroshot_rn50_imagenet-lt'"):
         find_config('zeroshot_rn50_8xb64_imagenet-lt')
     with pytest.raises(InputError, match='does not exist: .* perhaps vlltr_tiny_mnist-lt'):
@@ -144,6 +169,13 @@ def test_copies_build_on_the_original(tmp_path, monkeypatch, capsys):
     ):
         with pytest.raises(SystemExit, match=why):
             cli.main(['config', 'ce_tiny_mnist-lt', *arguments])
+    for arguments, why in (
+        ([], '--copy needs a config to build on: mmlt config NAME --copy my.py'),
+        (['lift'], "'lift' does not exist: .* perhaps lift"),
+        (['LIFT_tiny-vit_mnist-lt'], 'perhaps lift_tiny-vit_mnist-lt'),
+    ):
+        with pytest.raises(SystemExit, match=why):
+            cli.main(['config', *arguments, '--copy', 'my.py'])
     cli.main(['config', 'ce_tiny_mnist-lt', '--cfg-options', 'train_cfg.max_epochs=77'])
     assert 'max_epochs=77' in capsys.readouterr().out
 

@@ -142,6 +142,12 @@ def test_other_files_are_told(tmp_path):
         with pytest.raises(InputError, match='is not a file of scores, or damaged'):
             read_scores(path)
     np.savez(path, logits=np.array([{}], dtype=object), allow_pickle=True)
+    other = tmp_path / 'digit.png'
+    other.write_bytes(b'\x89PNG of some length')
+    with pytest.raises(
+        InputError, match='is not a file of scores, or damaged: write it with'
+    ):  # numpy advises to trust it
+        read_scores(other)
     with pytest.raises(InputError, match='is not a file of scores, or damaged .*allow_pickle=False'):
         read_scores(path)
     np.savez(path, predictions=np.eye(3))

@@ -129,10 +129,10 @@ def test_sweep_chooses_on_validation(files, capsys):
 
 def test_the_models_own_beginning(files):
     """What the config begins with is the checkpoint of the zero-shot model, bit by bit."""
-    arguments = ['a.pth', '--out', 'wise.pth', '--wise-ft', 'pretrained', '--config', 'val.py']
-    tool.main([*arguments, '--alphas', '0'])
-    state = weights_of('wise.pth')
-    assert all(torch.equal(v, files['zero'][k]) for k, v in state.items() if k != 'head.steps')
+    for config in ('val.py', 'a.py'):  # one alpha chooses nothing, so no validation set is needed
+        tool.main(['a.pth', '--out', 'wise.pth', '--wise-ft', 'pretrained', '--config', config, '--alphas', '0'])
+        state = weights_of('wise.pth')
+        assert all(torch.equal(v, files['zero'][k]) for k, v in state.items() if k != 'head.steps')
 
 
 def test_split_weights_of_more_are_merged_and_tested_as_plain_ones(files, capsys):
@@ -215,6 +215,8 @@ def other_model(files):
         (None, ['a.pth', 'b.pth', '--greedy', 'no.py'], "The config 'no.py' does not exist"),
         (None, ['a.pth', 'b.pth', '--greedy', 'val.py', '--figure', 'best'], "no figure 'best' to choose by"),
         (None, ['a.pth', '--wise-ft', 'zero.pth'], 'give --config, or one number as --alphas'),
+        (None, ['a.pth', '--wise-ft', 'pretrained', '--alphas', '0.5'], 'as a config begins: say by --config which'),
+        (None, ['a.pth', 'work'], "'work' is a folder: give work/epoch_3.pth"),
         (None, ['a.pth', '--wise-ft', 'zero.pth', '--alphas', '0:2:1'], "--alphas is '0:2:1'; alpha is a share"),
         (None, ['a.pth', '--wise-ft', 'zero.pth', '--alphas', 'half'], "--alphas is 'half'; give a number"),
         (other_config, ['a.pth', 'b.pth', '--greedy', 'other.py'], "'a.pth' .*neck|'a.pth' lacks"),
@@ -234,6 +236,8 @@ def test_what_is_refused_writes_nothing(files, prepare, arguments, sentence):
     if prepare is not None:
         prepare(files)
     before = {path: path.read_bytes() for path in Path('.').glob('*.pth')}
+    Path('work').mkdir()
+    Path('work/epoch_3.pth').touch()
     with pytest.raises(SystemExit, match=sentence):
         tool.main([*arguments, *([] if '--out' in arguments else ['--out', 'out.pth'])])
     assert {path: path.read_bytes() for path in Path('.').glob('*.pth')} == before

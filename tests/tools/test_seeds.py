@@ -110,7 +110,7 @@ def test_heads_that_are_not_trained(launched, two_stages):
     [
         (['a.py', '--seeds', '0-x'], "--seeds is '0-x': give a range"),
         (['a.py', '--seeds', '1,1'], 'names a seed twice'),
-        (['a.py', '--seeds', '4-2'], 'is empty'),
+        (['a.py', '--seeds', '4-2'], 'is empty: give the smaller number first'),
         (['a.py', './a.py'], "Two configs are named 'a'"),
         (['a.py', 'nowhere'], "The config 'nowhere' does not exist"),
     ],

@@ -210,7 +210,22 @@ def test_adapter_of_another_width_is_named(two_stages, train_tool):
     [
         (['a.py', '--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None'], 'for which batch size'),
         (['missing.py'], r"config 'missing\.py' does not exist"),
-        (['broken.py'], r"config 'broken\.py' could not be read \(SyntaxError"),
+        (['broken.py'], r"config 'broken\.py' could not be read \(SyntaxError in line 1 of 'broken\.py': '\(' was"),
+        (['heir.py'], r"'heir\.py' could not be read \(NameError in line 2 of '.*wrong\.py': name 'foo'"),
+        (['orphan.py'], r"'orphan\.py' could not be read \(FileNotFoundError: .*nobase\.py'"),
+        (['.'], r"'\.' is a folder: give a config"),
+        (['a.py', '--cfg-options', 'train_cfg.max_epochs=abc'], r"^mmlt: train_cfg\.max_epochs is 'abc': give a whole"),
+        (['a.py', '--cfg-options', 'train_cfg.max_epochs=1.5'], r'train_cfg\.max_epochs is 1\.5: give a whole number'),
+        (
+            ['a.py', '--cfg-options', 'train_dataloader.batch_size=0'],
+            r'train_dataloader\.batch_size is 0: give a whole',
+        ),
+        (['a.py', '--resume', 'nofile.pth'], r"checkpoint 'nofile\.pth' does not exist: give a"),
+        (['a.py', '--launcher', 'pytorch'], 'but RANK is not set, so nothing has started the processes: leave it out'),
+        (
+            ['a.py', '--cfg-options', 'model.neck=dict(_delete_=True,type=GlobalAveragePooling)'],
+            r'model\.neck\._delete_: the base has nothing here that could be deleted; leave it out',
+        ),
         (['b.py', '--cfg-options', 'stages.phase_a.config=none.py'], r"config of stage 'phase_a', 'none\.py'"),
         (['a.py', '--cfg-options', 'model.backbone.model=RN5000'], "no model 'RN5000'"),
         (['a.py', '--cfg-options', 'model.backbone.pretrained=/no/such.pt'], r"'/no/such\.pt'.*does not exist"),
@@ -219,6 +234,9 @@ def test_adapter_of_another_width_is_named(two_stages, train_tool):
 )
 def test_bad_input_ends_in_one_sentence(two_stages, train_tool, arguments, sentence):
     Path('broken.py').write_text('model = dict(')
+    Path('wrong.py').write_text('\nmodel = foo')
+    Path('heir.py').write_text("_base_ = 'wrong.py'")
+    Path('orphan.py').write_text("_base_ = 'nobase.py'")
     with pytest.raises(SystemExit, match=sentence) as stop:
         train_tool.main(arguments)
     assert str(stop.value).startswith('mmlt: ')

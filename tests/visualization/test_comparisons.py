@@ -327,10 +327,20 @@ def test_names_of_runs(tmp_path, monkeypatch):
             named_runs([wrong])
 
 
+def test_a_folder_of_seeds_stands_for_them(tmp_path):
+    folders = [tmp_path / 'ce' / f'seed{seed}' for seed in (2, 10)]
+    for folder in (*folders, tmp_path / 'ce' / 'seeds'):
+        folder.mkdir(parents=True)
+        (folder / 'shot_report.json').touch()
+    assert named_runs([str(tmp_path / 'ce')]) == {'ce': list(map(str, folders))}
+    (tmp_path / 'ce' / 'shot_report.json').touch()  # a run of its own
+    assert named_runs([str(tmp_path / 'ce')]) == {'ce': [str(tmp_path / 'ce')]}
+
+
 def test_report_from_a_folder_or_a_file(tmp_path):
     report = make_report([200], [1.0])
     file = tmp_path / 'shot_report.json'
-    with pytest.raises(InputError, match=r"There is no report '.*shot_report\.json'.*tools/test\.py"):
+    with pytest.raises(InputError, match=r"There is no report '.*shot_report\.json'.*name=folder,folder"):
         read_report(tmp_path)
     file.write_text(json.dumps(report))
     assert read_report(tmp_path) == read_report(file) == report

@@ -361,6 +361,8 @@ def test_wrong_lists(tmp_path, wrong, why):
 
 
 def test_all_methods_are_in_the_list():
+    with pytest.raises(InputError, match=r"nofile\.yml' cannot be read \(FileNotFoundError\): give a list like docs"):
+        read_board('nofile.yml')
     groups, taus = read_board(REPO / 'docs/leaderboard.yml')
     assert len(parse_taus(taus)) > 10 and sum(len(group.rows) for group in groups) > 40
     listed = {row.config for group in groups for row in group.rows}
