@@ -13,7 +13,6 @@ from mmengine.dist import barrier
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmlt.checkpoints import latest_checkpoint
 from mmlt.engine.arguments import check_arguments
 from mmlt.engine.build_errors import explained
 from mmlt.engine.configs import read_config, take_options
@@ -112,8 +111,7 @@ def prepare_stage(stage: Stage, last: bool, args: TrainOptions, anew: Collection
         return True
     if restarts(stage, last, args) or record.read() is None:
         return True
-    # A run that failed before its first checkpoint, for a wrong setting perhaps, binds nobody.
-    started = record.finished or latest_checkpoint(stage.work_dir) is not None
+    started = record.started
     difference = record.difference(cfg, ('randomness',) if stage.shared else (), anew)
     if started and difference is not None:
         elsewhere = f'--cfg-options {stage.key}.work_dir=<folder>' if stage.shared else 'another --work-dir'
@@ -171,8 +169,12 @@ def train(args: TrainOptions) -> dict | None:
     main_process = int(os.environ.get('RANK', 0)) == 0
     if main_process:
         for stage in stages:
-            lock_folder(stage.work_dir)
+            if os.path.isdir(stage.work_dir):  # others hold nothing, and are made once it is decided to train
+                lock_folder(stage.work_dir)
     todo = decide(stages, args)
+    if main_process:
+        for stage in stages:
+            lock_folder(stage.work_dir)
     for stage in reversed(stages):
         if stage in todo:
             check_arguments(stage.cfg, f'{stage.key}.options.' if stage.key else '')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os.path as osp
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def pretrained_of(args: PrepareOptions) -> str | None:
     if args.pretrained.lower() == 'none':
         return None
     if carries_weights(args.model):
-        raise InputError(f"--model {args.model} brings its weights: leave out --pretrained '{args.pretrained}'.")
+        raise InputError(f"--model '{args.model}' brings its weights: leave out --pretrained '{args.pretrained}'.")
     return args.pretrained
 
 
@@ -189,13 +190,21 @@ def _draw_sizes(counts: np.ndarray, names, path: Path, name: str) -> tuple[dict,
     return report, []
 
 
-def prepare(args: PrepareOptions, command: str = '') -> list[str]:
+def prepare(
+    args: PrepareOptions,
+    command: str = '',
+    check: Callable[[Settings], None] = lambda settings: None,
+    tell: Callable[[str], None] = print,
+) -> list[str]:
     """Write lists, class names, a picture of the class sizes, and a config for every method.
 
     Args:
         args (PrepareOptions): See there.
         command (str): How it was asked for, noted in the data config.
             Defaults to ''.
+        check (Callable): Is given the settings before anything is written,
+            and may raise. Defaults to one that does nothing.
+        tell (Callable): Takes what is to be said. Defaults to ``print``.
 
     Returns:
         list[str]: Paths of the configs.
@@ -217,6 +226,7 @@ def prepare(args: PrepareOptions, command: str = '') -> list[str]:
     }
     lists['classes.txt'] = '\n'.join(names) + '\n'
     settings = _settings(name, names, pictures, splits, lists, args)
+    check(settings)
     configs = starter_configs(settings, command)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -231,11 +241,11 @@ def prepare(args: PrepareOptions, command: str = '') -> list[str]:
     )
     missing = dict.fromkeys(left_out(settings.tower).values())  # a reason of several methods once
     for note in (*pictures.notes, *notes, *_ratio_notes(settings.tower, report, args), *own, *missing):
-        print(note)
+        tell(note)
     renamed = [f'{key} -> {n}' for key, n in zip(pictures.classes, names) if key != n]
     if renamed:
-        print(f'Names in prompts: {", ".join(renamed[:8])}{", ..." if len(renamed) > 8 else ""}')
-    print(f'Lists, class_sizes.png and configs are in {args.out}: {", ".join(sorted(configs))}')
+        tell(f'Names in prompts: {", ".join(renamed[:8])}{", ..." if len(renamed) > 8 else ""}')
+    tell(f'Lists, class_sizes.png and configs are in {args.out}: {", ".join(sorted(configs))}')
     return [osp.join(args.out, file) for file in sorted(configs)]
 
 
