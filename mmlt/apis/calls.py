@@ -49,6 +49,7 @@ def as_in_python(text: str) -> str:
         >>> as_in_python('Train it anew with --restart phase_a b.')
         'Train it anew in an empty folder.'
     """
+    text = text.replace('quick_gelu=True on both towers', 'quick_gelu=True')
     text = re.sub(r'with --restart(?: [\w-]+)*', 'in an empty folder', text)
     text = re.sub(r'--cfg-options ([\w.]+)=(<[^>]+>|[^\s,;:]+[^\s,;:.])', r"cfg_options={'\1': \2}", text)
 
@@ -115,6 +116,6 @@ def checked_type(name: str, value: Any, hint: Any) -> Any:
         return None
     for kind in kinds:
         if kind in _KINDS and isinstance(value, _KINDS[kind][1]) and (kind is bool or not isinstance(value, bool)):
-            return os.fspath(value) if kind is str else value
+            return os.fspath(value) if kind is str else int(value) if kind is int else value
     wanted = ', or '.join(_KINDS[kind][0] for kind in kinds if kind in _KINDS)
     raise InputError(f'{name} is {value!r:.60}, a {type(value).__name__}: give {wanted}.')

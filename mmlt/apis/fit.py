@@ -252,7 +252,7 @@ def _prepare(source, method: str, folder: str, seed: int, options: dict) -> str:
             before = record.read()['config'].get('split_digest') if record.started else None
             if before not in (None, settings.split_digest):
                 raise InputError(
-                    f"'{place}' holds a training on another split or other pictures, and nothing was changed there: "
+                    f"'{place}' holds a training on another split or other pictures, whose lists stay as they are: "
                     'give the seed, options and pictures of that one to go on with it, or another --out.'
                 )
 

@@ -145,11 +145,11 @@ def test_a_refused_method_leaves_no_folders(options):
 @pytest.mark.parametrize('move', [False, True])
 def test_a_run_folder_goes_along(options, move):
     run = mmlt.fit('images', 'ce', 'runs/g', **options)
-    expected = run.test()
+    expected, found = run.test(), run.predict('images/pear')
     (shutil.move if move else shutil.copytree)('runs/g', 'runs/h')
     other = mmlt.load('runs/h')
     assert Path(other.checkpoint) == Path('runs/h/epoch_1.pth').absolute()
-    assert other.test() == expected and other.predict('images/pear') == other.predict('images/pear')
+    assert other.test() == expected and other.predict('images/pear') == found
     assert other._moved['test_dataloader.dataset.data_root'] == str(Path('runs/h/data').absolute())
 
 
@@ -208,6 +208,7 @@ def test_arguments_of_a_run(options):
 @pytest.mark.parametrize(
     ('said', 'expected'),
     [
+        ('set quick_gelu=True on both towers', 'set quick_gelu=True'),
         ('leave out --pretrained.', 'leave out pretrained=.'),
         ("--model 'a' brings its weights", "model='a' brings its weights"),
         ('--batch-size is 0; give 1.', 'batch_size is 0; give 1.'),
