@@ -111,11 +111,11 @@ def checked_type(name: str, value: Any, hint: Any) -> Any:
         InputError: It is of another type.
     """
     hints = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    kinds = [get_origin(h) or h for h in hints]
+    kinds: list[Any] = [get_origin(h) or h for h in hints]
     if value is None and type(None) in kinds:
         return None
     for kind in kinds:
         if kind in _KINDS and isinstance(value, _KINDS[kind][1]) and (kind is bool or not isinstance(value, bool)):
-            return os.fspath(value) if kind is str else int(value) if kind is int else value
+            return {str: os.fspath, int: int}.get(kind, lambda same: same)(value)
     wanted = ', or '.join(_KINDS[kind][0] for kind in kinds if kind in _KINDS)
     raise InputError(f'{name} is {value!r:.60}, a {type(value).__name__}: give {wanted}.')

@@ -167,14 +167,12 @@ def train(args: TrainOptions) -> dict | None:
     if unknown := [name for name in args.restart or () if name not in names]:
         raise InputError(f"There is no stage '{unknown[0]}' to restart; the stages are {', '.join(sorted(names))}.")
     main_process = int(os.environ.get('RANK', 0)) == 0
-    if main_process:
-        for stage in stages:
-            if os.path.isdir(stage.work_dir):  # others hold nothing, and are made once it is decided to train
-                lock_folder(stage.work_dir)
+    folders = [stage.work_dir for stage in stages] if main_process else []
+    for folder in filter(os.path.isdir, folders):  # others hold nothing, and are made once it is decided to train
+        lock_folder(folder)
     todo = decide(stages, args)
-    if main_process:
-        for stage in stages:
-            lock_folder(stage.work_dir)
+    for folder in folders:
+        lock_folder(folder)
     for stage in reversed(stages):
         if stage in todo:
             check_arguments(stage.cfg, f'{stage.key}.options.' if stage.key else '')

@@ -161,6 +161,16 @@ def _test_size(labels: np.ndarray, args: PrepareOptions) -> int:
     return default_test_size(np.bincount(labels)) if args.test_per_class is None else args.test_per_class
 
 
+def _lists(pictures, splits: dict[str, np.ndarray], names) -> dict[str, str]:
+    """File names and texts."""
+    lists = {
+        f'{split}.txt': list_text([pictures.files[i] for i in part], pictures.labels[part])
+        for split, part in splits.items()
+        if len(part)
+    }
+    return {**lists, 'classes.txt': '\n'.join(names) + '\n'}
+
+
 def _settings(name: str, names, pictures, splits: dict, lists: dict[str, str], args: PrepareOptions) -> Settings:
     return Settings(
         name,
@@ -219,12 +229,7 @@ def prepare(
         ClassTexts(templates='clip').read(names, osp.abspath(args.texts))  # their faults show now, not in the training
     inspect_pictures(pictures, args.skip_unreadable)
     labels, splits = pictures.labels, split_pictures(pictures, args)
-    lists = {
-        f'{split}.txt': list_text([pictures.files[i] for i in part], labels[part])
-        for split, part in splits.items()
-        if len(part)
-    }
-    lists['classes.txt'] = '\n'.join(names) + '\n'
+    lists = _lists(pictures, splits, names)
     settings = _settings(name, names, pictures, splits, lists, args)
     check(settings)
     configs = starter_configs(settings, command)
