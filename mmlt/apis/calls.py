@@ -116,6 +116,7 @@ def checked_type(name: str, value: Any, hint: Any) -> Any:
         return None
     for kind in kinds:
         if kind in _KINDS and isinstance(value, _KINDS[kind][1]) and (kind is bool or not isinstance(value, bool)):
-            return {str: os.fspath, int: int}.get(kind, lambda same: same)(value)
+            given: Any = value
+            return os.fspath(given) if kind is str else int(given) if kind is int else given
     wanted = ', or '.join(_KINDS[kind][0] for kind in kinds if kind in _KINDS)
     raise InputError(f'{name} is {value!r:.60}, a {type(value).__name__}: give {wanted}.')

@@ -141,6 +141,17 @@ def decide(stages: Sequence[Stage], args: TrainOptions) -> list[Stage]:
     return todo
 
 
+def _lock_and_decide(stages: Sequence[Stage], args: TrainOptions, main_process: bool) -> list[Stage]:
+    """See :func:`decide`; a refused training leaves no folders."""
+    folders = [stage.work_dir for stage in stages] if main_process else []
+    for folder in filter(os.path.isdir, folders):  # others hold nothing that a decision could change with
+        lock_folder(folder)
+    todo = decide(stages, args)
+    for folder in folders:
+        lock_folder(folder)
+    return todo
+
+
 def _announce(i: int, stages: Sequence[Stage], trains: bool) -> None:
     cfg = stages[i].cfg
     state = 'resuming' if cfg.get('resume') else 'training'
@@ -167,12 +178,7 @@ def train(args: TrainOptions) -> dict | None:
     if unknown := [name for name in args.restart or () if name not in names]:
         raise InputError(f"There is no stage '{unknown[0]}' to restart; the stages are {', '.join(sorted(names))}.")
     main_process = int(os.environ.get('RANK', 0)) == 0
-    folders = [stage.work_dir for stage in stages] if main_process else []
-    for folder in filter(os.path.isdir, folders):  # others hold nothing, and are made once it is decided to train
-        lock_folder(folder)
-    todo = decide(stages, args)
-    for folder in folders:
-        lock_folder(folder)
+    todo = _lock_and_decide(stages, args, main_process)
     for stage in reversed(stages):
         if stage in todo:
             check_arguments(stage.cfg, f'{stage.key}.options.' if stage.key else '')
