@@ -6,9 +6,9 @@ import csv
 import io
 import os
 import os.path as osp
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Sequence
 from io import StringIO
+from numbers import Number
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +16,19 @@ from mmengine.config import Config
 from PIL import Image
 from rich.console import Console
 
+from mmlt.apis.calls import as_in_python, checked_arguments, checked_type, python_call
 from mmlt.apis.exporting import ExportOptions, export_model
 from mmlt.apis.inference import inference
 from mmlt.apis.models import get_model
 from mmlt.checkpoints import write_text
+from mmlt.datasets.pictures import listing
 from mmlt.engine.configs import CONFIGS
 from mmlt.engine.stages import RunRecord
 from mmlt.engine.testing import TestOptions, test
 from mmlt.engine.training import TrainOptions, train
 from mmlt.errors import InputError
 from mmlt.preparation.prepare import PrepareOptions, prepare
+from mmlt.preparation.starter_configs import Settings, left_out, written_digest
 from mmlt.visualization import named_runs, print_table, read_report
 from mmlt.visualization.html_report import collect_runs, write_page
 
@@ -44,7 +47,7 @@ class Run:
     """
 
     def __init__(self, folder: str | os.PathLike):
-        self.folder = osp.abspath(folder)
+        self.folder = osp.abspath(checked_type('folder', folder, str))
         configs = sorted(Path(self.folder).glob('*.py'))
         if len(configs) != 1:
             what = 'no config' if not configs else f'{len(configs)} configs ({", ".join(c.name for c in configs)})'
@@ -53,7 +56,8 @@ class Run:
             )
         self.config = str(configs[0])
         record = RunRecord(self.folder)
-        trained = Config.fromfile(self.config).get('train_cfg') is not None
+        cfg = Config.fromfile(self.config)
+        trained = cfg.get('train_cfg') is not None
         if trained and record.read() is None:
             raise InputError(
                 f"'{folder}' has no run.json, so it is of no training, perhaps of a test: give a training's."
@@ -62,18 +66,20 @@ class Run:
             raise InputError(f"The training in '{folder}' is not finished: the call or command that began it goes on.")
         self.checkpoint = record.result if trained else None
         self._model = None
+        self._moved = dict(_moved(cfg, cfg.get('work_dir') or self.folder, self.folder))
 
     @property
     def model(self):
         """The classifier, in eval mode, read once."""
         if self._model is None:
-            self._model = get_model(self.config, self.checkpoint)
+            self._model = get_model(self.config, self.checkpoint, cfg_options=self._moved)
         return self._model
 
     def predict(
         self, images: str | os.PathLike | np.ndarray | Image.Image | Sequence, top: int = 5, explain: int = 0
     ) -> list[dict]:
         """Classify pictures, see :func:`mmlt.apis.inference`."""
+        top, explain = checked_type('top', top, int), checked_type('explain', explain, int)
         return inference(self.model, images, top, explain)
 
     def test(self, tta: bool = False, cfg_options: dict | None = None) -> dict:
@@ -87,9 +93,31 @@ class Run:
 
         Returns:
             dict: Figures by name.
+
+        Raises:
+            InputError: The lists of pictures are not those that were trained
+                on.
         """
+        cfg_options = checked_type('cfg_options', cfg_options, dict | None) or {}
+        options = {**self._moved, **cfg_options}
+        if not any(key.startswith('test_dataloader.dataset') for key in cfg_options):
+            self._check_lists()
         folder = osp.join(self.folder, 'tta') if tta else osp.join(self.folder, 'test')
-        return test(TestOptions(self.config, folder, checkpoint=self.checkpoint, tta=tta, cfg_options=cfg_options))
+        with python_call():
+            return test(TestOptions(self.config, folder, checkpoint=self.checkpoint, tta=tta, cfg_options=options))
+
+    def _check_lists(self) -> None:
+        """A new split may have trained pictures in its test."""
+        cfg = Config.fromfile(self.config)
+        cfg.merge_from_dict(self._moved)
+        root = cfg.test_dataloader.dataset.get('data_root')
+        if (trained := cfg.get('split_digest')) and root and (now := written_digest(Path(root))) != trained:
+            what = 'other lists of pictures are there now' if now else 'they are gone'
+            raise InputError(
+                f"'{self.folder}' was trained on lists of pictures in '{root}', but {what}: write them again by the "
+                "call or command that wrote them, or name others by cfg_options={'test_dataloader.dataset.data_root': "
+                '...}.'
+            )
 
     def report(self, out: str | os.PathLike | None = None) -> str:
         """Write the page about this run (``mmlt report``).
@@ -119,9 +147,12 @@ class Run:
         Returns:
             str: Its path.
         """
+        options = checked_arguments('export', ExportOptions, options, ('config', 'out', 'checkpoint', 'format'))
+        options['cfg_options'] = {**self._moved, **(options.get('cfg_options') or {})}
         suffix = {'onnx': 'onnx', 'torchscript': 'pt'}.get(format, 'pt2')
         path = osp.join(self.folder, f'model.{suffix}') if out is None else os.fspath(out)
-        export_model(ExportOptions(self.config, path, self.checkpoint, format=format, **options))
+        with python_call():
+            export_model(ExportOptions(self.config, path, self.checkpoint, format=format, **options))
         return path
 
     def __repr__(self) -> str:
@@ -146,6 +177,18 @@ def load(folder: str | os.PathLike) -> Run:
         InputError: There is none.
     """
     return Run(folder)
+
+
+def _moved(value, old: str, new: str, key: str = '') -> Iterable[tuple[str, str]]:
+    """Changes of a config by which its paths below the folder it was written in are those below another."""
+    if isinstance(value, str) and value.startswith(f'{old.rstrip("/")}/'):
+        path = osp.join(new, osp.relpath(value, old))
+        if path != value and osp.exists(path):
+            yield key, path
+    items = value.items() if isinstance(value, (dict, Config)) else enumerate(value) if isinstance(value, list) else ()
+    for name, below in items:
+        if not (isinstance(name, str) and '.' in name):  # no key of a change could name it
+            yield from _moved(below, old, new, f'{key}.{name}' if key else str(name))
 
 
 def fit(
@@ -189,25 +232,59 @@ def fit(
     """
     if method not in METHODS:
         raise InputError(f"There is no method '{method}'; choose one of {', '.join(METHODS)}.")
-    known = {f.name for f in fields(PrepareOptions)} - {'source', 'out', 'base', 'overwrite', 'seed'}
-    if unknown := sorted(set(options) - known):
-        raise InputError(f"fit has no option '{unknown[0]}'; it takes {', '.join(sorted(known))}.")
+    options = checked_arguments('fit', PrepareOptions, options, ('source', 'out', 'base', 'overwrite', 'seed'))
     if options.get('pretrained', '') is None:
         options['pretrained'] = 'none'
-    folder = osp.abspath(out)
+    folder, seed = osp.abspath(checked_type('out', out, str)), checked_type('seed', seed, int)
+    amp, cfg_options = checked_type('amp', amp, bool), checked_type('cfg_options', cfg_options, dict | None)
+    with python_call():
+        config = _prepare(source, method, folder, seed, options)
+        changes = {'randomness.seed': seed, **(cfg_options or {})}
+        train(TrainOptions(config, work_dir=folder, amp=amp, cfg_options=changes))
+    return Run(folder)
+
+
+def _prepare(source, method: str, folder: str, seed: int, options: dict) -> str:
+    """Write lists and configs, unless another training is there; return the path of the method's config."""
+
+    def check(settings: Settings) -> None:
+        if why := left_out(settings.tower).get(method):
+            others = [other for other in METHODS if other not in left_out(settings.tower)]
+            raise InputError(f'{why} Change model or pretrained, or choose another method: {", ".join(others)}.')
+        for place in (folder, *(str(path.parent) for path in Path(folder).glob('*/run.json'))):
+            record = RunRecord(place)
+            before = record.read()['config'].get('split_digest') if record.started else None
+            if before not in (None, settings.split_digest):
+                raise InputError(
+                    f"'{place}' holds a training on another split or other pictures, whose lists stay as they are: "
+                    'give the seed, options and pictures of that one to go on with it, or another --out.'
+                )
+
+    _check_folder(folder)
     name = options.pop('name', None) or osp.basename(folder)
     data = osp.join(folder, 'data')
     path, root = _as_file(source, data)
     asked = PrepareOptions([path], data, str(CONFIGS / '_base_'), name, seed=seed, overwrite=True, **options)
     asked.root = asked.root or root
-    configs = {osp.splitext(osp.basename(p))[0]: p for p in prepare(asked, 'mmlt.fit')}
-    earlier = ('_cvlp', '_phase-a')  # stages, which the last one's config names
-    own = [p for key, p in configs.items() if key.startswith(f'{method}_') and not key.endswith(earlier)]
-    if not own:
-        raise InputError(f"There is no config of '{method}' for these pictures and this model; see what is said above.")
-    changes = {'randomness.seed': seed, **(cfg_options or {})}
-    train(TrainOptions(own[0], work_dir=folder, amp=amp, cfg_options=changes))
-    return Run(folder)
+    paths = prepare(asked, 'mmlt.fit', check, lambda note: print(as_in_python(note)))
+    earlier = ('_cvlp.py', '_phase-a.py')  # stages, which the last one's config names
+    return next(p for p in paths if osp.basename(p).startswith(f'{method}_') and not p.endswith(earlier))
+
+
+def _check_folder(folder: str) -> None:
+    above = folder
+    while not osp.exists(above):
+        above = osp.dirname(above)
+    if not osp.isdir(above) or not os.access(above, os.W_OK):
+        raise InputError(f"--out '{folder}' cannot be made: '{above}' is no folder that you may write in.")
+
+
+def _is_missing(value) -> bool:
+    """Whether it is None, NaN or pandas' NA, which is not equal to anything, nor unequal."""
+    try:
+        return value is None or value == '' or bool(value != value)
+    except (TypeError, ValueError):
+        return True
 
 
 def _as_file(source, folder: str) -> tuple[str, str | None]:
@@ -218,17 +295,34 @@ def _as_file(source, folder: str) -> tuple[str, str | None]:
         columns = {str(c).lower(): c for c in source.columns}
         if missing := [c for c in ('image', 'label') if c not in columns]:
             raise InputError(f"The DataFrame has no column '{missing[0]}': it needs image and label.")
-        pairs = zip(source[columns['image']], source[columns['label']])
+        pairs = list(zip(source[columns['image']], source[columns['label']]))
+    elif isinstance(source, Iterable) and not isinstance(source, (bytes, dict)):
+        pairs = list(source)
     else:
-        pairs = source
+        raise InputError(f'The source is {source!r:.60}: give a folder, a file, a DataFrame, or pairs of these texts.')
+    if not pairs:
+        raise InputError('The source is empty: give pairs of a file and its class.')
+    for i, pair in enumerate(pairs):
+        _check_pair(i, pair)
+    if missing := [str(i) for i, pair in enumerate(pairs) if any(map(_is_missing, pair))]:
+        raise InputError(
+            f'{len(missing):,} of the {len(pairs):,} entries of the source, counted from 0, have no picture or no '
+            f'label, {listing(missing)}: fill them in, or leave them out.'
+        )
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(['image', 'label'])
-    for i, pair in enumerate(pairs):
-        if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise InputError(f'Entry {i} of the source is {pair!r:.80}: give pairs of a file and its class.')
-        writer.writerow([osp.abspath(os.fspath(pair[0])), pair[1]])
+    writer.writerows([osp.abspath(os.fspath(image)), label] for image, label in pairs)
     path = osp.join(osp.dirname(folder), 'source.csv')
     os.makedirs(osp.dirname(path), exist_ok=True)
     write_text(path, text.getvalue())
     return path, os.getcwd()
+
+
+def _check_pair(i: int, pair) -> None:
+    if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence) or len(pair) != 2:
+        raise InputError(f'Entry {i} of the source is {pair!r:.80}: give pairs of a file and its class.')
+    for what, value, kinds in (('picture', pair[0], (str, os.PathLike)), ('label', pair[1], (str, Number))):
+        if not isinstance(value, kinds) and not _is_missing(value):
+            wanted = 'the path of its file' if what == 'picture' else 'a name or number'
+            raise InputError(f'Entry {i} of the source has a {type(value).__name__} as {what}: give {wanted}.')

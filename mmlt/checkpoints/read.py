@@ -198,7 +198,8 @@ def latest_checkpoint(folder: str) -> str | None:
     if osp.isfile(note):
         with open(note, encoding='utf-8', errors='replace') as file:
             named = file.read().strip()
-        for path in (named, osp.join(folder, osp.basename(named))):
+        # In a copied folder the note names the original's file: that in the folder goes first.
+        for path in (osp.join(folder, osp.basename(named)), named):
             if named and osp.isfile(path):
                 return path
     return numbered[0] if numbered else None

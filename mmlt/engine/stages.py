@@ -99,6 +99,11 @@ class RunRecord:
         """Whether the training ran to its end."""
         return bool((self.read() or {}).get('finished'))
 
+    @property
+    def started(self) -> bool:
+        """Whether there is a checkpoint; what failed before, for a wrong setting perhaps, binds nobody."""
+        return self.finished or (self.read() is not None and latest_checkpoint(self.work_dir) is not None)
+
     def begin(self, config: dict, stages: dict[str, str | None], resumed: bool, data: str | None = None) -> None:
         """Note that a training begins here, or goes on.
 

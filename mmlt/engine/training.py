@@ -13,7 +13,6 @@ from mmengine.dist import barrier
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmlt.checkpoints import latest_checkpoint
 from mmlt.checkpoints.read import check_is_file
 from mmlt.engine.arguments import check_arguments
 from mmlt.engine.build_errors import explained
@@ -115,8 +114,7 @@ def prepare_stage(stage: Stage, last: bool, args: TrainOptions, anew: Collection
         return True
     if restarts(stage, last, args) or record.read() is None:
         return True
-    # A run that failed before its first checkpoint, for a wrong setting perhaps, binds nobody.
-    started = record.finished or latest_checkpoint(stage.work_dir) is not None
+    started = record.started
     difference = record.difference(cfg, ('randomness',) if stage.shared else (), anew)
     if started and difference is not None:
         elsewhere = f'--cfg-options {stage.key}.work_dir=<folder>' if stage.shared else 'another --work-dir'
@@ -146,6 +144,17 @@ def decide(stages: Sequence[Stage], args: TrainOptions) -> list[Stage]:
     return todo
 
 
+def _lock_and_decide(stages: Sequence[Stage], args: TrainOptions, main_process: bool) -> list[Stage]:
+    """See :func:`decide`; a refused training leaves no folders."""
+    folders = [stage.work_dir for stage in stages] if main_process else []
+    for folder in filter(os.path.isdir, folders):  # others hold nothing that a decision could change with
+        lock_folder(folder)
+    todo = decide(stages, args)
+    for folder in folders:
+        lock_folder(folder)
+    return todo
+
+
 def _announce(i: int, stages: Sequence[Stage], trains: bool) -> None:
     cfg = stages[i].cfg
     state = 'resuming' if cfg.get('resume') else 'training'
@@ -172,10 +181,7 @@ def train(args: TrainOptions) -> dict | None:
     if unknown := [name for name in args.restart or () if name not in names]:
         raise InputError(f"There is no stage '{unknown[0]}' to restart; the stages are {', '.join(sorted(names))}.")
     main_process = int(os.environ.get('RANK', 0)) == 0
-    if main_process:
-        for stage in stages:
-            lock_folder(stage.work_dir)
-    todo = decide(stages, args)
+    todo = _lock_and_decide(stages, args, main_process)
     for stage in reversed(stages):
         if stage in todo:
             check_arguments(stage.cfg, f'{stage.key}.options.' if stage.key else '')

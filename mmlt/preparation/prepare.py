@@ -5,6 +5,7 @@ from __future__ import annotations
 import os.path as osp
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def pretrained_of(args: PrepareOptions) -> str | None:
     if args.pretrained.lower() == 'none':
         return None
     if carries_weights(args.model):
-        raise InputError(f"--model {args.model} brings its weights: leave out --pretrained '{args.pretrained}'.")
+        raise InputError(f"--model '{args.model}' brings its weights: leave out --pretrained '{args.pretrained}'.")
     return args.pretrained
 
 
@@ -160,6 +161,16 @@ def _test_size(labels: np.ndarray, args: PrepareOptions) -> int:
     return default_test_size(np.bincount(labels)) if args.test_per_class is None else args.test_per_class
 
 
+def _lists(pictures, splits: dict[str, np.ndarray], names) -> dict[str, str]:
+    """File names and texts."""
+    lists = {
+        f'{split}.txt': list_text([pictures.files[i] for i in part], pictures.labels[part])
+        for split, part in splits.items()
+        if len(part)
+    }
+    return {**lists, 'classes.txt': '\n'.join(names) + '\n'}
+
+
 def _settings(name: str, names, pictures, splits: dict, lists: dict[str, str], args: PrepareOptions) -> Settings:
     return Settings(
         name,
@@ -189,13 +200,21 @@ def _draw_sizes(counts: np.ndarray, names, path: Path, name: str) -> tuple[dict,
     return report, []
 
 
-def prepare(args: PrepareOptions, command: str = '') -> list[str]:
+def prepare(
+    args: PrepareOptions,
+    command: str = '',
+    check: Callable[[Settings], None] = lambda settings: None,
+    tell: Callable[[str], None] = print,
+) -> list[str]:
     """Write lists, class names, a picture of the class sizes, and a config for every method.
 
     Args:
         args (PrepareOptions): See there.
         command (str): How it was asked for, noted in the data config.
             Defaults to ''.
+        check (Callable): Is given the settings before anything is written,
+            and may raise. Defaults to one that does nothing.
+        tell (Callable): Takes what is to be said. Defaults to ``print``.
 
     Returns:
         list[str]: Paths of the configs.
@@ -210,13 +229,9 @@ def prepare(args: PrepareOptions, command: str = '') -> list[str]:
         ClassTexts(templates='clip').read(names, osp.abspath(args.texts))  # their faults show now, not in the training
     inspect_pictures(pictures, args.skip_unreadable)
     labels, splits = pictures.labels, split_pictures(pictures, args)
-    lists = {
-        f'{split}.txt': list_text([pictures.files[i] for i in part], labels[part])
-        for split, part in splits.items()
-        if len(part)
-    }
-    lists['classes.txt'] = '\n'.join(names) + '\n'
+    lists = _lists(pictures, splits, names)
     settings = _settings(name, names, pictures, splits, lists, args)
+    check(settings)
     configs = starter_configs(settings, command)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -231,11 +246,11 @@ def prepare(args: PrepareOptions, command: str = '') -> list[str]:
     )
     missing = dict.fromkeys(left_out(settings.tower).values())  # a reason of several methods once
     for note in (*pictures.notes, *notes, *_ratio_notes(settings.tower, report, args), *own, *missing):
-        print(note)
+        tell(note)
     renamed = [f'{key} -> {n}' for key, n in zip(pictures.classes, names) if key != n]
     if renamed:
-        print(f'Names in prompts: {", ".join(renamed[:8])}{", ..." if len(renamed) > 8 else ""}')
-    print(f'Lists, class_sizes.png and configs are in {args.out}: {", ".join(sorted(configs))}')
+        tell(f'Names in prompts: {", ".join(renamed[:8])}{", ..." if len(renamed) > 8 else ""}')
+    tell(f'Lists, class_sizes.png and configs are in {args.out}: {", ".join(sorted(configs))}')
     return [osp.join(args.out, file) for file in sorted(configs)]
 
 

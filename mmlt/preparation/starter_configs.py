@@ -180,6 +180,13 @@ def split_digest(lists: dict[str, str]) -> str:
     return digest(repr(sorted(lists.items())), size=8, kind='sha256')
 
 
+def written_digest(folder: Path) -> str | None:
+    """:func:`split_digest` of the lists that are in a folder now; None where there are none."""
+    names = ('train.txt', 'val.txt', 'test.txt', 'classes.txt')
+    lists = {name: (folder / name).read_text('utf-8', 'replace') for name in names if (folder / name).is_file()}
+    return split_digest(lists) if 'train.txt' in lists else None
+
+
 def _files(name: str) -> dict[str, Path]:
     """Templates by the names of the configs, that of the data first."""
     paths = sorted(TEMPLATES.glob('*.py.in'), key=lambda path: (not path.name.startswith('dataset'), path.name))

@@ -1,13 +1,16 @@
 """mmlt.fit: from pictures to predictions in a few lines."""
 
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import mmlt
 from mmlt import InputError
 from mmlt.apis import Run
+from mmlt.apis.calls import as_in_python
 from mmlt.checkpoints import read_checkpoint
 from mmlt.engine.stages import RunRecord
 
@@ -103,7 +106,7 @@ def test_the_package_says_what_it_lacks():
 def test_none_stands_for_random_weights(monkeypatch, tmp_path, given, asked):
     found = []
 
-    def prepare(options, command):
+    def prepare(options, *_):
         found.append(options.pretrained)
         raise InputError('seen')
 
@@ -111,3 +114,112 @@ def test_none_stands_for_random_weights(monkeypatch, tmp_path, given, asked):
     with pytest.raises(InputError, match='seen'):
         mmlt.fit(tmp_path, out=tmp_path / 'run', **given)
     assert found == [asked]
+
+
+def folder_state(folder: str) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in Path(folder).rglob('*') if p.is_file()}
+
+
+def test_another_split_is_refused_before_it_is_written(options, picture_folder):
+    run = mmlt.fit('images', 'ce', 'runs/g', **options)
+    before = folder_state('runs/g/data')
+    for change in (dict(seed=3), dict(test_per_class=2)):
+        with pytest.raises(InputError, match=r'holds a training on another split .* or another out=\.'):
+            mmlt.fit('images', 'ce', 'runs/g', **{**options, **change})
+    (picture_folder / 'images/pear/new.png').write_bytes((picture_folder / 'images/pear/0.png').read_bytes() + b'\0')
+    with pytest.raises(InputError, match='holds a training on another split'):
+        mmlt.fit('images', 'ce', 'runs/g', **options)
+    assert folder_state('runs/g/data') == before
+    Path('runs/g/data/test.txt').write_bytes(Path('runs/g/data/train.txt').read_bytes())  # as mmlt prepare --overwrite
+    with pytest.raises(InputError, match='other lists of pictures are there now'):
+        mmlt.load('runs/g').test()
+    Path('runs/g/data').rename('elsewhere')
+    with pytest.raises(InputError, match='but they are gone'):
+        run.test()
+
+
+def test_a_refused_method_leaves_no_folders(options):
+    mmlt.fit('images', 'ce', 'runs/g', **options)
+    folders = {p for p in Path('runs/g').iterdir() if p.is_dir()}
+    with pytest.raises(InputError, match='Give another out=, or train it anew in an empty folder'):
+        mmlt.fit('images', 'ballad', 'runs/g', **options)
+    assert {p for p in Path('runs/g').iterdir() if p.is_dir()} == folders
+
+
+@pytest.mark.parametrize('move', [False, True])
+def test_a_run_folder_goes_along(options, move):
+    run = mmlt.fit('images', 'ce', 'runs/g', **options)
+    expected, found = run.test(), run.predict('images/pear')
+    (shutil.move if move else shutil.copytree)('runs/g', 'runs/h')
+    other = mmlt.load('runs/h')
+    assert Path(other.checkpoint) == Path('runs/h/epoch_1.pth').absolute()
+    assert other.test() == expected and other.predict('images/pear') == found
+    assert other._moved['test_dataloader.dataset.data_root'] == str(Path('runs/h/data').absolute())
+
+
+def test_labels_that_are_missing(options):
+    files, labels = map(list, zip(*pairs()))
+    labels[1], labels[4], files[2] = float('nan'), None, None
+    with pytest.raises(InputError, match="3 of the 16 entries .* label, '1', '2', '4': fill them in"):
+        mmlt.fit(Frame(image=files, label=labels), out='runs/x', **options)
+
+
+def test_a_batch_size_that_was_asked_for_is_the_recipe(options, capsys):
+    for method in ('ce', 'ballad'):
+        mmlt.fit('images', method, f'runs/{method}', batch_size=4, **options)
+    assert 'learning rate of this config' not in ''.join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ('change', 'why'),
+    [
+        (dict(source=None), 'The source is None: give a folder'),
+        (dict(source=5), 'The source is 5: give a folder'),
+        (dict(source=[]), 'The source is empty'),
+        (dict(source=[(Image.new('RGB', (2, 2)), 'a')]), 'Entry 0 of the source has a Image as picture: give the path'),
+        (dict(source=[('a.png', ['a'])]), 'Entry 0 of the source has a list as label'),
+        (dict(epochs='x'), "epochs is 'x', a str: give a whole number"),
+        (dict(epochs=1.5), 'epochs is 1.5, a float: give a whole number'),
+        (dict(epochs=True), 'epochs is True, a bool: give a whole number'),
+        (dict(seed='a'), "seed is 'a', a str: give a whole number"),
+        (dict(seed=-1), 'seed is -1; give 0 or more'),
+        (dict(tail_ratio='2'), 'tail_ratio .* give a number'),
+        (dict(cfg_options=['a=b']), r"cfg_options is \['a=b'\], a list: give a dict"),
+        (dict(class_names=['a', 'b', 'c']), 'class_names .* a list: give a text or path'),
+        (dict(out='t.txt'), "out='.*t.txt' cannot be made: '.*t.txt' is no folder"),
+        (dict(pretrained=None), 'need pretrained weights, see pretrained=. .* another method: vlltr, ballad, ce'),
+        (dict(source='lists.csv'), 'say by root= what the paths are relative to'),
+    ],
+)
+def test_arguments_are_named_as_they_were_given(options, change, why):
+    Path('t.txt').write_text('')
+    Path('lists.csv').write_text('image,label\nnowhere.png,a\n')
+    with pytest.raises(InputError, match=why) as caught:
+        mmlt.fit(**{**dict(source='images', out='runs/x'), **options, **change})
+    assert '--' not in str(caught.value) and not Path('runs/x/data').exists()
+
+
+def test_arguments_of_a_run(options):
+    run = mmlt.fit('images', 'zeroshot', 'runs/z', **{**options, 'cfg_options': {'test_dataloader.num_workers': 0}})
+    with pytest.raises(InputError, match="top is 'a'"):
+        run.predict('images', top='a')
+    with pytest.raises(InputError, match="export has no option 'batchsize'; it takes batch, "):
+        run.export(batchsize=3)
+    with pytest.raises(InputError, match='folder is None'):
+        mmlt.load(None)
+
+
+@pytest.mark.parametrize(
+    ('said', 'expected'),
+    [
+        ('set quick_gelu=True on both towers', 'set quick_gelu=True'),
+        ('leave out --pretrained.', 'leave out pretrained=.'),
+        ("--model 'a' brings its weights", "model='a' brings its weights"),
+        ('--batch-size is 0; give 1.', 'batch_size is 0; give 1.'),
+        ('by --cfg-options stages.a.work_dir=<folder>, or', "by cfg_options={'stages.a.work_dir': <folder>}, or"),
+        ('leave them out by --skip-unreadable.', 'leave them out by skip_unreadable=True.'),
+        ("'a--b/x-y' does not exist", "'a--b/x-y' does not exist"),
+    ],
+)
+def test_options_as_in_python(said, expected):
+    assert as_in_python(said) == expected

@@ -282,7 +282,7 @@ def test_counts_that_cannot_be_had_are_named():
         MOREHook().before_train(fake_runner(small(), metainfo=dict(classes=('a', 'b')), labels=(0, 0)))
     with pytest.raises(InputError, match='tells no labels, one per image'):
         MOREHook().before_train(fake_runner(small(), labels=([0, 1], [1], [])))
-    with pytest.raises(InputError, match='Class 1 .* has no training image'):
+    with pytest.raises(InputError, match='class 1 .* has no training images'):
         told = dict(classes=('a', 'b'), class_counts=[3, 0])
         MOREHook().before_train(fake_runner(small(), metainfo=told, labels=None))
     MOREHook().before_train(fake_runner(small(peak=0), labels=([0, 1], [])))  # the control asks for none

@@ -712,7 +712,7 @@ def test_folder_of_open_clip_brings_weights_and_statistics(fruit, tmp_path):
         built = MODELS.build(cfg.model)
         built.backbone.init_weights()
         assert torch.equal(built.backbone.visual.conv1.weight, clip.visual.conv1.weight)
-    with pytest.raises(SystemExit, match="local-dir:clip brings its weights: leave out --pretrained 'openai'"):
+    with pytest.raises(SystemExit, match="local-dir:clip' brings its weights: leave out --pretrained 'openai'"):
         prepare.main([str(fruit), '--out', 'x', '--model', 'local-dir:clip', '--pretrained', 'openai'])
 
 
