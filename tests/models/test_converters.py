@@ -599,9 +599,9 @@ def test_hint_is_a_whole_command(tmp_path):
     (tmp_path / 'm y' / 'lgr.py').touch()
     command = import_vlltr.training_command
     words = shlex.split(command(str(tmp_path / 'm y/lgr_cvlp.py'), 'o.pth', 'a b'))
-    assert words[:4] == ['python', 'tools/train.py', str(tmp_path / 'm y/lgr.py'), '--cfg-options']
+    assert words[:4] == ['mmlt', 'train', str(tmp_path / 'm y/lgr.py'), '--cfg-options']
     assert words[4:] == ['stages=None', 'load_from=o.pth', 'model.head.anchors=a b']
-    assert 'tools/train.py CONFIG_OF_STAGE_2 --cfg' in command(str(tmp_path / 'other_cvlp.py'), 'o.pth', 'a')
+    assert 'mmlt train CONFIG_OF_STAGE_2 --cfg' in command(str(tmp_path / 'other_cvlp.py'), 'o.pth', 'a')
 
 
 def test_stage_2_of_another_number_of_classes(tmp_path):

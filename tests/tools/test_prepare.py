@@ -92,7 +92,7 @@ def test_folder_becomes_lists_and_a_report(fruit, capsys):
     said = capsys.readouterr().out
     assert "1 classes have fewer test pictures, since half of a class stays in training: 'plum'." in said
     assert 'red_pear -> red pear' in said
-    assert 'Now: python tools/train.py data/fruit/vlltr_fruit.py' in said
+    assert 'Now: mmlt train data/fruit/vlltr_fruit.py' in said
 
 
 def test_the_same_seed_gives_the_same_split(fruit):

@@ -262,7 +262,7 @@ def test_published_vlltr(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit, match=sentence) as stop:
             tool.main([*name, '--checkpoint', file])
         assert '\n' not in str(stop.value)
-    with pytest.raises(SystemExit, match='VL-LTR stage 2.*python tools/reproduce.py vlltr tiny mnist-lt'):
+    with pytest.raises(SystemExit, match='VL-LTR stage 2.*mmlt reproduce vlltr tiny mnist-lt'):
         tool.main(['ballad', *name[1:], '--checkpoint', 'checkpoint.pth'])
 
 

@@ -201,7 +201,7 @@ def test_run_without_predictions_says_so_in_a_line(run):
     (folder / 'predictions.npz').unlink()
     got = collect_run('run', folder)
     (note,) = got.notes
-    assert 'no predictions.npz' in note and 'tools/test.py' in note
+    assert 'no predictions.npz' in note and 'mmlt test' in note
     assert note in Elements(page_of(folder)).texts[[t for t, _ in Elements(page_of(folder)).texts].index('li')][1]
     keys = [c['key'] for c in tables(page_of(folder))[0]['columns']]
     assert keys == ['class', 'shot', 'train_images', 'figure']
