@@ -284,9 +284,9 @@ def shot_of_no_group(folder):
 @pytest.mark.parametrize(
     ('break_it', 'sentence'),
     [
-        (lambda f: (f / 'shot_report.json').unlink(), r'There is no report .*tools/test\.py'),
+        (lambda f: (f / 'shot_report.json').unlink(), r'There is no report .*mmlt test'),
         (lambda f: (f / 'shot_report.json').write_text('{'), 'is no JSON .*test the run again'),
-        (lambda f: (f / 'predictions.npz').write_bytes(b'PK'), r'is damaged .*test the run again with tools/test\.py'),
+        (lambda f: (f / 'predictions.npz').write_bytes(b'PK'), r'is damaged .*test the run again with mmlt test'),
         (lambda f: (f / 'predictions.npz').write_bytes(b''), 'is damaged .*test the run again'),
         (pickled, 'is damaged .*test the run again'),
         (other_test, 'is not of the test .*test the run again'),
