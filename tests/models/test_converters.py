@@ -668,8 +668,8 @@ def test_checkpoint_of_another_method(tmp_path):
     torch.save(dict(state_dict={'backbone.w': torch.zeros(1)}), tmp_path / 'ours.pth')
     config = write_config(tmp_path, ballad_model('vit'))
     for name, importer, sentence in (
-        ('lgr', 'import_ballad', 'it is a checkpoint of VL-LTR stage 2: convert it with .*import_vlltr.py'),
-        ('ballad', 'import_vlltr', 'it is a checkpoint of BALLAD: convert it with .*import_ballad.py'),
+        ('lgr', 'import_ballad', 'it is a checkpoint of VL-LTR stage 2: convert it with mmlt import vlltr'),
+        ('ballad', 'import_vlltr', 'it is a checkpoint of BALLAD: convert it with mmlt import ballad'),
         ('other', 'import_ballad', r"another project's checkpoint \(its keys: weights\)"),
         ('ours', 'import_vlltr', 'which needs no conversion'),
     ):
