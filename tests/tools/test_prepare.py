@@ -214,7 +214,7 @@ def test_formats_are_those_of_pillow(fruit, capsys):
     prepare.main([str(fruit), '--out', 'out', *TINY])
     assert 'apple/3.jfif' in {**entries(Path('out/train.txt')), **entries(Path('out/test.txt'))}
     said = capsys.readouterr().out
-    assert "1 files are no pictures and are left out: 'apple/b.mpg'" in said
+    assert "1 file is no picture and is left out: 'apple/b.mpg'" in said
     assert "1 HEIC pictures, which Pillow cannot open, are left out: 'apple/a.HEIC'; convert them to JPEG." in said
 
 
