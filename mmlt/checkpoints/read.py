@@ -123,9 +123,12 @@ def _guarded(loader: Callable) -> Callable:
             raise
         except Exception as e:
             path = osp.expanduser(filename)
-            raise InputError(
-                f"The checkpoint '{filename}' cannot be read: {why_unreadable(e, path if osp.isfile(path) else None)}."
-            ) from None
+            why = why_unreadable(e, path if osp.isfile(path) else None)
+            offline = '://' in filename and isinstance(e, OSError)
+            remedy = (
+                ' Without a network, fetch it elsewhere and give its path in place of the address.' if offline else ''
+            )
+            raise InputError(f"The checkpoint '{filename}' cannot be read: {why}.{remedy}") from None
 
     load.reads_weights_only = True  # type: ignore[attr-defined]
     return load

@@ -57,8 +57,7 @@ def read_report(path: str | Path) -> dict:
         file = file / 'shot_report.json'
     if not file.is_file():
         raise InputError(
-            f"There is no report '{file}': mmlt.ShotReportHook writes it at the end of tools/train.py, or with "
-            'tools/test.py.'
+            f"There is no report '{file}': mmlt.ShotReportHook writes it at the end of mmlt train, or with mmlt test."
         )
     try:
         report = json.loads(file.read_text(encoding='utf-8'))

@@ -330,7 +330,7 @@ def test_names_of_runs(tmp_path, monkeypatch):
 def test_report_from_a_folder_or_a_file(tmp_path):
     report = make_report([200], [1.0])
     file = tmp_path / 'shot_report.json'
-    with pytest.raises(InputError, match=r"There is no report '.*shot_report\.json'.*tools/test\.py"):
+    with pytest.raises(InputError, match=r"There is no report '.*shot_report\.json'.*mmlt test"):
         read_report(tmp_path)
     file.write_text(json.dumps(report))
     assert read_report(tmp_path) == read_report(file) == report
