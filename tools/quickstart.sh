@@ -4,7 +4,7 @@
 # the many/medium/few table. Safe to run again; extra arguments go to tools/train.py.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-source "$root/tools/setup_env.sh" demo
+source "$root/tools/setup_env.sh" demo,deploy
 cd "$root"
 # Threads that wait give their core away; otherwise anything else on the machine makes the training many times slower.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}

@@ -249,11 +249,13 @@ def write_merged(path: str | os.PathLike, merged: Merged, meta: dict, how: dict)
 
 
 def check_paths(inputs: Sequence[str], out: str) -> None:
-    """Refuse inputs that are not there or come twice, and an output that is one of them.
+    """Refuse inputs that are not there or come twice, and an output that is one of them or no .pth.
 
     Raises:
         InputError: See above.
     """
+    if not out.endswith(('.pth', '.pt')):
+        raise InputError(f"--out is '{out}': the merged model is a checkpoint, give a name that ends with .pth.")
     seen = set()
     for path in inputs:
         check_is_file(path)

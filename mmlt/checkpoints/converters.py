@@ -88,9 +88,9 @@ def expect_kind(checkpoint: Mapping, wanted: Sequence[str], source: str) -> str:
     if kind in wanted:
         return kind
     tool = {
-        'BALLAD': ': convert it with tools/model_converters/import_ballad.py',
-        'VL-LTR stage 1': ': convert it with tools/model_converters/import_vlltr.py',
-        'VL-LTR stage 2': ': convert it with tools/model_converters/import_vlltr.py',
+        'BALLAD': ': convert it with mmlt import ballad',
+        'VL-LTR stage 1': ': convert it with mmlt import vlltr',
+        'VL-LTR stage 2': ': convert it with mmlt import vlltr',
         'mmlt': ' itself, which needs no conversion',
         'another': f' (its keys: {", ".join(str(k) for k in list(checkpoint)[:5])})',
     }[kind]

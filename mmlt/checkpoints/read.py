@@ -124,9 +124,12 @@ def _guarded(loader: Callable) -> Callable:
             path = osp.expanduser(filename)
             if isinstance(e, KeyError) and not osp.isfile(path):
                 raise  # a name that a model zoo does not have
-            raise InputError(
-                f"The checkpoint '{filename}' cannot be read: {why_unreadable(e, path if osp.isfile(path) else None)}."
-            ) from None
+            why = why_unreadable(e, path if osp.isfile(path) else None)
+            offline = '://' in filename and isinstance(e, OSError)
+            remedy = (
+                ' Without a network, fetch it elsewhere and give its path in place of the address.' if offline else ''
+            )
+            raise InputError(f"The checkpoint '{filename}' cannot be read: {why}.{remedy}") from None
 
     load.reads_weights_only = True  # type: ignore[attr-defined]
     return load

@@ -97,7 +97,7 @@ class Fit:
         if (key := next(filter(is_split_key, self.extra), None)) is not None:
             raise InputError(
                 f"'{source}' is a checkpoint of MORE that is not merged, and this config's model has no low-rank part "
-                f"for '{key}': merge it with tools/model_converters/publish_model.py, or {remedy}."
+                f"for '{key}': merge it with mmlt publish, or {remedy}."
             )
         if (key := next(filter(is_split_key, self.misfits), None)) is not None:
             own, wanted = self.misfits[key]
@@ -205,7 +205,7 @@ def read_state(checkpoint: str) -> tuple[dict, dict[str, Tensor]]:
     ):
         raise InputError(
             f"'{checkpoint}' holds no state dict of this project's kind: a published checkpoint is converted first, "
-            'see tools/model_converters/.'
+            'see mmlt import --help.'
         )
     return content, bare_names(state)
 

@@ -2,7 +2,7 @@
 
     mmlt doctor
 
-Ten lines: version, stack, device, precision, data and weights that are here; then what is missing, with the remedy.
+Version, stack, device, precision, data and weights that are here, a line each; then what is missing, with the remedy.
 """
 
 from __future__ import annotations
@@ -67,6 +67,12 @@ def problems() -> list[str]:
         if importlib.util.find_spec(module) is None:
             missing.setdefault(extra, []).append(purpose)
     found += [f"Not here: {', '.join(what)}: pip install 'mmlt[{extra}]'." for extra, what in missing.items()]
+    model, tag = WEIGHTS[0]
+    if not is_cached(model, tag):
+        found.append(
+            f'Without a network: mmlt.fit and mmlt prepare with their default weights, {model}/{tag}, which are '
+            'fetched at their first use; --pretrained (pretrained=) takes a file, or none.'
+        )
     free = shutil.disk_usage('.').free
     if free < 2**30:
         found.append(f'The disk here has {free / 2**20:.0f} MB left, too little for checkpoints.')

@@ -38,7 +38,7 @@ def convert_ballad(args) -> None:
     classes = tell_head_classes(cfg, model, args.classes)
     fill(model, renamed, args.checkpoint)
     write_imported(args.out, cfg, model, classes, args.checkpoint)
-    print(f'{renamed}\nWritten to {args.out}. To test it:\npython tools/test.py {args.config} {args.out}{options}')
+    print(f'{renamed}\nWritten to {args.out}. To test it:\nmmlt test {args.config} {args.out}{options}')
 
 
 @told

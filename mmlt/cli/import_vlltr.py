@@ -132,7 +132,7 @@ def training_command(config: str, checkpoint: str, anchors: str) -> str:
     head = config.replace('_cvlp.py', '.py')
     head = head if head != config and osp.isfile(head) else 'CONFIG_OF_STAGE_2'
     options = ['stages=None', f'load_from={checkpoint}', f'model.head.anchors={anchors}']
-    return shlex.join(['python', 'tools/train.py', head, '--cfg-options', *options])
+    return shlex.join(['mmlt', 'train', head, '--cfg-options', *options])
 
 
 def convert_vlltr(args) -> None:
@@ -156,7 +156,7 @@ def convert_vlltr(args) -> None:
     print(f'{renamed}\nWritten to {args.out}.')
     if kind == 'VL-LTR stage 2':
         print('To test it as published (on iNaturalist with 0.7):')
-        print(f'python tools/test.py {args.config} {args.out} --cfg-options model.head.fusion=0.2')
+        print(f'mmlt test {args.config} {args.out} --cfg-options model.head.fusion=0.2')
     if anchors is not None:
         path = osp.join(osp.dirname(osp.abspath(args.out)), 'anchors.safetensors')
         anchors.save(path)

@@ -33,6 +33,7 @@ from mmlt.engine.training_cost import stage_costs
 from mmlt.errors import InputError
 from mmlt.visualization.leaderboard import BoardRow, Group, Runs, check_runs, read_board, read_runs
 from mmlt.visualization.leaderboard_excerpt import fill_excerpts
+from mmlt.visualization.leaderboard_figures import fill_measured, fill_metafile, measured_figures
 from mmlt.visualization.leaderboard_page import board_page
 from mmlt.visualization.leaderboard_records import complete, merged, read_records, write_records
 
@@ -51,6 +52,7 @@ def parse_args(argv=None):
     )
     parser.add_argument('--out', default=str(REPO / 'docs/leaderboard.md'), help='page to write')
     parser.add_argument('--readme', default=str(REPO / 'README.md'), help='page whose tables of main rows are filled')
+    parser.add_argument('--configs', default=str(CONFIGS), help="folder whose figures 'measured by us' are filled")
     args = parser.parse_args(argv)
     if args.only and not args.run:
         parser.error('--only belongs to --run: the page always has all rows')
@@ -123,6 +125,8 @@ def main(argv=None):
     args = parse_args(argv)
     groups, args.taus = read_board(args.board)
     failed = run_all(groups, args) if args.run else []
+    if not (args.run or Path(args.records).is_dir()):
+        print(f"mmlt: there is no folder '{args.records}': what is not in --work-dir is missing.", file=sys.stderr)
     found = {group.key: (group, take(group, args)) for group in groups}
     old = Path(args.out).read_text(encoding='utf-8') if Path(args.out).is_file() else ''
     write_text(args.out, board_page(found, read_seeds(args.seeds), read_figures()['paper'], old))
@@ -133,6 +137,13 @@ def main(argv=None):
             readme.read_text(encoding='utf-8'), found, lambda name: f'configs/{names[name].relative_to(CONFIGS)}'
         )
         write_text(readme, filled)
+    else:
+        print(f"mmlt: there is no page '{readme}', so no table of main rows was filled.", file=sys.stderr)
+    figures = measured_figures(found)
+    for file in (Path(args.configs, 'paper_results.yml'), *sorted(Path(args.configs).glob('*/metafile.yml'))):
+        if file.is_file():
+            fill = fill_measured if file.name == 'paper_results.yml' else fill_metafile
+            write_text(file, fill(file.read_text(encoding='utf-8'), figures))
     print(f'Page: {args.out}')
     if failed:
         raise InputError(f'{len(failed)} run(s) failed:\n' + '\n'.join(failed))

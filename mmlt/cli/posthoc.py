@@ -4,7 +4,7 @@
     mmlt posthoc work_dirs/test.npz --val work_dirs/val.npz --tau 0:2:0.1 --temperature
     mmlt posthoc work_dirs/test.npz --prior backward:10
 
-The files are those of tools/test.py ... --save-logits FILE.npz. A range of tau and the temperature are chosen on
+The files are those of mmlt test ... --save-logits FILE.npz. A range of tau and the temperature are chosen on
 --val, never on the test. --prior forward:RATIO and backward:RATIO draw a long-tailed test set as SADE has them. With
 --tau, the correction of the prior starts from uniform classes, for which the adjusted scores are: --tau 0 is for a
 model that was trained with a balanced loss or sampler.

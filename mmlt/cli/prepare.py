@@ -52,6 +52,6 @@ def parse_args(argv=None) -> PrepareOptions:
 def main(argv=None):
     command = shlex.join(sys.argv[1:] if argv is None else argv)
     args = parse_args(argv)
-    configs = prepare(args, f'prepare.py {command.encode("utf-8", "backslashreplace").decode()}')
+    configs = prepare(args, f'mmlt prepare {command.encode("utf-8", "backslashreplace").decode()}')
     vlltr = next(path for path in configs if osp.basename(path).startswith('vlltr_') and not path.endswith('_cvlp.py'))
-    print(f'Now: python tools/train.py {shlex.quote(vlltr)}')
+    print(f'Now: mmlt train {shlex.quote(vlltr)}')

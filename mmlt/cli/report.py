@@ -6,7 +6,7 @@
 Each is a work directory with shot_report.json, or that file. On the page: the many / medium / few table of all runs; of
 every run all classes to be sorted and filtered, accuracy over class size, calibration, confusion between shots, the
 worst classes with pictures that were taken for others, learning curves, anchor sentences, recipe and versions. Pictures
-and mistakes need predictions.npz, which tools/test.py writes.
+and mistakes need predictions.npz, which mmlt test writes.
 """
 
 from mmlt.cli.common import told

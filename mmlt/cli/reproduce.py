@@ -31,10 +31,8 @@ def parse_args(argv=None):
     parser.add_argument('--tta', action='store_true', help="test-time ensembling, as in LIFT's second row")
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision in every stage')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale learning rates to the actual batch size')
-    parser.add_argument('--restart', nargs='*', metavar='STAGE', help='train anew, see tools/train.py')
-    parser.add_argument(
-        '--cfg-options', nargs='+', metavar='KEY=VALUE', help='settings to override, see tools/train.py'
-    )
+    parser.add_argument('--restart', nargs='*', metavar='STAGE', help='train anew, see mmlt train')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='settings to override, see mmlt train')
     args = parser.parse_args(argv)
     if (args.step_time or args.measure) and not args.dry_run:
         parser.error('--step-time and --measure belong to --dry-run')

@@ -36,7 +36,7 @@ class Request:
 
     Args:
         row (Row): The row.
-        args (Namespace): The arguments of tools/reproduce.py.
+        args (Namespace): The arguments of mmlt reproduce.
         work_dir (str): Where everything lies.
         gpus (int): Processes that train.
         options (list[str]): ``key=value`` as for ``--cfg-options``.
@@ -56,7 +56,7 @@ class Request:
         return osp.join(self.work_dir, 'tta') if self.args.tta else self.work_dir
 
     def train_arguments(self) -> list[str]:
-        """Those of tools/train.py after the config."""
+        """Those of mmlt train after the config."""
         args = self.args
         flags = [f'--{name.replace("_", "-")}' for name in ('amp', 'auto_scale_lr') if getattr(args, name)]
         if args.restart is not None:
@@ -70,14 +70,14 @@ def reproduce(args: Namespace) -> dict:
     """Train or import, test, and compare with the paper.
 
     Args:
-        args (Namespace): The arguments of tools/reproduce.py.
+        args (Namespace): The arguments of mmlt reproduce.
 
     Returns:
         dict: See :func:`compare`.
 
     Raises:
         InputError: No such config; data that are missing or faulty; a
-            checkpoint of another method; see also tools/train.py.
+            checkpoint of another method; see also mmlt train.
     """
     request = _request(args)
     row, training = request.row, args.checkpoint is None
@@ -107,7 +107,7 @@ def dry_run(args: Namespace) -> list[str]:
     """Print what would be run, what it costs and what is missing.
 
     Args:
-        args (Namespace): The arguments of tools/reproduce.py.
+        args (Namespace): The arguments of mmlt reproduce.
 
     Returns:
         list[str]: What is missing, a sentence each.
@@ -189,7 +189,7 @@ def _test(request: Request) -> None:
 def _commands(request: Request) -> list[str]:
     """What does the same by hand."""
     row, args = request.row, request.args
-    test = ['python', 'tools/test.py', row.config]
+    test = ['mmlt', 'test', row.config]
     tta = ['--tta'] if args.tta else []
     if args.checkpoint:
         there = osp.isfile(args.checkpoint)
@@ -197,11 +197,12 @@ def _commands(request: Request) -> list[str]:
             convert, tested, options = [], args.checkpoint, request.options
         else:
             tested, options = osp.join(request.work_dir, 'imported.pth'), [*_published_options(row), *request.options]
-            tool = f'tools/model_converters/import_{row.method}.py'
-            convert = [['python', tool, args.checkpoint, row.config, '--out', tested, *as_arguments(options)]]
+            convert = [
+                ['mmlt', 'import', row.method, args.checkpoint, row.config, '--out', tested, *as_arguments(options)]
+            ]
         tests = [*test, tested, '--work-dir', request.tested_in, *tta, *as_arguments(options)]
         return [*map(shlex.join, [*convert, tests])]
-    train = ['python', 'tools/train.py', row.config]
+    train = ['mmlt', 'train', row.config]
     if request.gpus > 1:
         train = ['bash', 'tools/dist_train.sh', row.config, str(request.gpus)]
     names = ', '.join(f'{stage.name} ({stage.work_dir})' for stage in request.stages)
@@ -233,10 +234,10 @@ def checked_kind(row: Row, path: str) -> str:
     if kind == 'another':
         raise InputError(f"'{path}' is a checkpoint of neither BALLAD, VL-LTR nor mmlt: {row.name} cannot take it.")
     if kind == 'VL-LTR stage 1':
-        remedy = 'it has no classifier to test; tools/model_converters/import_vlltr.py says how to train one on it'
+        remedy = 'it has no classifier to test; mmlt import vlltr says how to train one on it'
     else:
         method = next(m for m, published in PUBLISHED.items() if published == kind)
-        remedy = f'test it by python tools/reproduce.py {method} {row.backbone} {row.dataset}'
+        remedy = f'test it by mmlt reproduce {method} {row.backbone} {row.dataset}'
     raise InputError(f"'{path}' is a checkpoint of {kind}, which {row.name} cannot take: {remedy}.")
 
 

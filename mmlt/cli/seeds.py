@@ -144,7 +144,12 @@ def main(argv=None):
     if twice := next((n for n in names if names.count(n) > 1), None):
         raise InputError(f"Two configs are named '{twice}': their runs would share a folder; rename one.")
     for config in args.configs:
-        read_config(config)  # before anything is trained
+        cfg = read_config(config)  # before anything is trained
+        if args.save_logits and 'val' not in splits_to_save(cfg):
+            print(
+                f"'{config}' has no validation split apart from the test: there will be no val.npz, and mmlt posthoc "
+                'takes one number as --tau then.'
+            )
     groups = {}
     for name, config in zip(names, args.configs):
         groups[name] = []

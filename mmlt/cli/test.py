@@ -1,7 +1,7 @@
 """Test a model; the arguments are those of MMPretrain's tools/test.py.
 
     mmlt test zeroshot_tiny_mnist-lt
-    mmlt test vlltr_tiny_mnist-lt work_dirs/vlltr_tiny_mnist-lt/epoch_15.pth --save-logits test.npz
+    mmlt test vlltr_tiny_mnist-lt work_dirs/vlltr_tiny_mnist-lt/epoch_20.pth --save-logits test.npz
 
 The checkpoint may be left out: then the model is tested with its pretrained
 weights, which for an image-text model is its zero-shot result.

@@ -60,7 +60,8 @@ def no_pictures(files: Sequence[str]) -> str:
     """Say that files are no pictures, HEIC apart: ``'3 files are no pictures'``, and which."""
     heic = [f for f in files if f.lower().endswith(HEIC_SUFFIXES)]
     rest = [f for f in files if f not in set(heic)]
-    parts = [f'{len(rest):,} files are no pictures and are left out: {listing(rest)}'] if rest else []
+    told = '1 file is no picture and is' if len(rest) == 1 else f'{len(rest):,} files are no pictures and are'
+    parts = [f'{told} left out: {listing(rest)}'] if rest else []
     if heic:
         parts.append(
             f'{len(heic):,} HEIC pictures, which Pillow cannot open, are left out: {listing(heic)}; convert them to '

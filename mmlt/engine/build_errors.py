@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from types import FrameType
+from urllib.error import URLError
 
 from mmengine.config import Config
 
@@ -27,14 +29,14 @@ _BUILDERS = ('build_from_cfg', 'build_scheduler_from_cfg')
 
 @contextmanager
 def explained(cfg: Config | None = None):
-    """Turn what Python says of a config's unknown, or missing, names into one sentence.
+    """Turn what Python says of a config's unknown, or missing, names, or of a download, into one sentence.
 
     Args:
         cfg (Config, optional): Where the name is looked for. Defaults to None.
 
     Raises:
         InputError: In place of a TypeError or KeyError of a component that a
-            registry built.
+            registry built; of an error of a download.
     """
     try:
         yield
@@ -43,6 +45,27 @@ def explained(cfg: Config | None = None):
         if sentence is None:
             raise
         raise InputError(sentence) from e
+    except (URLError, ConnectionError, TimeoutError, HTTPException) as e:
+        sentence = _explain_download(e)
+        if sentence is None:
+            raise
+        raise InputError(sentence) from e
+
+
+def _explain_download(error: Exception) -> str | None:
+    """What could not be fetched, and where its file belongs; None where the error is of something else."""
+    # MMPretrain's functions that fetch a file call its address and its place so.
+    names = [frame.f_locals for frame in _frames(error)]
+    urls = [found['url'] for found in names if isinstance(found.get('url'), str)]
+    places = [found['dst'] for found in names if isinstance(found.get('dst'), str)]
+    if not (urls and places):
+        return None
+    built = [f' for {component_name(found["obj_cls"])}' for found in names if isinstance(found.get('obj_cls'), type)]
+    why = ' '.join(str(error).split())
+    return (
+        f'{urls[0]} could not be fetched{built[-1] if built else ""} ({type(error).__name__}: {why}). '
+        f"Without a network, fetch it elsewhere and put it there as '{places[-1]}'."
+    )
 
 
 def explain(error: Exception, cfg: Config | None = None) -> str | None:

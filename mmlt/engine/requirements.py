@@ -11,6 +11,7 @@ from huggingface_hub import try_to_load_from_cache
 from mmengine.config import Config
 from mmpretrain.registry import DATASETS
 
+from mmlt.engine.build_errors import explained
 from mmlt.engine.stages import Stage
 from mmlt.errors import InputError
 from mmlt.models.open_clip_towers import carries_weights, is_tag
@@ -93,7 +94,8 @@ def data_problems(cfg: Config, download: Download | None, training: bool) -> lis
         if download is None:
             for part in ('train_dataloader', 'test_dataloader') if training else ('test_dataloader',):
                 if cfg.get(part):
-                    DATASETS.build(cfg[part].dataset)
+                    with explained(cfg):
+                        DATASETS.build(cfg[part].dataset)
             problems = []
         else:
             problems = _download_problems(download, data_root(cfg), training)

@@ -91,7 +91,7 @@ class RunRecord:
             why = f'{type(e).__name__}: {e}'
         raise InputError(
             f"'{self.path}', which says what was trained in that folder, is damaged ({why}): train it anew with "
-            '--restart, or give another folder; the checkpoints beside it can be tested by tools/test.py.'
+            '--restart, or give another folder; the checkpoints beside it can be tested by mmlt test.'
         )
 
     @property
@@ -293,9 +293,9 @@ def starting_checkpoint(cfg: Config) -> tuple[str | None, str | None]:
         if not RunRecord(folder).finished:
             config = stage_config(cfg, name)
             raise InputError(
-                f"The earlier stage '{name}' is not finished in '{folder}'. Run `python tools/train.py "
+                f"The earlier stage '{name}' is not finished in '{folder}'. Run `mmlt train "
                 f'{cfg.filename} --work-dir {cfg.work_dir}`, which trains all stages; or that stage alone, '
-                f'`train.py {config} --work-dir {folder}`; or give its weights with --cfg-options '
+                f'`mmlt train {config} --work-dir {folder}`; or give its weights with --cfg-options '
                 f'stages=None load_from=<checkpoint>.'
             )
         if spec.get('load_from'):

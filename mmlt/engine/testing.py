@@ -49,7 +49,7 @@ class TestOptions(RunOptions):
     )
     out: str | None = option('file for predictions or metrics')
     out_item: str | None = option('what goes into --out; default pred', choices=('metrics', 'pred'))
-    save_logits: str | None = option('.npz for all scores, see tools/analysis_tools/posthoc.py', metavar='FILE')
+    save_logits: str | None = option('.npz for all scores, see mmlt posthoc', metavar='FILE')
     show_dir: str | None = option('folder for pictures of the predictions')
     show: bool = option('show the predictions in a window', False)
     interval: int = option('visualise every n-th sample', 1, type=at_least(1))

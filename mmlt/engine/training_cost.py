@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmlt.datasets.texts.class_names import config_classes
+from mmlt.engine.build_errors import explained
 from mmlt.engine.configs import build_model
 from mmlt.engine.requirements import dicts
 from mmlt.engine.stages import Stage
@@ -112,7 +113,8 @@ def _draws(cfg: Config, download: Download | None) -> int | None:
             return download.largest * download.num_classes
         return download.images['train']
     try:
-        return len(DATASETS.build(cfg.train_dataloader.dataset))
+        with explained(cfg):
+            return len(DATASETS.build(cfg.train_dataloader.dataset))
     except (InputError, FileNotFoundError):
         return None
 

@@ -68,11 +68,10 @@ class Predictions:
                 found = cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
         except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as e:
             raise InputError(
-                f"'{path}' holds no predictions, or is damaged ({type(e).__name__}): test the run again with "
-                'tools/test.py.'
+                f"'{path}' holds no predictions, or is damaged ({type(e).__name__}): test the run again with mmlt test."
             ) from e
         kinds = {'label': 'i', 'prediction': 'i', 'confidence': 'f', 'path': 'U', 'index': 'i'}
         wrong = [n for n, kind in kinds.items() if getattr(found, n).dtype.kind != kind]
         if wrong or len({getattr(found, n).shape for n in kinds}) > 1 or found.label.ndim != 1:
-            raise InputError(f"'{path}' holds no predictions of pictures: test the run again with tools/test.py.")
+            raise InputError(f"'{path}' holds no predictions of pictures: test the run again with mmlt test.")
         return found

@@ -13,7 +13,7 @@ import numpy as np
 from mmlt.checkpoints import whole_file
 from mmlt.errors import InputError
 
-_AGAIN = 'write it with tools/test.py ... --save-logits FILE.npz'
+_AGAIN = 'write it with mmlt test ... --save-logits FILE.npz'
 # Every array of the file, by its kind of numbers and its dimensions.
 _ARRAYS = {'logits': ('f', 2), 'labels': ('iu', 1), 'classes': ('U', 1), 'class_counts': ('iuf', 1)}
 _TEXTS = ('split', 'facts')

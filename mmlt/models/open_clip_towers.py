@@ -293,7 +293,7 @@ def _why_not(model: str, path: str, error: Exception) -> str:
     if '"backbone.' in text:
         return (
             f"'{path}' is a checkpoint of a training, no weight file of open_clip: convert it with "
-            'tools/model_converters/to_open_clip.py, or load it as a checkpoint of its config (load_from).'
+            'mmlt to-open-clip, or load it as a checkpoint of its config (load_from).'
         )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return (

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmlt.evaluation.functional import SHOTS, get_protocol, shot_groups
-from mmlt.visualization.figures import STYLE, save_png
+from mmlt.visualization.figures import STYLE, class_number, count_axis, save_png
 from mmlt.visualization.report import SHOT_COLOURS
 
 _NAMED = 50  # up to so many classes have their names under the picture
@@ -93,10 +93,10 @@ def plot_class_sizes(report: dict, path: str | Path, title: str = '') -> None:
             at = np.flatnonzero(shots == shot)
             if not len(at):
                 continue
-            label = f'{shot}: {len(at):,} classes, {counts[at].sum():,} images'
+            label = f'{shot}: {class_number(len(at))}, {counts[at].sum():,} images'
             edges = np.arange(at[0], at[-1] + 2) - 0.5
             axes.stairs(counts[at[0] : at[-1] + 1], edges, fill=True, color=colour, label=label)
-        axes.set(yscale='log', ylabel='training images')
+        count_axis(axes)
         axes.set_ylim(bottom=max(counts.min(), 1) / 2)  # the smallest class shows a bar, too
         axes.margins(x=0.01)
         if len(classes) <= _NAMED:

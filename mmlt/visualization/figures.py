@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from mmlt.checkpoints import whole_file
 from mmlt.errors import InputError
@@ -24,6 +25,22 @@ def png_path(path: str | Path) -> Path:
         raise InputError(f"The picture is a PNG, but its name is '{path}': let it end with .png.")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def class_number(number: int) -> str:
+    """``'1 class'``, ``'2 classes'``."""
+    return f'{number:,} class{"" if number == 1 else "es"}'
+
+
+def count_axis(axes) -> None:
+    """Make the ordinate one of numbers of images, by decades; its ticks are plain numbers.
+
+    Args:
+        axes (matplotlib.axes.Axes): Of a picture.
+    """
+    axes.set(yscale='log', ylabel='training images')
+    axes.yaxis.set_major_formatter(lambda count, _: f'{count:,g}')
+    axes.yaxis.set_minor_formatter(LogFormatter())
 
 
 def save_png(figure: Figure, path: str | Path) -> None:

@@ -270,5 +270,5 @@ def board_page(
         parts += [f'## {group.title}', ' '.join(group.about.split()), table(group, runs, seeds, paper)]
         parts += [p for p in (best_elsewhere(group, runs), missing(group, runs, seeds), '### Notes') if p]
         parts.append(f'<!-- notes of {key}, written by hand and kept -->\n{own}<!-- end of notes -->')
-        parts += ['### Where the runs come from', provenance(group, runs)]
+        parts += ['<details>\n<summary>Where the runs come from</summary>', provenance(group, runs), '</details>']
     return '\n\n'.join(part.strip('\n') for part in parts) + '\n'

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mmlt.checkpoints import whole_file, write_text
 from mmlt.evaluation.meanings import CLASS_MEAN, SAMPLE_MEAN, overall_key, overall_meaning
+from mmlt.visualization.figures import class_number, count_axis
 
 # What a report measures of a class: in the table's caption, and at the picture's axis.
 MEASURES = {
@@ -98,7 +99,7 @@ def plot_class_accuracy(report: dict, path: str | Path, title: str = '') -> None
         colours = [SHOT_COLOURS[classes[i]['shot']] for i in order]
         values = [classes[i][measure] for i in order]
         top.bar(ranks, [classes[i]['train_images'] for i in order], width=0.9, color=colours)
-        top.set(yscale='log', ylabel='training images')
+        count_axis(top)
         top.set_ylim(bottom=min(c['train_images'] for c in classes) / 2)  # the smallest class shows a bar, too
         bottom.bar(ranks, values, width=0.9, color=colours)
         bottom.set(ylim=(0, 100), ylabel=f'{MEASURES[measure][1]} in percent')
@@ -107,7 +108,7 @@ def plot_class_accuracy(report: dict, path: str | Path, title: str = '') -> None
             if at:
                 mean = np.mean([values[r] for r in at])
                 bottom.plot([at[0] - 0.45, at[-1] + 0.45], [mean, mean], color='black', linewidth=1)
-                bottom.bar(0, 0, color=colour, label=f'{shot}: {mean:.1f} ({len(at)} classes)')
+                bottom.bar(0, 0, color=colour, label=f'{shot}: {mean:.1f} ({class_number(len(at))})')
         bottom.legend(loc='lower left', framealpha=0.9, title='mean over classes')
         if len(order) <= 50:
             names = [classes[i]['class'] for i in order]

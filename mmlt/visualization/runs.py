@@ -66,8 +66,8 @@ def read_report(path: str | Path) -> dict:
         file = file / 'shot_report.json'
     if not file.is_file():
         raise InputError(
-            f"There is no report '{file}': mmlt.ShotReportHook writes it at the end of tools/train.py, or with "
-            'tools/test.py; several runs of one name are given as name=folder,folder,...'
+            f"There is no report '{file}': mmlt.ShotReportHook writes it at the end of mmlt train, or with mmlt test; "
+            'several runs of one name are given as name=folder,folder,...'
         )
     try:
         report = json.loads(file.read_text(encoding='utf-8'))

@@ -194,6 +194,10 @@ def test_doctor(capsys, monkeypatch):
     monkeypatch.setattr(doctor, 'clash', lambda: 'Two packages have overwritten each other.')
     cli.main(['doctor'])
     said = capsys.readouterr().out
+    monkeypatch.setattr(doctor, 'is_cached', lambda *weights: weights != ('ViT-B-16', 'openai'))
+    assert any('mmlt.fit' in problem and 'ViT-B-16/openai' in problem for problem in doctor.problems())
+    monkeypatch.setattr(doctor, 'is_cached', lambda *weights: True)
+    assert not any('mmlt.fit' in problem for problem in doctor.problems())
     assert '- Two packages' in said and 'MNIST-LT' in said and "pip install 'mmlt[demo]'" in said
 
 

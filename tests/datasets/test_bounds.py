@@ -194,7 +194,7 @@ def test_folders_with_links_and_pipes(tmp_path):
     )
     pictures = read_folder(str(root))
     assert pictures.files == ['a/1.png', 'a/linked/3.png', 'b/1.png', 'b/nowhere.png']
-    assert any("1 files are no pictures and are left out: 'b/pipe.png'" in note for note in pictures.notes)
+    assert any("1 file is no picture and is left out: 'b/pipe.png'" in note for note in pictures.notes)
     assert any("pictures in hidden folders are left out: 'a/.hidden/2.png'" in note for note in pictures.notes)
     (root / 'b/nowhere.png').unlink()
     found = find_pictures([str(root / 'b'), str(root / 'a/linked')])

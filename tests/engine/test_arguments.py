@@ -2,19 +2,21 @@
 
 import functools
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModule
 from mmengine.registry import DefaultScope
-from mmpretrain.registry import MODELS
+from mmpretrain.registry import DATASETS, MODELS
 from torch import nn
 
 from mmlt import InputError
 from mmlt.engine.arguments import check_arguments
 from mmlt.engine.build_errors import explain, explained
 from mmlt.engine.names import accepted_arguments, check_argument_names, nearest_type, one_slip
+from mmlt.engine.requirements import data_problems
 
 
 class Base(BaseModule):
@@ -189,3 +191,27 @@ def test_errors_that_no_config_made_stay_as_they_are():
     assert explain(caught.value, Config(dict(model=dict(own=1)))) is None
     with pytest.raises(KeyError, match='mine'), explained():
         raise KeyError('mine')
+
+
+@pytest.mark.parametrize('error', [URLError('no route'), ConnectionResetError('gone'), TimeoutError('timed out')])
+def test_downloads_without_a_network(tmp_path, monkeypatch, error):
+    def refused(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr('urllib.request.urlopen', refused)
+    monkeypatch.setattr('torch.hub.urlopen', refused)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    data = dict(type='mmlt.CIFAR10LT', data_root=str(tmp_path / 'cifar'), split='train', pipeline=[])
+    said = rf'^https://\S*/cifar-10-python.tar.gz could not be fetched for CIFAR10LT .*{tmp_path}/cifar/cifar-10'
+    with pytest.raises(InputError, match=said) as caught, explained():
+        DATASETS.build(data)
+    assert str(caught.value).count('\n') == 0
+    backbone = dict(type='ResNet_CIFAR', depth=18, init_cfg=dict(type='Pretrained', checkpoint='https://a.b/w.pth'))
+    with pytest.raises(
+        InputError, match=r"'https://a.b/w.pth' cannot be read: .*\. Without a network, .* give its path"
+    ):
+        MODELS.build(backbone).init_weights()
+    cfg = Config(dict(default_scope='mmpretrain', train_dataloader=dict(dataset=data), test_dataloader=None))
+    assert 'could not be fetched for CIFAR10LT' in data_problems(cfg, None, True)[0]
+    with pytest.raises(type(error)), explained():
+        raise type(error)('of something else')

@@ -91,7 +91,7 @@ def split_file(tmp_path):
     [
         (dict(rank=2), r'conv1\.parametrizations\.weight\.0\.A of shape \(\d+, 27\).*give the config \(layers, excl'),
         (dict(rank=0.9), 'asks for'),
-        (dict(layers='backbone.*'), f"no low-rank part for '{re.escape(FC)}original'.*publish_model.py"),
+        (dict(layers='backbone.*'), f"no low-rank part for '{re.escape(FC)}original'.*mmlt publish"),
         (dict(exclude='*conv1.weight'), r"no low-rank part for 'backbone\.conv1"),
     ],
 )

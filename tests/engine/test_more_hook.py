@@ -176,7 +176,7 @@ def test_split_checkpoint_in_the_plain_config_is_named(config, train_tool, test_
     train_tool.main(['more.py', '--work-dir', 'out', '--no-test', '--cfg-options', 'train_cfg.max_epochs=1'])
     with pytest.raises(SystemExit) as error:
         test_tool.main(['a.py', 'out/epoch_1.pth', '--work-dir', 't'])
-    assert 'checkpoint of MORE that is not merged' in str(error.value) and 'publish_model.py' in str(error.value)
+    assert 'checkpoint of MORE that is not merged' in str(error.value) and 'mmlt publish' in str(error.value)
     # as the start of a training, which would otherwise begin with random weights
     with pytest.raises(SystemExit, match='not merged'):
         train_tool.main(['a.py', '--work-dir', 'p', '--cfg-options', 'load_from=out/epoch_1.pth'])

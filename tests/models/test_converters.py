@@ -599,9 +599,9 @@ def test_hint_is_a_whole_command(tmp_path):
     (tmp_path / 'm y' / 'lgr.py').touch()
     command = import_vlltr.training_command
     words = shlex.split(command(str(tmp_path / 'm y/lgr_cvlp.py'), 'o.pth', 'a b'))
-    assert words[:4] == ['python', 'tools/train.py', str(tmp_path / 'm y/lgr.py'), '--cfg-options']
+    assert words[:4] == ['mmlt', 'train', str(tmp_path / 'm y/lgr.py'), '--cfg-options']
     assert words[4:] == ['stages=None', 'load_from=o.pth', 'model.head.anchors=a b']
-    assert 'tools/train.py CONFIG_OF_STAGE_2 --cfg' in command(str(tmp_path / 'other_cvlp.py'), 'o.pth', 'a')
+    assert 'mmlt train CONFIG_OF_STAGE_2 --cfg' in command(str(tmp_path / 'other_cvlp.py'), 'o.pth', 'a')
 
 
 def test_stage_2_of_another_number_of_classes(tmp_path):
@@ -668,8 +668,8 @@ def test_checkpoint_of_another_method(tmp_path):
     torch.save(dict(state_dict={'backbone.w': torch.zeros(1)}), tmp_path / 'ours.pth')
     config = write_config(tmp_path, ballad_model('vit'))
     for name, importer, sentence in (
-        ('lgr', 'import_ballad', 'it is a checkpoint of VL-LTR stage 2: convert it with .*import_vlltr.py'),
-        ('ballad', 'import_vlltr', 'it is a checkpoint of BALLAD: convert it with .*import_ballad.py'),
+        ('lgr', 'import_ballad', 'it is a checkpoint of VL-LTR stage 2: convert it with mmlt import vlltr'),
+        ('ballad', 'import_vlltr', 'it is a checkpoint of BALLAD: convert it with mmlt import ballad'),
         ('other', 'import_ballad', r"another project's checkpoint \(its keys: weights\)"),
         ('ours', 'import_vlltr', 'which needs no conversion'),
     ):

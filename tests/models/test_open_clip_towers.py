@@ -635,7 +635,7 @@ def test_a_pickle_that_asks_for_code(tmp_path, protocol):
 def test_a_checkpoint_of_ours(tmp_path, clip_file):
     path = str(tmp_path / 'epoch_1.pth')
     torch.save(dict(meta={}, state_dict=classifier(clip_file).state_dict()), path)
-    with pytest.raises(InputError, match=f"'{path}' is a checkpoint of a training, .*model_converters/to_open_clip.py"):
+    with pytest.raises(InputError, match=f"'{path}' is a checkpoint of a training, .*mmlt to-open-clip"):
         OpenCLIPVision(MODEL, path).init_weights()
 
 

@@ -277,7 +277,7 @@ def test_one_list_of_suffixes(tmp_path, monkeypatch):
         (tmp_path / f'a{suffix.upper()}').write_bytes(b'')
     assert len(find_pictures([str(tmp_path)])) == len(PICTURE_SUFFIXES) >= 15
     (message,) = said
-    assert "1 files are no pictures and are left out: '" in message and 'convert them to JPEG' in message
+    assert "1 file is no picture and is left out: '" in message and 'convert them to JPEG' in message
 
 
 def test_mmpretrains_inferencer_takes_our_configs(linear, tmp_path):

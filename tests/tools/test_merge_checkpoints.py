@@ -211,6 +211,7 @@ def other_model(files):
         (None, ['a.pth', 'no.pth'], "'no.pth' does not exist"),
         (None, ['a.pth', './a.pth'], "'./a.pth' is given twice"),
         (None, ['a.pth', 'b.pth', '--out', './b.pth'], "would overwrite 'b.pth'"),
+        (None, ['a.pth', 'b.pth', '--out', 'soup.txt'], "--out is 'soup.txt': .*ends with .pth"),
         (None, ['a.pth', 'b.pth', '--weights', '1'], '1 weights were given for 2 checkpoints'),
         (None, ['a.pth', 'b.pth', '--greedy', 'no.py'], "The config 'no.py' does not exist"),
         (None, ['a.pth', 'b.pth', '--greedy', 'val.py', '--figure', 'best'], "no figure 'best' to choose by"),

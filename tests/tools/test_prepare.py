@@ -92,7 +92,7 @@ def test_folder_becomes_lists_and_a_report(fruit, capsys):
     said = capsys.readouterr().out
     assert "1 classes have fewer test pictures, since half of a class stays in training: 'plum'." in said
     assert 'red_pear -> red pear' in said
-    assert 'Now: python tools/train.py data/fruit/vlltr_fruit.py' in said
+    assert 'Now: mmlt train data/fruit/vlltr_fruit.py' in said
 
 
 def test_the_same_seed_gives_the_same_split(fruit):
@@ -214,7 +214,7 @@ def test_formats_are_those_of_pillow(fruit, capsys):
     prepare.main([str(fruit), '--out', 'out', *TINY])
     assert 'apple/3.jfif' in {**entries(Path('out/train.txt')), **entries(Path('out/test.txt'))}
     said = capsys.readouterr().out
-    assert "1 files are no pictures and are left out: 'apple/b.mpg'" in said
+    assert "1 file is no picture and is left out: 'apple/b.mpg'" in said
     assert "1 HEIC pictures, which Pillow cannot open, are left out: 'apple/a.HEIC'; convert them to JPEG." in said
 
 

@@ -76,6 +76,12 @@ def test_provenance_and_scores(launched, two_stages):
         seeds.main(['d.py', '--seeds', '1', '--work-dir', 'out', '--cfg-options', 'train_cfg.max_epochs=2'])
 
 
+def test_scores_without_a_validation_split_are_told_of(launched, two_stages, capsys):
+    seeds.main(['a.py', '--seeds', '1', '--save-logits', *QUICK])
+    assert "'a.py' has no validation split apart from the test: there will be no val.npz" in capsys.readouterr().out
+    assert not list(Path('out').rglob('val.npz'))
+
+
 def test_failed_steps_are_noted(monkeypatch, two_stages):
     def launch(*_):
         raise InputError('it failed')

@@ -340,7 +340,7 @@ def test_a_folder_of_seeds_stands_for_them(tmp_path):
 def test_report_from_a_folder_or_a_file(tmp_path):
     report = make_report([200], [1.0])
     file = tmp_path / 'shot_report.json'
-    with pytest.raises(InputError, match=r"There is no report '.*shot_report\.json'.*name=folder,folder"):
+    with pytest.raises(InputError, match=r"There is no report '.*shot_report\.json'.*mmlt test.*name=folder,folder"):
         read_report(tmp_path)
     file.write_text(json.dumps(report))
     assert read_report(tmp_path) == read_report(file) == report

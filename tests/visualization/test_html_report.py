@@ -201,7 +201,7 @@ def test_run_without_predictions_says_so_in_a_line(run):
     (folder / 'predictions.npz').unlink()
     got = collect_run('run', folder)
     (note,) = got.notes
-    assert 'no predictions.npz' in note and 'tools/test.py' in note
+    assert 'no predictions.npz' in note and 'mmlt test' in note
     assert note in Elements(page_of(folder)).texts[[t for t, _ in Elements(page_of(folder)).texts].index('li')][1]
     keys = [c['key'] for c in tables(page_of(folder))[0]['columns']]
     assert keys == ['class', 'shot', 'train_images', 'figure']
@@ -284,9 +284,9 @@ def shot_of_no_group(folder):
 @pytest.mark.parametrize(
     ('break_it', 'sentence'),
     [
-        (lambda f: (f / 'shot_report.json').unlink(), r'There is no report .*tools/test\.py'),
+        (lambda f: (f / 'shot_report.json').unlink(), r'There is no report .*mmlt test'),
         (lambda f: (f / 'shot_report.json').write_text('{'), 'is no JSON .*test the run again'),
-        (lambda f: (f / 'predictions.npz').write_bytes(b'PK'), r'is damaged .*test the run again with tools/test\.py'),
+        (lambda f: (f / 'predictions.npz').write_bytes(b'PK'), r'is damaged .*test the run again with mmlt test'),
         (lambda f: (f / 'predictions.npz').write_bytes(b''), 'is damaged .*test the run again'),
         (pickled, 'is damaged .*test the run again'),
         (other_test, 'is not of the test .*test the run again'),

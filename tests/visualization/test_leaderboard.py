@@ -14,13 +14,14 @@ import pytest
 from mmlt import InputError
 from mmlt.apis.posthoc import chosen_tau_report, parse_taus
 from mmlt.cli import leaderboard as tool
-from mmlt.engine.configs import config_names, read_config
+from mmlt.engine.configs import CONFIGS, config_names, read_config
 from mmlt.engine.paper_rows import read_figures
 from mmlt.evaluation import shot_accuracy
 from mmlt.evaluation.scores_file import Scores, write_scores
 from mmlt.evaluation.shot_metric import make_report
 from mmlt.visualization.leaderboard import BoardRow, BoardRun, Group, read_board, read_runs
 from mmlt.visualization.leaderboard_excerpt import fill_excerpts
+from mmlt.visualization.leaderboard_figures import fill_measured, fill_metafile, measured_figures
 from mmlt.visualization.leaderboard_page import best_elsewhere, board_page, read_notes, sure_best
 from mmlt.visualization.leaderboard_records import complete, merged, read_records, write_records
 
@@ -283,6 +284,38 @@ def test_main_rows_in_another_page(tmp_path, group, made):
         fill_excerpts(text.replace('<!-- end', '<!--end'), found, str)
 
 
+def test_figures_measured_by_us_are_those_of_the_records():
+    """What ``mmlt models``, ``mmlt reproduce`` and MMPretrain's hub tell is what the leaderboard has."""
+    groups, _ = read_board(REPO / 'docs/leaderboard.yml')
+    found = {g.key: (g, read_records(g, REPO / 'docs/leaderboard', SEEDS)) for g in groups}
+    wanted = {}
+    for file in (REPO / 'docs/leaderboard').glob('*.json'):
+        runs = json.loads(file.read_text())['runs'].values()
+        own = wanted[file.stem] = {}
+        for name, part, key in [(k, 'report', k) for k in ('many', 'medium', 'few', 'all')] + [('tta', 'tte', 'all')]:
+            own[name] = f'{statistics.fmean(run[part]["metrics"][key] for run in runs):.1f}'
+    configs = {row.folder for g in groups for row in g.rows if not row.options}
+    assert measured_figures(found) == {name: own for name, own in wanted.items() if name in configs}
+    known = {'_'.join(name): entry for name, entry in read_figures()['measured'].items()}
+    for name in configs & wanted.keys():
+        assert {key: f'{known[name][key]:.1f}' for key in wanted[name]} == wanted[name], name
+    text = (CONFIGS / 'paper_results.yml').read_text()
+    assert fill_measured(text, measured_figures(found)) == text
+    for file in CONFIGS.glob('*/metafile.yml'):
+        assert fill_metafile(file.read_text(), measured_figures(found)) == file.read_text(), file
+    text = '  - Name: a_b_c\n    Metrics:\n      Top 1 Accuracy: 1.0\n      Top 1 Accuracy, few-shot: 2.0\n'
+    text += text.replace('a_b_c', 'a_b_d')
+    filled = fill_metafile(text, {'a_b_d': {'all': '5.0', 'few': '6.0'}})
+    assert re.findall(r'[:] ([\d.]+)', filled) == ['1.0', '2.0', '5.0', '6.0']
+
+
+def test_tool_tells_of_places_that_are_not_there(tmp_path, capsys):
+    places = [f'--{name}={tmp_path / name}' for name in ('records', 'work-dir', 'readme', 'configs', 'out')]
+    tool.main(places)
+    said = capsys.readouterr().err
+    assert f"no folder '{tmp_path}/records'" in said and f"no page '{tmp_path}/readme'" in said
+
+
 def test_page_from_records_alone(tmp_path, group, made):
     """The records give the page that the run folders gave, and are as they were when they are written again."""
     runs, records = read_runs(group, tmp_path, SEEDS, tau_report), tmp_path / 'records'
@@ -404,7 +437,7 @@ def test_tool_runs_what_is_asked_for(started, tmp_path, capsys):
         '--readme',
         str(tmp_path / 'README.md'),
     ]
-    arguments += ['--records', str(tmp_path / 'records')]
+    arguments += ['--records', str(tmp_path / 'records'), '--configs', str(tmp_path / 'configs')]
     tool.main([*arguments, '--only', '^(la|ce)_tiny_(mnist|twemoji)-lt$'])
     assert [config for config, *_ in started] == [
         *['ce_tiny_mnist-lt'] * 5, *['ce_tiny_twemoji-lt'] * 4, *['la_tiny_mnist-lt'] * 5, *['la_tiny_twemoji-lt'] * 4
@@ -431,6 +464,7 @@ def test_tool_leaves_out_what_is_recorded(started, tmp_path):
     write_records(Group(**{**vars(group), 'rows': [row]}), runs, tmp_path / 'records')
     arguments = ['--run', '--only', '^ce_tiny_mnist-lt$', '--work-dir', str(tmp_path / 'runs')]
     arguments += ['--records', str(tmp_path / 'records'), '--out', str(tmp_path / 'page.md')]
+    arguments += ['--configs', str(tmp_path / 'configs')]
     arguments += ['--readme', str(tmp_path / 'README.md')]
     tool.main([*arguments, '--seeds', '3'])
     assert not started and '| cross entropy | – | – | 4.0 | 5.0 |' in (tmp_path / 'page.md').read_text()
@@ -441,7 +475,7 @@ def test_tool_leaves_out_what_is_recorded(started, tmp_path):
 def test_tool_goes_on_after_a_failure(started, tmp_path, capsys):
     arguments = ['--run', '--work-dir', str(tmp_path), '--out', str(tmp_path / 'page.md')]
     arguments += ['--readme', str(tmp_path / 'README.md')]
-    arguments += ['--records', str(tmp_path / 'records')]
+    arguments += ['--records', str(tmp_path / 'records'), '--configs', str(tmp_path / 'configs')]
     with pytest.raises(
         SystemExit, match=r'(?s)4 run\(s\) failed:\nzeroshot_tiny_mnist-lt, seed0: there are no weights'
     ):

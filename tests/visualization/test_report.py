@@ -5,10 +5,12 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
 from mmlt.visualization import plot_class_accuracy, print_table, write_json
+from mmlt.visualization.figures import class_number, count_axis
 from mmlt.visualization.report import SHOT_COLOURS
 
 
@@ -177,3 +179,20 @@ def test_picture_without_accuracy_of_a_group(tmp_path):
 def test_class_names_are_text_and_not_formulas(tmp_path, name):
     plot_class_accuracy(make_report([200, 50, 3], [91.0, 70.0, 22.0], [name, 'b', 'c']), tmp_path / 'a.png', name)
     assert coloured(pixels(tmp_path / 'a.png'), 'many') > 5000
+
+
+@pytest.mark.parametrize(
+    ('counts', 'wanted'), [((4, 400), {'10', '100'}), ((6, 9), {'6'}), ((3, 20_000), {'1,000', '10,000'})]
+)
+def test_ticks_of_counts_are_plain_numbers(counts, wanted):
+    axes = Figure().subplots()
+    axes.bar(range(2), counts)
+    count_axis(axes)
+    axes.set_ylim(bottom=counts[0] / 2)
+    axes.figure.canvas.draw()
+    shown = {t.get_text() for t in axes.yaxis.get_ticklabels(which='both')}
+    assert wanted <= shown and not any('$' in text or '\\times' in text for text in shown)
+
+
+def test_one_class_is_no_classes():
+    assert (class_number(1), class_number(2), class_number(1000)) == ('1 class', '2 classes', '1,000 classes')

@@ -1,5 +1,5 @@
 # CUE on CIFAR-100-LT: LIFT, and related classes as further positives of two binary losses. Without a language model
-# tools/analysis_tools/class_neighbours.py writes the file of neighbours.
+# mmlt neighbours writes the file of neighbours.
 _base_ = ['./lift_vit-b16_cifar100-lt.py']
 
 model = dict(

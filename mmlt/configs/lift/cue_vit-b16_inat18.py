@@ -1,5 +1,5 @@
 # CUE on iNaturalist 2018, 20 epochs: LIFT, and related classes as further positives of two binary losses. Without a
-# language model tools/analysis_tools/class_neighbours.py writes the file of neighbours.
+# language model mmlt neighbours writes the file of neighbours.
 _base_ = './lift_vit-b16_inat18.py'
 
 model = dict(

@@ -119,7 +119,7 @@ class AnchorBank(nn.Module):
         if expected is not None and own and tensors_fingerprint(own) != expected:
             raise InputError(
                 f"The anchors in '{self.file}' were made with other weights than those of '{source}': take both "
-                'from one training, or select anchors for this checkpoint with tools/select_anchors.py.'
+                'from one training, or select anchors for this checkpoint with mmlt anchors.'
             )
 
     @property

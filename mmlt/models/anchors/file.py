@@ -114,7 +114,7 @@ class Anchors:
         if not os.path.isfile(path):
             raise InputError(
                 f"The anchor file '{path}' does not exist: it is written at the end of a CVLP training; for a "
-                'checkpoint, tools/select_anchors.py writes it.'
+                'checkpoint, mmlt anchors writes it.'
             )
         try:
             tensors = load_file(path)
@@ -130,5 +130,5 @@ class Anchors:
         except (SafetensorError, KeyError, TypeError, ValueError) as e:
             raise InputError(
                 f"'{path}' is no anchor file, or a damaged one ({type(e).__name__}: {e}): make it anew with "
-                'tools/select_anchors.py.'
+                'mmlt anchors.'
             ) from e

@@ -107,7 +107,7 @@ class CUELoss(TrainingCounts):
     :func:`zero_shot_targets` (per image, by a frozen zero-shot model, which
     :class:`CUEClassifier` has) and y_b of :func:`neighbour_targets` (per class,
     by a file of one's own; the paper asks a language model for it,
-    ``tools/analysis_tools/class_neighbours.py`` takes nearest class texts).
+    ``mmlt neighbours`` takes nearest class texts).
 
     The paper's text was not at hand: both weights of 0.5, k = 5 beside the
     label, tau = 1 and the mean over classes are those of the published code
@@ -178,8 +178,8 @@ class CUELoss(TrainingCounts):
             raise InputError(f"CUELoss's top_k is {top_k}; give a whole number from 1 on (the published code: 5).")
         if neighbour_weight > 0 and neighbours is None:
             raise InputError(
-                'CUELoss has no neighbour classes: give neighbours=<JSON file> (tools/analysis_tools/'
-                'class_neighbours.py writes one), or neighbour_weight=0.'
+                'CUELoss has no neighbour classes: give neighbours=<JSON file> (mmlt neighbours '
+                'writes one), or neighbour_weight=0.'
             )
         self.base = MMPRETRAIN_MODELS.build(base or dict(type='mmlt.LogitAdjustedLoss'))
         self.zero_shot_weight, self.neighbour_weight = zero_shot_weight, neighbour_weight

@@ -34,10 +34,7 @@ def read_neighbours(neighbours: str | Mapping[str, Sequence[str]]) -> Mapping[st
     if isinstance(neighbours, str):
         where = f"The file of neighbour classes '{neighbours}'"
         if not osp.isfile(neighbours):
-            raise InputError(
-                f'{where} does not exist: write it, or let tools/analysis_tools/class_neighbours.py write it from the '
-                'class texts.'
-            )
+            raise InputError(f'{where} does not exist: write it, or let mmlt neighbours write it from the class texts.')
         neighbours = read_json(neighbours)
     if not isinstance(neighbours, Mapping):
         raise InputError(

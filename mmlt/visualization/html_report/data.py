@@ -137,7 +137,7 @@ def _classes(report: dict, path: str | Path) -> list[dict]:
     except (KeyError, TypeError, ValueError) as e:
         raise InputError(
             f"The classes in the report of '{path}' cannot be read ({type(e).__name__}: {facts.one_line(e)}): test the "
-            'run again with tools/test.py.'
+            'run again with mmlt test.'
         ) from e
 
 
@@ -150,7 +150,7 @@ def _predictions(folder: Path, run: RunData) -> Predictions | None:
     if not file.is_file():
         run.notes.append(
             f'Mistakes, pictures, calibration and confusion are missing: the run has no {PREDICTIONS}. Test it again '
-            'with tools/test.py, which writes it.'
+            'with mmlt test, which writes it.'
         )
         return None
     found, num_classes = Predictions.load(file), len(run.classes)
@@ -160,7 +160,7 @@ def _predictions(folder: Path, run: RunData) -> Predictions | None:
         per_class_accuracy(found.label, found.prediction, num_classes), figures, equal_nan=True
     ):
         raise InputError(
-            f"'{file}' is not of the test that the report beside it is of: test the run again with tools/test.py."
+            f"'{file}' is not of the test that the report beside it is of: test the run again with mmlt test."
         )
     return found
 
