@@ -43,6 +43,7 @@ def test_the_log_file_has_it_and_the_console_not(two_stages, monkeypatch, capfd)
     monkeypatch.setattr(mmengine.runner.runner, 'collect_env', refused)
     cfg = Config.fromfile('a.py')
     cfg.work_dir = 'work'
+    cfg.experiment_name = 'log_file'  # MMEngine's own is the same within a second, and so is its logger
     Runner.from_cfg(cfg)
     (log,) = (two_stages / 'work').glob('*/*.log')
     text = log.read_text()
