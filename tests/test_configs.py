@@ -617,3 +617,12 @@ def test_real_vit_b16_does_an_lgr_step(picture_folder, tmp_path):
     assert model.head.bank.features.shape == (1000, 64, 512)
     assert log['loss_visual'] > 0 and log['loss_text'] > 0
     assert still == []
+
+
+@pytest.mark.parametrize('name', ['model.head.centre', 'model.module.head.centre'])
+def test_options_of_the_model_hold_with_augmentation(test_tool, name):
+    path = CONFIGS[[p.stem for p in CONFIGS].index('lift_tiny-vit_mnist-lt')]
+    options = [f'{name}=True', 'tta_model.type=mmpretrain.AverageClsScoreTTA']
+    cfg = testing.read_test(test_tool.parse_args([str(path), __file__, '--tta', '--cfg-options', *options]))
+    assert cfg.model.type == 'mmpretrain.AverageClsScoreTTA' and cfg.model.module.head.centre is True
+    assert cfg.model.module.head.type == 'mmlt.CosineClsHead'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import os.path as osp
+import re
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -86,14 +87,17 @@ def read_test(args: TestOptions) -> Config:
             out_dir=args.show_dir,
             interval=args.interval,
         )
-    if args.tta:
-        _augment(cfg)
     loader = ConfigDict(
         pin_memory=torch.cuda.is_available() and not args.no_pin_memory, collate_fn=dict(type='default_collate')
     )
     loader.update(deepcopy(cfg.test_dataloader))
     cfg.test_dataloader = loader
-    change_config(cfg, args.cfg_options)
+    options = args.cfg_options or {}
+    if args.tta:  # the model's settings, also as MMPretrain's tools name them inside the augmenting model
+        options = {re.sub(r'^model\.module\.', 'model.', key): value for key, value in options.items()}
+    change_config(cfg, options)
+    if args.tta:
+        _augment(cfg)
     _check_stages(cfg, args)
     _keep_report(cfg, args)
     return cfg
