@@ -125,7 +125,7 @@ def table(group: Group, runs: Runs, seeds: Sequence[int], paper: Mapping[tuple[s
 
 
 def best_elsewhere(group: Group, runs: Runs) -> str | None:
-    """What the row has here that is best where no test picture is looked at.
+    """What the row has here that is best by the scores on which tau was chosen, which are not those of the test.
 
     Args:
         group (Group): The table.

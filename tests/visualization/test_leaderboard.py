@@ -188,7 +188,7 @@ def test_tau_of_another_draw(tmp_path, group):
 
 
 def test_best_elsewhere(tmp_path, group, made):
-    """The row is chosen by what no test picture is in, and its figures are those of the table's runs."""
+    """The row is chosen by the scores for tau alone, and its figures are those of the table's runs."""
     found = read_runs(group, tmp_path, SEEDS, tau_report)
     share, best = np.log(COUNTS / COUNTS.sum()), {}
     for row, runs in made.items():
