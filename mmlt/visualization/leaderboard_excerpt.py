@@ -22,9 +22,12 @@ def excerpt(group: Group, runs: Runs, link: Callable[[str], str]) -> str:
         link (Callable): Where a config of a name is.
     """
     lines = [f'| {group.title} | {" | ".join(_COLUMNS.values())} |', f'| :-- |{" :-: |" * len(_COLUMNS)}']
+    most = max(map(len, runs.values()))
     for row in (row for row in group.rows if row.main):
         cells = [mean_and_deviation(values(runs[row.folder], column)) for column in _COLUMNS]
-        lines.append(f'| [{row.label}]({link(row.config)}) | {" | ".join(cells)} |')
+        number = len(runs[row.folder])
+        fewer = '' if number in (0, most) else f' ({number} of {most} seeds)'
+        lines.append(f'| [{row.label}]({link(row.config)}){fewer} | {" | ".join(cells)} |')
     return '\n'.join(lines)
 
 

@@ -278,6 +278,8 @@ def test_main_rows_in_another_page(tmp_path, group, made):
     assert 'old' not in filled and 'centred' not in filled and fill_excerpts(filled, found, 'a/{}.py'.format) == filled
     all_of_it = cells(made_page(group, tmp_path), 'LIFT |')
     assert cells(filled, '[LIFT](a/lift_x.py)')[1:] == [cell.strip('*') for cell in all_of_it[1:6]]
+    del found['g'][1]['lift_x'][2]
+    assert '| [LIFT](a/lift_x.py) (2 of 3 seeds) |' in fill_excerpts(text, found, 'a/{}.py'.format)
     with pytest.raises(InputError, match="place for the table 'h'; there are g"):
         fill_excerpts(text.replace('of g', 'of h'), found, str)
     with pytest.raises(InputError, match='a marker of a table without its other'):
