@@ -27,7 +27,7 @@ from mmlt.evaluation.posthoc import (
     tau_sweep,
     temperature_scaling,
 )
-from mmlt.evaluation.scores_file import Scores, read_scores
+from mmlt.evaluation.scores_file import DIGEST, Scores, read_scores
 from mmlt.evaluation.shot_metric import make_report
 from mmlt.utils.classes import check_same_classes
 
@@ -150,18 +150,20 @@ def _read_prior(path: str, classes: list[str]) -> np.ndarray:
     return values / values.sum()
 
 
-def check_validation(val: Scores, test: Scores) -> list[str]:
-    """Refuse a file that cannot be the validation of a test.
+def check_validation(val: Scores, test: Scores) -> tuple[Scores, list[str]]:
+    """Refuse a file that cannot be the validation of a test, and leave out what is in the test as well.
 
     Args:
         val (Scores): What settings would be chosen on.
         test (Scores): What they would be reported on.
 
     Returns:
-        list[str]: What may be a mistake, in sentences.
+        tuple[Scores, list[str]]: The validation without pictures whose pixels
+        are in the test, and what may be a mistake, in sentences.
 
     Raises:
-        InputError: Other classes or training counts, or the same images.
+        InputError: Other classes or training counts, the same files, or no
+            less than half the same pixels.
     """
     remedy = 'Test one model on both splits, with --save-logits.'
     check_same_classes({'--val': val.classes.tolist(), 'the test': test.classes.tolist()}, remedy)
@@ -171,17 +173,25 @@ def check_validation(val: Scores, test: Scores) -> list[str]:
             f"Class '{test.classes[c]}' has {val.class_counts[c]} training images in --val and {test.class_counts[c]} "
             f'in the test, so these are models of different trainings. {remedy}'
         )
-    shared = [set(s.images[s.images != ''].tolist()) for s in (val, test) if s.images is not None]
-    common = shared[0] & shared[1] if len(shared) == 2 else ()
-    if common or np.array_equal(val.logits, test.logits):
-        what = f"'{min(common)}' is in both" if common else 'the scores are the same'
+    keys = ('checkpoint', 'tta')
+    told = [(key, val.facts.get(key), test.facts.get(key)) for key in keys if val.facts.get(key) != test.facts.get(key)]
+    notes = [f"Mind: {key} is '{a}' in --val and '{b}' in the test." for key, a, b in told]
+    if val.images is None or test.images is None:
+        common = np.zeros(len(val.labels), dtype=bool)
+    else:
+        common = (val.images != '') & np.isin(val.images, test.images)
+    files = [name for name in val.images[common] if not name.startswith(DIGEST)] if common.any() else []
+    n = int(common.sum())
+    if files or 2 * n >= len(common) or np.array_equal(val.logits, test.logits):
+        what = f"'{min(files)}' is in both" if files else f'{n} of {len(common)}' if n else 'the scores are the same'
         raise InputError(
             f'--val has images of the test ({what}), on which nothing may be chosen: give the scores of a validation '
             'split.'
         )
-    keys = ('checkpoint', 'tta')
-    told = [(key, val.facts.get(key), test.facts.get(key)) for key in keys if val.facts.get(key) != test.facts.get(key)]
-    return [f"Mind: {key} is '{a}' in --val and '{b}' in the test." for key, a, b in told]
+    if n:
+        notes.append(f'{n} of {len(common)} images of --val are images of the test, too, and are left out.')
+        val = replace(val, logits=val.logits[~common], labels=val.labels[~common], images=val.images[~common])
+    return val, notes
 
 
 def _needs_validation(norm: bool, adjusted: bool, temperature: bool) -> None:
@@ -236,7 +246,9 @@ def make_steps(
     chosen = taus is not None and len(taus) > 1
     if val is None:
         _needs_validation(norm_taus is not None and len(norm_taus) > 1, chosen, temperature)
-    notes = [] if val is None else check_validation(val, test)
+    notes: list[str] = []
+    if val is not None:
+        val, notes = check_validation(val, test)
     sweep, tested = None, test.logits
     if norm_taus is not None:
         test, val, norm_tau = _normalised(test, val, norm_taus, notes)
@@ -349,13 +361,16 @@ def chosen_tau_report(test_file: str | Path, val_file: str | Path, taus: str) ->
         taus (str): A range, see :func:`parse_taus`.
 
     Returns:
-        dict: :attr:`ShotAccuracy.report`, with ``tau`` and ``chosen_at``, the
-        accuracy over classes of the other scores with it, in percent.
+        dict: :attr:`ShotAccuracy.report`, with ``tau``, ``chosen_at``, the
+        accuracy over classes of the other scores with it, in percent, and
+        ``chosen_on``, how many those were.
     """
     test = read_scores(test_file)
-    steps = make_steps(test, read_scores(val_file), parse_taus(taus))
+    val, _ = check_validation(read_scores(val_file), test)
+    steps = make_steps(test, val, parse_taus(taus))
     report = step_report(test, steps.labels, list(steps.logits.values())[-1], str(test.facts.get('protocol')))
-    return {**report, 'tau': steps.sweep[2], 'chosen_at': float(steps.sweep[1].max())}
+    chosen = dict(tau=steps.sweep[2], chosen_at=float(steps.sweep[1].max()), chosen_on=len(val.labels))
+    return {**report, **chosen}
 
 
 def write_classes(scores: Scores, steps: Steps, path: str | Path) -> None:

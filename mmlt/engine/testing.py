@@ -155,7 +155,8 @@ def test(args: TestOptions) -> dict:
         if args.out and args.out_item != 'metrics':
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
         if args.save_logits:
-            save_logits(runner.test_evaluator, runner.cfg, runner.model, args.save_logits, args.tta)
+            tested = runner.test_dataloader.dataset
+            save_logits(runner.test_evaluator, runner.cfg, runner.model, args.save_logits, args.tta, tested)
         metrics = runner.test()
     if args.out and args.out_item == 'metrics':
         mmengine.dump(metrics, args.out)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os.path as osp
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmpretrain.models.heads import LinearClsHead, MultiLabelClsHead, MultiTaskHead
 from torch import nn
 
 from mmlt.errors import InputError
 from mmlt.evaluation.finite import first_not_finite, scores_not_finite
-from mmlt.evaluation.scores_file import Scores, check_npz_path, write_scores
+from mmlt.evaluation.scores_file import DIGEST, Scores, check_npz_path, write_scores
 from mmlt.evaluation.shot_metric import ShotMetric
 from mmlt.evaluation.targets import picture_name
 from mmlt.registry import METRICS
@@ -39,7 +41,9 @@ class SaveLogits(ShotMetric):
     normal number, -87.3, are set to it. Scores that are no probabilities are
     taken as logits; of a linear classifier (:meth:`watch`) the logits
     themselves are written, with the lengths of its class vectors and its bias.
-    Images whose label is negative are left out. It has no figures.
+    Images whose label is negative are left out. It has no figures. A picture
+    without a file is known by a digest of its pixels, where the dataset holds
+    them (:meth:`look_up`).
 
     Args:
         out_file (str): The ``.npz`` to write.
@@ -76,6 +80,15 @@ class SaveLogits(ShotMetric):
         self.out_file, self.split, self.facts = check_npz_path(out_file), split, facts or {}
         self._linear: nn.Linear | None = None
         self._logits: torch.Tensor | None = None
+        self._dataset: BaseDataset | None = None
+
+    def look_up(self, dataset: BaseDataset) -> None:
+        """Name pictures that have no file by their pixels.
+
+        Args:
+            dataset (BaseDataset): The tested one.
+        """
+        self._dataset = dataset
 
     def watch(self, linear: nn.Linear) -> None:
         """Write what a linear classifier gives, before its softmax.
@@ -119,6 +132,17 @@ class SaveLogits(ShotMetric):
             found = (-1 if place is None else int(place), int(label[0]), str(sample.get('img_path') or ''))
             self.results.append((*found, score.detach().float().cpu().numpy(), None))
 
+    def _digests(self, results: list[tuple]) -> list[str]:
+        """'sha256:' and a digest of each result's pixels, empty where the dataset does not hold them."""
+        places = [r[0] for r in results]
+        if self._dataset is None or min(places) < 0 or len(set(places)) < len(places):
+            return [''] * len(places)
+        pixels = [self._dataset.get_data_info(place).get('img') for place in places]
+        return [
+            f'{DIGEST}{hashlib.sha256(np.ascontiguousarray(p)).hexdigest()[:32]}' if isinstance(p, np.ndarray) else ''
+            for p in pixels
+        ]
+
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Write the file; padding of the last batch was dropped before.
 
@@ -146,7 +170,7 @@ class SaveLogits(ShotMetric):
         facts = {'scores': kind, **self.facts, 'protocol': self.protocol, 'mmlt': __version__}
         facts |= {'unlabelled_images': len(results) - len(known), 'scores_at_floor': floored}
         names = (self.dataset_meta or {}).get('classes') or range(len(counts))
-        files = np.array([r[2] for r in known])
+        files = np.array([r[2] or digest for r, digest in zip(known, self._digests(known))])
         written = Scores(
             logits, labels, np.array([str(n) for n in names]), counts, self.split, facts, files if any(files) else None
         )
@@ -204,7 +228,7 @@ def as_logits(scores: np.ndarray) -> tuple[str, np.ndarray, int]:
     return 'log-probabilities', logs, int((scores < _TINY).sum())
 
 
-def save_logits(evaluator, cfg, model: nn.Module, out_file: str, tta: bool = False) -> None:
+def save_logits(evaluator, cfg, model: nn.Module, out_file: str, tta: bool = False, tested=None) -> None:
     """Let an evaluator write the scores of its test as well.
 
     Args:
@@ -215,6 +239,8 @@ def save_logits(evaluator, cfg, model: nn.Module, out_file: str, tta: bool = Fal
         out_file (str): The ``.npz`` to write.
         tta (bool): Whether the scores are fused from several views. Defaults
             to False.
+        tested (Dataset, optional): Names the pictures without files, see
+            :meth:`SaveLogits.look_up`. Defaults to None, they have no names.
 
     Raises:
         InputError: A multi-label or multi-task head, or another name than
@@ -232,4 +258,6 @@ def save_logits(evaluator, cfg, model: nn.Module, out_file: str, tta: bool = Fal
     head = getattr(model, 'head', None)
     if type(head) is LinearClsHead and not tta:
         metric.watch(head.fc)
+    if isinstance(tested, BaseDataset):  # places in one that wraps others are not its own
+        metric.look_up(tested)
     evaluator.metrics.append(metric)

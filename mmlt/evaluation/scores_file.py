@@ -17,6 +17,8 @@ _AGAIN = 'write it with mmlt test ... --save-logits FILE.npz'
 # Every array of the file, by its kind of numbers and its dimensions.
 _ARRAYS = {'logits': ('f', 2), 'labels': ('iu', 1), 'classes': ('U', 1), 'class_counts': ('iuf', 1)}
 _TEXTS = ('split', 'facts')
+# Begins what a picture without a file is known by.
+DIGEST = 'sha256:'
 _OPTIONAL = ('images', 'weight_norms', 'bias')
 
 
@@ -33,8 +35,9 @@ class Scores:
         split (str): Name of the tested split.
         facts (dict): ``scores``, ``config``, ``checkpoint``, ``protocol``,
             ``mmlt`` (its version) and more. Defaults to none.
-        images (np.ndarray, optional): Files of the images, (N, ); an empty
-            text where it is not known. Defaults to None, none is known.
+        images (np.ndarray, optional): Files of the images or digests of their
+            pixels, (N, ); an empty text where neither is known. Defaults to
+            None, none is known.
         weight_norms (np.ndarray, optional): Lengths of the class vectors of a
             linear classifier, (C, ); then ``logits`` are its logits. Defaults
             to None, another head.

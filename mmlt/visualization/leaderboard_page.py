@@ -144,11 +144,12 @@ def best_elsewhere(group: Group, runs: Runs) -> str | None:
         column: {seed: run.tau['metrics'][column] for seed, run in runs[best.folder].items() if run.tau}
         for column in ('few', 'all')
     }
+    number = '/'.join(sorted({str(run.tau['chosen_on']) for run in runs[best.folder].values() if run.tau}))
     where = 'the validation split' if group.tau_draw is None else f'draw {group.tau_draw}'
     return (
         f'By accuracy over all classes with τ on {where}, the best of {len(at)} rows is **{best.label}** '
-        f'({np.mean(at[best.folder]):.1f} there); here it has with τ {mean_and_deviation(figures["few"])} on few-shot '
-        f'classes and {mean_and_deviation(figures["all"])} over all.'
+        f'({np.mean(at[best.folder]):.1f} of {number} pictures there); here it has with τ '
+        f'{mean_and_deviation(figures["few"])} on few-shot classes and {mean_and_deviation(figures["all"])} over all.'
     )
 
 

@@ -12,7 +12,7 @@ from mmlt.utils.text_files import read_json
 from mmlt.visualization.leaderboard import BoardRow, BoardRun, Group, Runs, check_provenance, check_runs
 
 _REPORTS, _PROVENANCE = ('report', 'tte', 'tau'), ('provenance', 'draw')
-_CHOICE = ('tau', 'chosen_at')
+_CHOICE = ('tau', 'chosen_at', 'chosen_on')
 _KEPT = ('protocol', 'num_samples', 'metrics')
 
 

@@ -1,10 +1,12 @@
 """The scores of a test as a file: order, counts, kinds of scores, and what is refused."""
 
+import hashlib
 import json
 
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import BaseDataset
 from mmpretrain.structures import DataSample
 
 from mmlt import InputError
@@ -54,6 +56,34 @@ def test_probabilities_become_their_logarithms_in_the_order_of_the_dataset(tmp_p
         assert sorted(file.files) == ['class_counts', 'classes', 'facts', 'images', 'labels', 'logits', 'split']
         assert json.loads(str(file['facts'])) == found.facts
     assert [p.name for p in tmp_path.iterdir()] == ['s.npz']
+
+
+class Pictures(BaseDataset):
+    """Pixels in memory, as MNIST-LT and CIFAR have them; the last one is a file."""
+
+    METAINFO = META
+
+    def load_data_list(self):
+        own = [{'img': np.full((2, 3, 3), i, dtype=np.uint8), 'gt_label': i % 3} for i in range(6)]
+        return [*own, {'img_path': 'x.png', 'gt_label': 0}]
+
+
+def test_pictures_without_files_are_known_by_their_pixels(tmp_path):
+    labels, logits = draw()
+    places = [4, 2, 0, 6, 1, 3, 5]
+    samples = batch(labels.tolist(), logits.softmax(1), places)
+    for sample, place in zip(samples, places):
+        sample['img_path'] = 'x.png' if place == 6 else None
+    metric = SaveLogits(str(tmp_path / 's.npz'))
+    metric.dataset_meta = META
+    metric.look_up(Pictures(ann_file=''))
+    metric.process(None, samples)
+    metric.evaluate(7)
+    digests = [f'sha256:{hashlib.sha256(bytes([i] * 18)).hexdigest()[:32]}' for i in range(6)]
+    assert read_scores(tmp_path / 's.npz').images.tolist() == [*digests, 'x.png']
+    metric.process(None, [{k: v for k, v in sample.items() if k != 'sample_idx'} for sample in samples])
+    metric.evaluate(7)  # which picture of the data set each one is, is not known
+    assert sorted(read_scores(tmp_path / 's.npz').images.tolist()) == [*[''] * 6, 'x.png']
 
 
 def test_padding_is_dropped_and_unlabelled_images_are_left_out(tmp_path):

@@ -14,7 +14,7 @@ from mmpretrain.models.heads import LinearClsHead
 from mmpretrain.structures import DataSample
 from PIL import Image
 
-from mmlt.apis.posthoc import parse_taus
+from mmlt.apis.posthoc import make_steps, parse_taus
 from mmlt.cli import posthoc
 from mmlt.evaluation import shot_accuracy
 from mmlt.evaluation.posthoc import log_softmax, tau_normalise, temperature_scaling
@@ -110,6 +110,25 @@ def test_a_backward_prior_is_tested_on_images_that_have_it(files, capsys):
     assert [int(row['test_images']) for row in classes_of('o')] == BACKWARD
 
 
+def test_pictures_of_the_test_are_left_out_of_the_validation():
+    """Another draw of the same pictures has some of the test's: what is chosen is chosen on the others."""
+    test, val = biased(1), biased(0)
+    digests = np.array([f'sha256:{i}' for i in range(480)])
+    test = changed(test, images=digests[:240])
+    places = np.random.default_rng(0).permutation(np.arange(150, 390))  # 90 of the test's, 150 of others
+    known = changed(val, images=digests[places])
+    own = places >= 240
+    alone = changed(val, logits=val.logits[own], labels=val.labels[own])
+    taus = [0.0, 0.5, 1.0, 1.5, 2.0]
+    found, wanted = (make_steps(test, v, taus, temperature=True) for v in (known, alone))
+    assert found.sweep[2] == wanted.sweep[2] and found.sweep[1].tolist() == wanted.sweep[1].tolist()
+    assert list(found.logits) == list(wanted.logits)  # the fitted temperature is in a name
+    for name, logits in found.logits.items():
+        assert np.array_equal(logits, wanted.logits[name])
+    assert '90 of 240 images of --val are images of the test, too, and are left out.' in found.notes
+    assert make_steps(test, val, taus).sweep[1].tolist() != found.sweep[1].tolist()
+
+
 def test_a_prior_of_a_table(files, capsys):
     Path('p.csv').write_text('class,prior\n' + ''.join(f'{n},{p}\n' for n, p in zip(NAMES[::-1], COUNTS[::-1])))
     posthoc.main(['test.npz', '--prior', 'p.csv', '--out', 'o'])  # that of training: nothing changes
@@ -154,6 +173,7 @@ def changed(scores, **changes) -> Scores:
         (['test.npz', '--val', 'counts.npz'], "Class 'kind 0' has 599 training images in --val and 600 in the test"),
         (['empty.npz', '--tau', '1'], 'Class 5 has 0 training images, of which there is no logarithm'),
         (['named.npz', '--val', 'shared.npz'], r"--val has images of the test \('x/0.png' is in both\)"),
+        (['pixels.npz', '--val', 'same.npz'], r'--val has images of the test \(120 of 240\)'),
         (['test.npz', '--tau', ''], '--tau is given and empty'),
     ],
 )
@@ -166,6 +186,9 @@ def test_bad_input_ends_in_one_sentence(files, arguments, told):
     write_scores(changed(val, labels=np.minimum(val.labels, 4)), 'lacking.npz')
     write_scores(changed(test, images=images), 'named.npz')
     write_scores(changed(val, images=images), 'shared.npz')
+    digests = np.array([f'sha256:{i}' for i in range(360)])
+    write_scores(changed(test, images=digests[:240]), 'pixels.npz')
+    write_scores(changed(val, images=digests[120:]), 'same.npz')
     for name, lines in {
         'twice': 'kind 0,1\nkind 0,1',
         'other': 'pear,1',

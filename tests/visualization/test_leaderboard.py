@@ -203,8 +203,11 @@ def test_best_elsewhere(tmp_path, group, made):
         best[row] = [list(part) for part in zip(*chosen)]
     there, few, over_all = best['lift_x']
     assert statistics.mean(there) == max(statistics.mean(own[0]) for own in best.values())
-    sentence = best_elsewhere(group, found)
-    assert f'on the validation split, the best of 3 rows is **LIFT** ({statistics.mean(there):.1f} there)' in sentence
+    sentence, n = best_elsewhere(group, found), len(made['lift_x'][0][1].labels)
+    assert (
+        f'on the validation split, the best of 3 rows is **LIFT** ({statistics.mean(there):.1f} of {n} pictures there)'
+        in sentence
+    )
     assert f'here it has with τ {shown(few)} on few-shot classes and {shown(over_all)} over all.' in sentence
     assert sentence in made_page(group, tmp_path)
     assert best_elsewhere(group, {row.folder: {} for row in group.rows}) is None
@@ -463,7 +466,11 @@ def test_tool_leaves_out_what_is_recorded(started, tmp_path):
     report = dict(
         protocol='standard', num_samples=9, metrics={'all': 5.0, 'few': 4.0}, per_class=[{'class': 'digit zero'}]
     )
-    runs = {row.folder: {3: BoardRun(Path('x'), report, report, {**report, 'tau': 1.0, 'chosen_at': 5.0}, told)}}
+    runs = {
+        row.folder: {
+            3: BoardRun(Path('x'), report, report, {**report, 'tau': 1.0, 'chosen_at': 5.0, 'chosen_on': 9}, told)
+        }
+    }
     write_records(Group(**{**vars(group), 'rows': [row]}), runs, tmp_path / 'records')
     arguments = ['--run', '--only', '^ce_tiny_mnist-lt$', '--work-dir', str(tmp_path / 'runs')]
     arguments += ['--records', str(tmp_path / 'records'), '--out', str(tmp_path / 'page.md')]

@@ -9,6 +9,5 @@ model = dict(head=dict(templates='imagenet'))
 
 # Nothing is trained. MMEngine takes a dataloader without its loop for a mistake.
 train_dataloader = None
-val_dataloader = None
-val_evaluator = None
+val_cfg = dict()
 test_cfg = dict()

@@ -7,6 +7,5 @@ _base_ = [
 
 # Nothing is trained. MMEngine takes a dataloader without its loop for a mistake.
 train_dataloader = None
-val_dataloader = None
-val_evaluator = None
+val_cfg = dict()
 test_cfg = dict()

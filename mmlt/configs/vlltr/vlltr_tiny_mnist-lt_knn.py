@@ -9,6 +9,3 @@ train_cfg = None
 train_dataloader = None
 optim_wrapper = None
 param_scheduler = None
-val_cfg = None
-val_dataloader = None
-val_evaluator = None
