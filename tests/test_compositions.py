@@ -169,6 +169,11 @@ def logits(model):
         return model.eval()(batch(model)['inputs'])
 
 
+def content(cfg):
+    """What a checkpoint of a config says of itself."""
+    return dict(meta=dict(cfg=Config(dict(model=cfg)).pretty_text, dataset_meta=dict(classes=CLASSES)), state_dict={})
+
+
 # What should come out, in double precision and loops
 
 
@@ -277,8 +282,7 @@ def test_two_steps_of_a_part_merge(config, parts):
         both = [state[name].double() for state in plain.values()]
         assert torch.allclose(value.double(), (both[0] + both[1]) / 2, rtol=1e-6, atol=1e-8), name
     assert any(not torch.equal(plain['one'][name], value) for name, value in mean.items())
-    cfgs = {name: dict(meta=dict(cfg=Config(dict(model=cfg)).pretty_text), state_dict={}) for name in states}
-    assert check_mergeable(cfgs) == []
+    assert check_mergeable({name: content(cfg) for name in states}) == []
     fresh = MODELS.build(copy.deepcopy(cfg))
     for alpha, model, name in ((0, one, 'one'), (1, other, 'other')):
         end = interpolate(states['one'], states['other'], alpha).state
@@ -366,8 +370,7 @@ def test_cue_merges_with_what_was_trained_without_it(config):
     named = dict(
         cue=config('LIFT', 'CUE'), other=other, plain=config('LIFT', 'LDAM'), more=config('LIFT', 'CUE', 'MORE')
     )
-    contents = {n: dict(meta=dict(cfg=Config(dict(model=c)).pretty_text), state_dict={}) for n, c in named.items()}
-    assert check_mergeable(contents) == []
+    assert check_mergeable({name: content(cfg) for name, cfg in named.items()}) == []
 
 
 def test_models_of_other_sentences_do_not_merge(config):
