@@ -215,9 +215,10 @@ def lt_soups(anchor: State, groups: Sequence[Mapping[str, State]], ratio: float 
     w_i``, where ``w_i`` is the mean of the models that were fine-tuned on
     subsets of imbalance at most 2^i. The text of the paper beyond its
     introduction was not at hand: the recursion, the mean over the models of a
-    subset and r = 0.7 are those of the authors' published code for CIFAR-100-LT.
-    Its script for iNaturalist 2018 has the shares the other way round, 0.7 for
-    ``W_{i-1}``: ``ratio=0.3``.
+    subset and r = 0.7 are those of the authors' published code for CIFAR-100-LT
+    (github.com/Masseeh/LT-Soups, ``train_soups`` of ``trainer.py``). Its script
+    for iNaturalist 2018 (``merge.py``) has the shares the other way round, 0.7
+    for ``W_{i-1}``: ``ratio=0.3``.
 
     Args:
         anchor (State): W_0.

@@ -270,6 +270,7 @@ def test_compiled_loss():
         (dict(zero_shot_weight=-1), 'zero_shot_weight is -1; it must not be negative'),
         (dict(tau=float('nan')), 'tau is nan; it must not be negative'),
         (dict(top_k=0), 'top_k is 0; give a whole number from 1 on'),
+        (dict(class_counts=(5, 0, 1)), 'CUELoss: class 1 has no training images; give every class at least one'),
         (dict(neighbours=None), 'has no neighbour classes: give neighbours=<JSON file>.*or neighbour_weight=0'),
     ],
 )

@@ -5,7 +5,8 @@ import timm
 import torch
 
 from mmlt import InputError
-from mmlt.models import TimmViT
+from mmlt.models import CosineClsHead, TimmViT
+from mmlt.models.compositions import check_composition
 from tests.models.test_timm_vit import ADAPTER, DINO, DINO3, REG, TINY, images, stirred
 
 
@@ -27,6 +28,29 @@ def test_patches_that_are_no_squares_and_images_that_timm_pads():
                 InputError, match='patches of 4 x 8 pixels .* in place of 20 choose a multiple such as 16'
             ):
                 tower(torch.randn(1, 3, *wrong))
+
+
+@pytest.mark.parametrize(
+    ('model', 'with_texts'),
+    [
+        ('vit_pe_core_tiny_patch16_384', True),
+        ('vit_base_patch14_reg1_tipsv2', True),
+        ('vit_base_patch16_siglip_224', True),
+        ('eva02_base_patch16_clip_224', True),
+        ('vit_pe_spatial_tiny_patch16_512', False),
+        (DINO3, False),
+    ],
+)
+def test_which_towers_were_trained_with_texts(model, with_texts):
+    """By their names: only these may have a head that starts from texts."""
+    tower = TimmViT(model, image_size=56 if 'patch14' in model else 64, options=TINY)
+    classifier = torch.nn.Module()
+    classifier.backbone, classifier.head = tower, CosineClsHead(3, 48, text=dict(type='any'))
+    if with_texts:
+        check_composition(classifier)
+        return
+    with pytest.raises(InputError, match=f"'{model}' was never trained with texts: set model.head.init='class_means'"):
+        check_composition(classifier)
 
 
 def test_every_plain_vit_of_timm():
