@@ -326,6 +326,7 @@ def changed(cfg, **settings):
         (('LIFT',), dict(backbone__projection=True), r"projected=False\), but model.backbone projects"),
         (('LIFT',), dict(head__projected=True), 'CosineClsHead compares .*projection=False gives features from'),
         (('LGR',), dict(backbone__projection=False), 'LGRHead compares .*: set model.backbone.projection=True'),
+        (('LGR', 'CUE'), dict(teacher=None, head__loss__zero_shot_weight=0), 'CUELoss has binary terms, which read a'),
         (('LIFT', 'DINOv2'), dict(head__init='text', head__text=dict(type='T')), "was never .*init='class_means'"),
         (('CUE',), dict(head__loss__base=[*LOSSES.values()][:2]), r'^model.head.loss.base is a list \(LogitAdj'),
         (('focal',), dict(head__type='MultiLabelLinearClsHead'), 'SoftmaxFocalLoss is of one label an image'),

@@ -5,9 +5,12 @@ from itertools import combinations
 
 import pytest
 import torch
-from mmengine.registry import HOOKS, MODELS
+from mmengine.registry import HOOKS
+from mmengine.registry import MODELS as ROOT
+from mmpretrain.registry import MODELS
 
-from tests.test_compositions import LOSSES, PARTS, REFUSED, anchors, config, start
+from mmlt import InputError
+from tests.test_compositions import LOSSES, PARTS, REFUSED, anchors, changed, config, start, tell
 
 __all__ = ['anchors', 'config']  # fixtures
 
@@ -41,7 +44,7 @@ def test_every_part_has_a_place_in_a_config(page):
     lines = page[page.index('| part | in a config |') :].split('\n\n')[0].splitlines()[2:]
     rows = [cells(line) for line in lines]
     assert [part for names, _ in rows for part in names.split(', ')] == list(PARTS)
-    registries = [one for root in (MODELS, HOOKS) for one in (root, *root.children.values())]
+    registries = [one for root in (ROOT, HOOKS) for one in (root, *root.children.values())]
     known = {name for registry in registries for name in registry.module_dict}
     for _, place in rows:
         named = re.findall(r"'(?:mmlt\.)?(\w+)'", place) + re.findall(r'`mmlt\.(\w+)`', place)
@@ -53,6 +56,14 @@ def test_a_loss_leaves_nothing_in_a_checkpoint(config):
     names = {part: list(start(config(part)).state_dict()) for part in (*LOSSES, 'CUE')}
     assert len({tuple(keys) for keys in names.values()}) == 1
     assert not any('loss' in key for key in names['CUE'])
+
+
+def test_what_a_neck_makes_of_features_is_not_looked_at(config):
+    """It may lead from one space to the other; without it the same two parts are refused."""
+    cfg = changed(config('LIFT'), backbone__projection=True)
+    with pytest.raises(InputError, match='but model.backbone projects its features'):
+        tell(MODELS.build(cfg))
+    tell(MODELS.build(dict(cfg, neck=dict(type='mmlt.BalancedLinearAdapter', in_channels=64))))
 
 
 def test_the_penalty_of_scaled_cosines_weighs_as_the_scale_squared(config):

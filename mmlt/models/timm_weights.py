@@ -199,5 +199,5 @@ def load_timm_weights(visual: VisionTransformer | Eva, model: str, pretrained: s
 
 def patch_size(visual: VisionTransformer | Eva) -> tuple[int, int]:
     """Height and width of an image that one token stands for, in pixels."""
-    height, width = visual.patch_embed.feat_ratio(as_scalar=False)
-    return height, width
+    size = visual.patch_embed.feat_ratio(as_scalar=False)
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
