@@ -10,7 +10,8 @@
 
 --greedy and a range of --alphas choose on the validation set of CONFIG, never on its test set unless --on-test says so.
 With --wise-ft several checkpoints are merged first. alpha is the share of the fine-tuned model; the sweep's table and
-picture go to --work-dir. --wise-ft pretrained is the model as CONFIG begins.
+picture go to --work-dir. --wise-ft pretrained is the model as CONFIG begins. --bn-images measures the statistics of
+BatchNorm on training images of CONFIG, for all that is compared and for the result; without it they are averaged.
 """
 
 import os.path as osp
@@ -19,9 +20,17 @@ from rich.console import Console
 
 from mmlt.apis.merging import Validation, check_paths, figure_of, read_weights, sweep, write_merged
 from mmlt.apis.posthoc import parse_taus
-from mmlt.checkpoints.merging import Merged, average, check_mergeable, greedy, interpolate, lt_soups
+from mmlt.checkpoints.merging import (
+    Merged,
+    average,
+    averaged_statistics,
+    check_mergeable,
+    greedy,
+    interpolate,
+    lt_soups,
+)
 from mmlt.cli.common import told
-from mmlt.engine.options import CfgOptions, ToolParser
+from mmlt.engine.options import CfgOptions, ToolParser, at_least
 from mmlt.errors import InputError
 from mmlt.visualization import comparison_table, summarise, what_is_shown, write_json
 from mmlt.visualization.merging import plot_sweep
@@ -40,6 +49,7 @@ def parse_args(argv=None):
     parser.add_argument('--config', help='whose validation set the alpha is chosen on; default that of --greedy')
     parser.add_argument('--figure', default='all', help='of the shot metric, to choose by; default all')
     parser.add_argument('--on-test', action='store_true', help='choose on the test set; the result is no estimate')
+    parser.add_argument('--bn-images', type=at_least(1), help='training images of CONFIG to measure BatchNorm on')
     parser.add_argument('--work-dir', help='for log, table and picture; default OUT_merging')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='settings to override, key=value')
     args = parser.parse_args(argv)
@@ -49,6 +59,8 @@ def parse_args(argv=None):
     for option, needed in (('alphas', 'wise_ft'), ('ratio', 'lt_soups')):
         if getattr(args, option) is not None and getattr(args, needed) is None:
             parser.error(f'--{option} needs --{needed}'.replace('_', '-'))
+    if args.bn_images and not (args.config or args.greedy):
+        parser.error('--bn-images needs --config, whose training images are looked at')
     if len(args.checkpoints) == 1 and not (args.wise_ft or args.lt_soups):
         parser.error('one checkpoint is nothing to merge: give several, or --wise-ft')
     args.work_dir = args.work_dir or f'{osp.splitext(args.out)[0]}_merging'
@@ -61,7 +73,8 @@ def make_validation(args, config: str | None, contents: dict, chooses: bool) -> 
     if config is None:
         raise InputError('A range of --alphas is chosen on a validation set: give --config, or one number as --alphas.')
     # Where nothing is chosen, the test set may stand for a validation set that the config does not have.
-    validation = Validation(config, args.work_dir, args.cfg_options, args.on_test or not chooses)
+    on_test = args.on_test or not chooses
+    validation = Validation(config, args.work_dir, args.cfg_options, on_test, args.bn_images or 0)
     validation.check(contents)
     if args.on_test and chooses:
         print('It is chosen on the TEST set, so its figures are no estimate for other data.')
@@ -135,6 +148,8 @@ def interpolate_with_zero_shot(
     share = merged.weights['fine-tuned']
     merged.weights = {args.wise_ft: 1 - share, **{name: share * w for name, w in tuned.weights.items()}}
     merged.notes = [*dict.fromkeys([*tuned.notes, *merged.notes])]
+    layers = [*tuned.averaged_statistics * (share > 0), *merged.averaged_statistics]
+    merged.averaged_statistics = [*dict.fromkeys(layers)]
     return merged, how
 
 
@@ -152,18 +167,25 @@ def main(argv=None):
     config = args.config or args.greedy
     validation = None
     chooses = bool(args.greedy) or len(alphas) > 1
-    if chooses or args.wise_ft == 'pretrained':
+    if chooses or args.bn_images or args.wise_ft == 'pretrained':
         validation = make_validation(args, config, contents, chooses)
     states = {path: content['state_dict'] for path, content in contents.items()}
     if anchor:
         zero_shot = states[anchor] if anchor == args.lt_soups else states.pop(anchor)
     elif args.wise_ft:
         zero_shot = validation.pretrained()
+    if args.bn_images:
+        layers = averaged_statistics({**states, 'zero-shot': zero_shot} if args.wise_ft else states)
+        validation.measure(layers)
+        how_measured = dict(bn_images=args.bn_images, bn_layers=len(layers))
+        print(f'BatchNorm layers whose statistics are measured on {args.bn_images} training images: {len(layers)}')
     merged, how = merge_states(states, args, validation)
     if args.wise_ft:
         merged, more = interpolate_with_zero_shot(merged, zero_shot, alphas, args, validation)
         how.update(more)
+    if args.bn_images:
+        merged, how = validation.measured(merged), {**how, **how_measured}
     write_merged(args.out, merged, contents[args.checkpoints[0]]['meta'], how)
-    for note in [*notes, *merged.notes]:
+    for note in [*notes, *merged.notes, *merged.statistics_note()]:
         print(note)
     print(f'{args.out}: {", ".join(f"{share:.3f} {name}" for name, share in merged.weights.items())}')
