@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -14,7 +15,7 @@ from mmlt.visualization.leaderboard_page import values
 from mmlt.visualization.report import SHOT_COLOURS
 
 # Label and look of every column that is drawn; TTE is left to the table.
-_MARKS = {
+_MARKS: dict[str, dict[str, Any]] = {
     **{shot: dict(label=shot, color=colour, marker='o') for shot, colour in SHOT_COLOURS.items()},
     'all': dict(label='all', color='black', marker='D'),
     'tau': dict(label='all, with τ', color='black', marker='D', markerfacecolor='white'),
@@ -41,8 +42,8 @@ def plot_board(group: Group, runs: Runs, path: str | Path) -> bool:
         for column, mark in _MARKS.items():
             found = {place: list(values(runs[row.folder], column).values()) for place, row in enumerate(rows)}
             found = {place: own for place, own in found.items() if own}
-            spread = [np.std(own, ddof=1) if len(own) > 1 else 0.0 for own in found.values()]
-            look = dict(markersize=4, linestyle='none', elinewidth=0.8, capsize=2)
+            spread = [float(np.std(own, ddof=1)) if len(own) > 1 else 0.0 for own in found.values()]
+            look: dict[str, Any] = dict(markersize=4, linestyle='none', elinewidth=0.8, capsize=2)
             axes.errorbar([np.mean(own) for own in found.values()], list(found), xerr=spread, **look, **mark)
         axes.set_yticks(range(len(rows)), [row.label for row in rows], parse_math=False)
         axes.set_ylim(len(rows) - 0.5, -0.5)  # the first row is at the top, as in the table
