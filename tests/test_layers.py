@@ -10,7 +10,7 @@ import mmlt
 ROOT = Path(mmlt.__file__).parent
 # From below upwards: a module imports of its own folder, and of those below. All of mmlt is as high as its apis.
 FLOORS = (
-    ('errors', 'registry', 'version', 'stack'),
+    ('choices', 'errors', 'options', 'registry', 'version', 'stack'),
     ('utils',),
     ('checkpoints',),
     ('evaluation',),

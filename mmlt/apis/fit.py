@@ -24,9 +24,10 @@ from mmlt.checkpoints import write_text
 from mmlt.datasets.pictures import listing
 from mmlt.engine.configs import CONFIGS
 from mmlt.engine.stages import RunRecord
-from mmlt.engine.testing import TestOptions, test
-from mmlt.engine.training import TrainOptions, train
+from mmlt.engine.testing import test
+from mmlt.engine.training import train
 from mmlt.errors import InputError
+from mmlt.options import TestOptions, TrainOptions
 from mmlt.preparation.prepare import PrepareOptions, prepare
 from mmlt.preparation.starter_configs import Settings, left_out, written_digest
 from mmlt.visualization import named_runs, print_table, read_report

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from mmlt.checkpoints import whole_file
+from mmlt.choices import EXPORT_FORMATS as FORMATS
 from mmlt.errors import InputError
 
-FORMATS = {'torchscript': '.pt', 'torch-export': '.pt2', 'onnx': '.onnx'}
 OUTPUTS = ('logits', 'probabilities')
 _SINGLE_FILE = 2**31 - 2**24  # bytes; a protobuf file cannot be larger
 

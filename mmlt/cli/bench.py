@@ -12,6 +12,8 @@ import importlib
 import sys
 from pathlib import Path
 
+from mmlt.cli.common import load_package
+
 FOLDER = Path(__file__).parents[1] / 'benchmarks'
 
 
@@ -33,4 +35,5 @@ def main(argv=None):
         meant = f", perhaps '{near[0]}'" if near else ''
         sys.exit(f"mmlt: there is no benchmark '{name}'{meant}; 'mmlt bench' lists them.")
     sys.argv = [f'mmlt bench {name}', *rest]
+    load_package()
     return importlib.import_module(f'mmlt.benchmarks.{name}').main()

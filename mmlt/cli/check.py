@@ -6,17 +6,15 @@ It prints the long tail, draws it, and names every fault; the exit code is 1 if 
 annotation as `relative/path label` lines, for tools that read nothing else; the configs do not need it.
 """
 
-import mmlt.preparation.multi_label_checks  # noqa: F401  adds VOC-LT and COCO-LT
-from mmlt.cli.common import told
-from mmlt.engine.options import ToolParser
+from mmlt.cli.common import verb
 from mmlt.errors import InputError
-from mmlt.preparation.checks import DOWNLOADS, check_contents, write_annotation
-from mmlt.visualization import class_size_report, plot_class_sizes, print_class_sizes
+from mmlt.options import ToolParser
+from mmlt.preparation.published import published_facts
 
 
 def parse_args(argv=None):
     parser = ToolParser(__doc__)
-    parser.add_argument('name', choices=sorted(DOWNLOADS), help='which data set')
+    parser.add_argument('name', choices=sorted(published_facts()), help='which data set')
     parser.add_argument('root', help='the folder that docs/datasets.md shows, for example data/imagenet')
     parser.add_argument('--decode', action='store_true', help='read every picture; takes minutes')
     parser.add_argument(
@@ -26,9 +24,12 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-@told
-def main(argv=None):
-    args = parse_args(argv)
+@verb(parse_args)
+def main(args):
+    import mmlt.preparation.multi_label_checks  # noqa: F401  adds VOC-LT and COCO-LT
+    from mmlt.preparation.checks import DOWNLOADS, check_contents, write_annotation
+    from mmlt.visualization import class_size_report, plot_class_sizes, print_class_sizes
+
     download = DOWNLOADS[args.name]
     contents = check_contents(download, args.root, args.decode)
     if contents.counts is not None:

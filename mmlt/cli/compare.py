@@ -10,16 +10,8 @@ measures or protocols say so in their rows.
 
 from rich.console import Console
 
-from mmlt.cli.common import told
-from mmlt.engine.options import ToolParser
-from mmlt.visualization import (
-    comparison_markdown,
-    comparison_table,
-    named_runs,
-    read_report,
-    summarise,
-    what_is_shown,
-)
+from mmlt.cli.common import verb
+from mmlt.options import ToolParser
 
 
 def parse_args(argv=None):
@@ -29,9 +21,17 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-@told
-def main(argv=None):
-    args = parse_args(argv)
+@verb(parse_args)
+def main(args):
+    from mmlt.visualization import (
+        comparison_markdown,
+        comparison_table,
+        named_runs,
+        read_report,
+        summarise,
+        what_is_shown,
+    )
+
     reports = {name: [read_report(f) for f in folders] for name, folders in named_runs(args.work_dirs).items()}
     rows = summarise(reports)
     shown = {what_is_shown(group[0]) for group in reports.values()}

@@ -10,26 +10,27 @@ pictures are read (EXIF's orientation is applied), and the test's transforms.
 The logits are compared with those of the trained model, then both are timed in turns.
 """
 
-from mmlt.apis.exporting import ExportOptions, export_model
-from mmlt.checkpoints.export import FORMATS
-from mmlt.cli.common import told
-from mmlt.engine.options import CfgOptions, ToolParser
+from mmlt.choices import EXPORT_FORMATS
+from mmlt.cli.common import verb
+from mmlt.options import CfgOptions, ToolParser
 
 
-def parse_args(argv=None) -> ExportOptions:
+def parse_args(argv=None):
     parser = ToolParser(__doc__)
     parser.add_argument('config', help='config file, or the name of a model')
     parser.add_argument('checkpoint', nargs='?', help='its checkpoint; without one, the pretrained model (zero-shot)')
-    parser.add_argument('--format', choices=list(FORMATS), default='onnx', help='default onnx')
+    parser.add_argument('--format', choices=list(EXPORT_FORMATS), default='onnx', help='default onnx')
     parser.add_argument('--out', required=True, help='file to write')
     parser.add_argument('--image-size', type=int, nargs='+', help="height and width; default the backbone's")
     parser.add_argument('--batch', default='dynamic', help='how many pictures; default dynamic, any number')
     parser.add_argument('--classes', help="class list: a text file, or 'imagenet'; default that of the checkpoint")
     parser.add_argument('--time-batch', type=int, default=8, help='pictures a batch, besides 1, to time; default 8')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='settings to override, key=value')
-    return ExportOptions(**vars(parser.parse_args(argv)))
+    return parser.parse_args(argv)
 
 
-@told
-def main(argv=None):
-    return export_model(parse_args(argv))
+@verb(parse_args)
+def main(args):
+    from mmlt.apis.exporting import ExportOptions, export_model
+
+    return export_model(ExportOptions(**vars(args)))

@@ -8,13 +8,8 @@ finds its place, or nothing is written. The published adapter has neither ReLU n
 is printed at the end, says so.
 """
 
-from mmlt.checkpoints import read_checkpoint
-from mmlt.checkpoints.converters import fill, from_ballad
-from mmlt.cli.common import told
-from mmlt.engine.importing import build_to_fill, check_out, tell_head_classes, write_imported
-from mmlt.engine.options import CfgOptions, ToolParser
-
-ADAPTER = {'model.neck.relu': False, 'model.neck.bias': False}  # as published
+from mmlt.cli.common import verb
+from mmlt.options import CfgOptions, ToolParser
 
 
 def parse_args(argv=None):
@@ -27,20 +22,8 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def convert_ballad(args) -> None:
-    check_out(args.out)
-    renamed = from_ballad(read_checkpoint(args.checkpoint), args.checkpoint)
-    cfg, model = build_to_fill(args.config, args.cfg_options)
-    options = ''
-    if 'neck.linear.weight' in renamed.state and cfg.model.get('neck'):
-        cfg, model = build_to_fill(args.config, {**(args.cfg_options or {}), **ADAPTER})
-        options = ' --cfg-options ' + ' '.join(f'{key}={value}' for key, value in ADAPTER.items())
-    classes = tell_head_classes(cfg, model, args.classes)
-    fill(model, renamed, args.checkpoint)
-    write_imported(args.out, cfg, model, classes, args.checkpoint)
-    print(f'{renamed}\nWritten to {args.out}. To test it:\nmmlt test {args.config} {args.out}{options}')
+@verb(parse_args)
+def main(args):
+    from mmlt.cli.work.import_ballad import convert_ballad
 
-
-@told
-def main(argv=None):
-    return convert_ballad(parse_args(argv))
+    return convert_ballad(args)

@@ -11,12 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmlt.apis import get_model, inference
-from mmlt.apis.inference import check_numbers
-from mmlt.cli.common import told
-from mmlt.datasets.texts.class_names import class_list
-from mmlt.engine.options import CfgOptions, ToolParser
-from mmlt.models import LGRHead
+from mmlt.cli.common import verb
+from mmlt.options import CfgOptions, ToolParser
 
 
 def parse_args(argv=None):
@@ -46,9 +42,13 @@ def result_table(result: dict) -> Table:
     return table
 
 
-@told
-def main(argv=None):
-    args = parse_args(argv)
+@verb(parse_args)
+def main(args):
+    from mmlt.apis import get_model, inference
+    from mmlt.apis.inference import check_numbers
+    from mmlt.datasets.texts.class_names import class_list
+    from mmlt.models import LGRHead
+
     check_numbers(args.top, args.explain)
     classes = class_list(args.classes) if args.classes else None
     model = get_model(args.config, args.checkpoint, args.device, classes, args.cfg_options)

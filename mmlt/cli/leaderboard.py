@@ -21,16 +21,16 @@ import mmlt  # noqa: F401  registers everything
 from mmlt.apis.posthoc import chosen_tau_report
 from mmlt.checkpoints import write_text
 from mmlt.cli import train as train_cli
-from mmlt.cli.common import told
-from mmlt.cli.seeds import read_seeds, run_one
+from mmlt.cli.common import verb
+from mmlt.cli.work.seeds import read_seeds, run_one
 from mmlt.engine.configs import CONFIGS, config_names
-from mmlt.engine.options import ToolParser
 from mmlt.engine.paper_rows import read_figures
 from mmlt.engine.requirements import draw_options
 from mmlt.engine.stages import RunRecord
 from mmlt.engine.training import planned
 from mmlt.engine.training_cost import stage_costs
 from mmlt.errors import InputError
+from mmlt.options import ToolParser
 from mmlt.visualization.leaderboard import BoardRow, Group, Runs, check_runs, read_board, read_runs
 from mmlt.visualization.leaderboard_excerpt import fill_excerpts
 from mmlt.visualization.leaderboard_figures import fill_measured, fill_metafile, measured_figures
@@ -120,9 +120,8 @@ def run_all(groups: list[Group], args: argparse.Namespace) -> list[str]:
     return failed
 
 
-@told
-def main(argv=None):
-    args = parse_args(argv)
+@verb(parse_args)
+def main(args):
     groups, args.taus = read_board(args.board)
     failed = run_all(groups, args) if args.run else []
     if not (args.run or Path(args.records).is_dir()):

@@ -15,16 +15,8 @@ picture go to --work-dir. --wise-ft pretrained is the model as CONFIG begins.
 
 import os.path as osp
 
-from rich.console import Console
-
-from mmlt.apis.merging import Validation, check_paths, figure_of, read_weights, sweep, write_merged
-from mmlt.apis.posthoc import parse_taus
-from mmlt.checkpoints.merging import Merged, average, check_mergeable, greedy, interpolate, lt_soups
-from mmlt.cli.common import told
-from mmlt.engine.options import CfgOptions, ToolParser
-from mmlt.errors import InputError
-from mmlt.visualization import comparison_table, summarise, what_is_shown, write_json
-from mmlt.visualization.merging import plot_sweep
+from mmlt.cli.common import verb
+from mmlt.options import CfgOptions, ToolParser
 
 
 def parse_args(argv=None):
@@ -55,115 +47,8 @@ def parse_args(argv=None):
     return args
 
 
-def make_validation(args, config: str | None, contents: dict, chooses: bool) -> Validation:
-    if config is None and not chooses:
-        raise InputError('--wise-ft pretrained is the model as a config begins: say by --config which.')
-    if config is None:
-        raise InputError('A range of --alphas is chosen on a validation set: give --config, or one number as --alphas.')
-    # Where nothing is chosen, the test set may stand for a validation set that the config does not have.
-    validation = Validation(config, args.work_dir, args.cfg_options, args.on_test or not chooses)
-    validation.check(contents)
-    if args.on_test and chooses:
-        print('It is chosen on the TEST set, so its figures are no estimate for other data.')
-    return validation
+@verb(parse_args)
+def main(args):
+    from mmlt.cli.work.merge import merge_files
 
-
-def print_reports(reports: dict[str, dict], where: str) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120
-    first = next(iter(reports.values()))
-    title = what_is_shown(first, f'{where}, {first["num_samples"]} images, ')
-    console.print(comparison_table(summarise({name: [report] for name, report in reports.items()}), title))
-
-
-def short_names(paths: list[str]) -> dict[str, str]:
-    """Paths without the folder that they share, for a table."""
-    folder = osp.commonpath([osp.dirname(osp.abspath(path)) for path in paths])
-    return {path: osp.relpath(osp.abspath(path), folder) for path in paths}
-
-
-def merge_greedily(states: dict, args, validation: Validation) -> tuple[Merged, dict]:
-    reports = []
-
-    def score(state) -> float:
-        reports.append(validation.report(state, 'a soup'))
-        return figure_of(reports[-1], args.figure)
-
-    soup = greedy(states, score)
-    short = short_names(list(states))
-    added = [f'+ {short[name]}{"" if stayed else " (left out)"}' for name, _, stayed in soup.steps[1:]]
-    tried = [*short.values(), *added]
-    print_reports(dict(zip(tried, reports)), validation.where)
-    print(f'{len(soup.chosen)} of {len(states)}: {", ".join(soup.chosen)}; {args.figure} {soup.score:.2f}')
-    return soup.merged, dict(way='greedy', figure=args.figure, score=soup.score, chosen_on=validation.where)
-
-
-def merge_states(states: dict, args, validation: Validation | None) -> tuple[Merged, dict]:
-    """The checkpoints without their zero-shot model."""
-    if args.greedy:
-        return merge_greedily(states, args, validation)
-    if args.lt_soups:
-        ratio = 0.7 if args.ratio is None else args.ratio
-        anchor = states.pop(args.lt_soups)
-        merged = lt_soups(anchor, [{name: state} for name, state in states.items()], ratio)
-        merged.weights = {args.lt_soups: merged.weights.pop('the anchor'), **merged.weights}
-        return merged, dict(way='lt-soups', ratio=ratio)
-    return average(states, args.weights), dict(way='uniform' if args.weights is None else 'weighted')
-
-
-def interpolate_with_zero_shot(
-    tuned: Merged, zero_shot: dict, alphas: list[float], args, validation: Validation | None
-) -> tuple[Merged, dict]:
-    names = (args.wise_ft, 'fine-tuned')
-    how = dict(wise_ft=args.wise_ft)
-    if len(alphas) == 1:
-        merged, how['alpha'] = interpolate(zero_shot, tuned.state, alphas[0], names), alphas[0]
-    else:
-        found = sweep(zero_shot, tuned.state, alphas, validation.report, args.figure, names)
-        merged, how['alpha'] = found.merged, alphas[found.chosen]
-        score = figure_of(found.reports[found.chosen], args.figure)
-        how.update(figure=args.figure, score=score, chosen_on=validation.where)
-        print_reports({f'alpha {a:g}': report for a, report in zip(alphas, found.reports)}, validation.where)
-        print(f'alpha {how["alpha"]:g} is the best of {len(alphas)} on {validation.where}: {args.figure} {score:.2f}')
-        picture = osp.join(args.work_dir, 'sweep.png')
-        plot_sweep(alphas, found.figures(), how['alpha'], picture, validation.where)
-        write_json(
-            dict(alphas=alphas, chosen=how['alpha'], reports=found.reports), osp.join(args.work_dir, 'sweep.json')
-        )
-        print(f'sweep.json, sweep.png in {args.work_dir}')
-    share = merged.weights['fine-tuned']
-    merged.weights = {args.wise_ft: 1 - share, **{name: share * w for name, w in tuned.weights.items()}}
-    merged.notes = [*dict.fromkeys([*tuned.notes, *merged.notes])]
-    return merged, how
-
-
-@told
-def main(argv=None):
-    args = parse_args(argv)
-    anchor = args.wise_ft if args.wise_ft != 'pretrained' else None
-    anchors = [path for path in (args.lt_soups, anchor) if path]
-    check_paths([*args.checkpoints, *dict.fromkeys(anchors)], args.out)
-    alphas = parse_taus(args.alphas or '0:1:0.1', '--alphas') if args.wise_ft else []
-    if any(alpha > 1 for alpha in alphas):
-        raise InputError(f"--alphas is '{args.alphas}'; alpha is a share, from 0 to 1.")
-    contents = {path: read_weights(path) for path in dict.fromkeys([*args.checkpoints, *anchors])}
-    notes = check_mergeable(contents)
-    config = args.config or args.greedy
-    validation = None
-    chooses = bool(args.greedy) or len(alphas) > 1
-    if chooses or args.wise_ft == 'pretrained':
-        validation = make_validation(args, config, contents, chooses)
-    states = {path: content['state_dict'] for path, content in contents.items()}
-    if anchor:
-        zero_shot = states[anchor] if anchor == args.lt_soups else states.pop(anchor)
-    elif args.wise_ft:
-        zero_shot = validation.pretrained()
-    merged, how = merge_states(states, args, validation)
-    if args.wise_ft:
-        merged, more = interpolate_with_zero_shot(merged, zero_shot, alphas, args, validation)
-        how.update(more)
-    write_merged(args.out, merged, contents[args.checkpoints[0]]['meta'], how)
-    for note in [*notes, *merged.notes]:
-        print(note)
-    print(f'{args.out}: {", ".join(f"{share:.3f} {name}" for name, share in merged.weights.items())}')
+    return merge_files(args)

@@ -9,11 +9,9 @@ Accuracies over all classes in percent; the column 'paper' has the papers' own f
 from rich.console import Console
 from rich.table import Table
 
-from mmlt.apis import list_models
-from mmlt.cli.common import told
-from mmlt.engine.options import ToolParser
-from mmlt.engine.paper_rows import read_figures, shown
+from mmlt.cli.common import verb
 from mmlt.errors import InputError
+from mmlt.options import ToolParser
 
 
 def parse_args(argv=None):
@@ -22,9 +20,12 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-@told
-def main(argv=None):
-    letters = parse_args(argv).letters.lower()
+@verb(parse_args)
+def main(args):
+    from mmlt.apis import list_models
+    from mmlt.engine.paper_rows import read_figures, shown
+
+    letters = args.letters.lower()
     names = [name for name in list_models() if letters in name]
     if not names:
         raise InputError(f"No model has '{letters}' in its name: 'mmlt models' lists all.")

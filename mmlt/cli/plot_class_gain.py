@@ -7,9 +7,8 @@ Each is a work directory with shot_report.json, or that file.
 
 import os.path as osp
 
-from mmlt.cli.common import told
-from mmlt.engine.options import ToolParser
-from mmlt.visualization import plot_class_gain, read_report
+from mmlt.cli.common import verb
+from mmlt.options import ToolParser
 
 
 def parse_args(argv=None):
@@ -25,9 +24,10 @@ def run_name(path: str) -> str:
     return osp.basename(path if osp.isdir(path) else osp.dirname(path))
 
 
-@told
-def main(argv=None):
-    args = parse_args(argv)
+@verb(parse_args)
+def main(args):
+    from mmlt.visualization import plot_class_gain, read_report
+
     title = f'{run_name(args.report)} over {run_name(args.baseline)}'
     plot_class_gain(read_report(args.report), read_report(args.baseline), args.out, title)
     print(f'Picture: {args.out}')

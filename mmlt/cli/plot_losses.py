@@ -7,9 +7,8 @@ A run that was resumed is one curve. The validation loss is shot/nll of mmlt.Sho
 folders of their own within its work directory.
 """
 
-from mmlt.cli.common import told
-from mmlt.engine.options import ToolParser
-from mmlt.visualization import named_runs, plot_losses, read_losses
+from mmlt.cli.common import verb
+from mmlt.options import ToolParser
 
 
 def parse_args(argv=None):
@@ -19,9 +18,10 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-@told
-def main(argv=None):
-    args = parse_args(argv)
+@verb(parse_args)
+def main(args):
+    from mmlt.visualization import named_runs, plot_losses, read_losses
+
     runs = {name: [read_losses(f) for f in folders] for name, folders in named_runs(args.work_dirs).items()}
     plot_losses(runs, args.out)
     for name, seeds in runs.items():

@@ -14,13 +14,11 @@ import os.path as osp
 import shlex
 import sys
 
-from mmlt.cli.common import told
-from mmlt.engine.configs import CONFIGS
-from mmlt.engine.options import ToolParser, at_least
-from mmlt.preparation.prepare import PrepareOptions, prepare
+from mmlt.cli.common import verb
+from mmlt.options import ToolParser, at_least
 
 
-def parse_args(argv=None) -> PrepareOptions:
+def parse_args(argv=None):
     parser = ToolParser(__doc__)
     parser.add_argument(
         'source', nargs='+', help='folder of class folders or of splits, .csv or .tsv table, .json annotation, or list'
@@ -45,13 +43,18 @@ def parse_args(argv=None) -> PrepareOptions:
     model.add_argument('--batch-size', type=at_least(1), default=64, help='default 64, or as many as there are')
     model.add_argument('--no-flip', action='store_true', help='mirrored pictures are wrong, as of letters')
     parser.add_argument('--overwrite', action='store_true', help='replace an earlier result in --out')
-    return PrepareOptions(**vars(parser.parse_args(argv)), base=str(CONFIGS / '_base_'))
+    args = parser.parse_args(argv)
+    args.command = shlex.join(sys.argv[1:] if argv is None else argv)  # goes into the configs
+    return args
 
 
-@told
-def main(argv=None):
-    command = shlex.join(sys.argv[1:] if argv is None else argv)
-    args = parse_args(argv)
-    configs = prepare(args, f'mmlt prepare {command.encode("utf-8", "backslashreplace").decode()}')
+@verb(parse_args)
+def main(args):
+    from mmlt.engine.configs import CONFIGS
+    from mmlt.preparation.prepare import PrepareOptions, prepare
+
+    given = vars(args)
+    command = given.pop('command').encode('utf-8', 'backslashreplace').decode()
+    configs = prepare(PrepareOptions(**given, base=str(CONFIGS / '_base_')), f'mmlt prepare {command}')
     vlltr = next(path for path in configs if osp.basename(path).startswith('vlltr_') and not path.endswith('_cvlp.py'))
     print(f'Now: mmlt train {shlex.quote(vlltr)}')

@@ -9,10 +9,8 @@ worst classes with pictures that were taken for others, learning curves, anchor 
 and mistakes need predictions.npz, which mmlt test writes.
 """
 
-from mmlt.cli.common import told
-from mmlt.engine.options import ToolParser, at_least
-from mmlt.visualization import named_runs
-from mmlt.visualization.html_report import collect_runs, html_path, write_page
+from mmlt.cli.common import verb
+from mmlt.options import ToolParser, at_least
 
 
 def parse_args(argv=None):
@@ -25,9 +23,11 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-@told
-def main(argv=None):
-    args = parse_args(argv)
+@verb(parse_args)
+def main(args):
+    from mmlt.visualization import named_runs
+    from mmlt.visualization.html_report import collect_runs, html_path, write_page
+
     html_path(args.out)  # before the work, not after it
     groups = named_runs(args.work_dirs)
     runs = collect_runs(groups, args.worst, args.pictures)

@@ -8,9 +8,8 @@ The config is configs/*/METHOD_BACKBONE_DATASET.py. The data are checked first; 
 directory is not trained again. At the end stands a table of the paper's figures and these, and reproduce.json.
 """
 
-from mmlt.cli.common import told
-from mmlt.cli.reproduction import dry_run, reproduce
-from mmlt.engine.options import ToolParser, at_least
+from mmlt.cli.common import verb
+from mmlt.options import ToolParser, at_least
 
 
 def parse_args(argv=None):
@@ -39,7 +38,8 @@ def parse_args(argv=None):
     return args
 
 
-@told
-def main(argv=None):
-    args = parse_args(argv)
+@verb(parse_args)
+def main(args):
+    from mmlt.cli.work.reproduce import dry_run, reproduce
+
     return dry_run(args) if args.dry_run else reproduce(args)

@@ -9,14 +9,9 @@ other weights, or without any training:
 
 import os.path as osp
 
-from mmengine.logging import MMLogger
-
-from mmlt.cli.common import told
-from mmlt.engine.anchors import select_for_config
-from mmlt.engine.configs import read_config
-from mmlt.engine.options import CfgOptions, ToolParser, at_least
-from mmlt.engine.stages import resolve_placeholders
-from mmlt.models.anchors import METHODS
+from mmlt.choices import ANCHOR_METHODS
+from mmlt.cli.common import verb
+from mmlt.options import CfgOptions, ToolParser, at_least
 
 
 def parse_args(argv=None):
@@ -28,16 +23,21 @@ def parse_args(argv=None):
     parser.add_argument(
         '--images-per-class', type=at_least(1), help="images that score a sentence; default the config's"
     )
-    parser.add_argument('--method', choices=METHODS, help="default the config's")
+    parser.add_argument('--method', choices=ANCHOR_METHODS, help="default the config's")
     parser.add_argument('--seed', type=at_least(0), default=0, help='which images are drawn; default 0')
     parser.add_argument('--csv', help='also write every sentence with its class, rank and score to this file')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='settings to override, key=value')
     return parser.parse_args(argv)
 
 
-@told
-def main(argv=None):
-    args = parse_args(argv)
+@verb(parse_args)
+def main(args):
+    from mmengine.logging import MMLogger
+
+    from mmlt.engine.anchors import select_for_config
+    from mmlt.engine.configs import read_config
+    from mmlt.engine.stages import resolve_placeholders
+
     cfg = read_config(args.config, args.cfg_options)
     cfg.setdefault('work_dir', osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0]))
     resolve_placeholders(cfg)

@@ -9,10 +9,8 @@ weights, which for an image-text model is its zero-shot result.
 
 import os
 
-from mmlt.cli.common import told
-from mmlt.engine.options import ToolParser
-from mmlt.engine.testing import TestOptions, test
-from mmlt.utils import leave_together
+from mmlt.cli.common import verb
+from mmlt.options import TestOptions, ToolParser
 
 
 def parse_args(argv=None) -> TestOptions:
@@ -24,8 +22,11 @@ def parse_args(argv=None) -> TestOptions:
     return args
 
 
-@told
-def main(argv=None):
-    result = test(parse_args(argv))
+@verb(parse_args)
+def main(args):
+    from mmlt.engine.testing import test
+    from mmlt.utils import leave_together
+
+    result = test(args)
     leave_together()
     return result

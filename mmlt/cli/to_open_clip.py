@@ -5,13 +5,8 @@
 open_clip reads the result with open_clip.create_model(NAME, pretrained=FILE), and so do our configs.
 """
 
-from mmlt.checkpoints import read_checkpoint
-from mmlt.checkpoints.converters import expect_kind
-from mmlt.checkpoints.open_clip_files import export_open_clip
-from mmlt.checkpoints.weights import bare_names
-from mmlt.cli.common import told
-from mmlt.engine.importing import check_out
-from mmlt.engine.options import ToolParser
+from mmlt.cli.common import verb
+from mmlt.options import ToolParser
 
 
 def parse_args(argv=None):
@@ -22,9 +17,14 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-@told
-def main(argv=None):
-    args = parse_args(argv)
+@verb(parse_args)
+def main(args):
+    from mmlt.checkpoints import read_checkpoint
+    from mmlt.checkpoints.converters import expect_kind
+    from mmlt.checkpoints.open_clip_files import export_open_clip
+    from mmlt.checkpoints.weights import bare_names
+    from mmlt.engine.importing import check_out
+
     check_out(args.out)
     checkpoint = read_checkpoint(args.checkpoint)
     expect_kind(checkpoint, ['mmlt'], args.checkpoint)

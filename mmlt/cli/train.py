@@ -13,10 +13,8 @@ import signal
 import sys
 import threading
 
-from mmlt.cli.common import told
-from mmlt.engine.options import ToolParser
-from mmlt.engine.training import TrainOptions, train
-from mmlt.utils import leave_together
+from mmlt.cli.common import verb
+from mmlt.options import ToolParser, TrainOptions
 
 
 def parse_args(argv=None) -> TrainOptions:
@@ -29,9 +27,11 @@ def interrupt(*_) -> None:
     raise KeyboardInterrupt
 
 
-@told
-def main(argv=None):
-    args = parse_args(argv)
+@verb(parse_args)
+def main(args):
+    from mmlt.engine.training import train
+    from mmlt.utils import leave_together
+
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupt)
     try:

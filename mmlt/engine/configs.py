@@ -15,8 +15,8 @@ from mmengine.model import BaseModel
 from mmpretrain.registry import MODELS
 
 from mmlt.engine.build_errors import explain
-from mmlt.engine.options import RunOptions
 from mmlt.errors import InputError
+from mmlt.options import RunOptions
 from mmlt.utils.renamed import rename_in
 
 _TRAINING_PART = re.compile(r'_(\d+)xb(\d+)(?=_|$)')

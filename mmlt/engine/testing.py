@@ -6,7 +6,6 @@ import os
 import os.path as osp
 import re
 from copy import deepcopy
-from dataclasses import dataclass
 
 import mmengine
 import torch
@@ -19,11 +18,11 @@ from mmlt.checkpoints.read import check_is_file
 from mmlt.engine.arguments import check_arguments
 from mmlt.engine.build_errors import explained
 from mmlt.engine.configs import change_config, read_config, take_options
-from mmlt.engine.options import RunOptions, at_least, option
 from mmlt.engine.stages import RunRecord, stage_dir
 from mmlt.errors import InputError
 from mmlt.evaluation.save_logits import save_logits
 from mmlt.evaluation.scores_file import check_npz_path
+from mmlt.options import TestOptions
 
 # Top-level keys that a test reads.
 TESTED = (
@@ -37,25 +36,6 @@ TESTED = (
     'test_dataloader',
     'test_evaluator',
 )
-
-
-@dataclass
-class TestOptions(RunOptions):
-    """What can be said of a test beside its config: the arguments of ``mmlt test``."""
-
-    __test__ = False  # for pytest, which collects by the name
-
-    checkpoint: str | None = option(
-        'checkpoint file; without it the pretrained model is tested', names=('checkpoint',), nargs='?'
-    )
-    out: str | None = option('file for predictions or metrics')
-    out_item: str | None = option('what goes into --out; default pred', choices=('metrics', 'pred'))
-    save_logits: str | None = option('.npz for all scores, see mmlt posthoc', metavar='FILE')
-    show_dir: str | None = option('folder for pictures of the predictions')
-    show: bool = option('show the predictions in a window', False)
-    interval: int = option('visualise every n-th sample', 1, type=at_least(1))
-    wait_time: float = option('seconds to show each', 2, type=float)
-    tta: bool = option('test-time augmentation, flips by default', False)
 
 
 def _augment(cfg: Config) -> None:

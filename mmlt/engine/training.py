@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -19,31 +18,10 @@ from mmlt.engine.build_errors import explained
 from mmlt.engine.configs import read_config, take_options
 from mmlt.engine.identity import PRECISION, type_name
 from mmlt.engine.lock import lock_folder
-from mmlt.engine.options import RunOptions, option
 from mmlt.engine.stages import RunRecord, Stage, plan
 from mmlt.engine.trial import try_stages
 from mmlt.errors import InputError
-
-
-@dataclass
-class TrainOptions(RunOptions):
-    """What can be said of a training beside its config: the arguments of ``mmlt train``."""
-
-    resume: str | None = option(
-        'resume from this checkpoint, or from the latest of the work directory, even if the config changed',
-        nargs='?',
-        const='auto',
-    )
-    restart: list[str] | None = option(
-        'train anew what was trained in the work directory; names of stages, default the last one',
-        nargs='*',
-        metavar='STAGE',
-    )
-    no_validate: bool = option('no validation while training', False)
-    no_trial: bool = option('no try of a step of later stages before the first', False)
-    no_test: bool = option('no test at the end', False)
-    auto_scale_lr: bool = option('scale learning rates to the actual batch size', False)
-    no_persistent_workers: bool = option('no persistent dataloader workers', False)
+from mmlt.options import TrainOptions
 
 
 def read_training(args: TrainOptions) -> Config:

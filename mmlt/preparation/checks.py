@@ -6,12 +6,10 @@ import os.path as osp
 from collections import Counter
 from collections.abc import Callable, KeysView, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import open_clip
-import yaml
 from mmpretrain.datasets import CIFAR10
 
 from mmlt.checkpoints import write_text
@@ -23,6 +21,7 @@ from mmlt.datasets.texts.class_names import PLACE, read_class_names
 from mmlt.errors import InputError
 from mmlt.evaluation.functional import SHOTS, get_protocol, shot_groups
 from mmlt.preparation.file_checks import check_files, check_label_folders, check_sums, partial_downloads
+from mmlt.preparation.published import published_facts
 from mmlt.utils.long_tail import exponential_profile
 from mmlt.utils.text_files import read_lines
 
@@ -361,13 +360,8 @@ def published(name: str, read: Callable[[Download, str, Contents], None]) -> Dow
         name (str): Its key there.
         read (Callable): See :class:`Download`.
     """
-    facts = dict(_published()[name])
+    facts = dict(published_facts()[name])
     return Download(read=read, **{**facts, 'shots': tuple(facts['shots']) if 'shots' in facts else None})
-
-
-@cache
-def _published() -> dict[str, dict]:
-    return yaml.safe_load(Path(__file__).with_name('checks.yml').read_text(encoding='utf-8'))
 
 
 DOWNLOADS: dict[str, Download] = {

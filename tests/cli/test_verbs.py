@@ -12,9 +12,10 @@ import pytest
 from mmengine.config import Config
 
 from mmlt import InputError, cli
-from mmlt.cli import VERBS, bench, doctor
+from mmlt.cli import VERBS, bench
+from mmlt.cli.work import doctor
 from mmlt.engine.configs import CONFIGS, config_names, find_config, full_name, read_config, take_options
-from mmlt.engine.options import RunOptions
+from mmlt.options import RunOptions
 from mmlt.version import __version__
 
 EXAMPLES = [

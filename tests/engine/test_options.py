@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from mmlt import InputError
 from mmlt.engine.configs import change_config
-from mmlt.engine.options import CfgOptions
+from mmlt.options import CfgOptions
 
 
 def parse(*values):

@@ -23,8 +23,8 @@ from mmlt.checkpoints.arrays import read_array
 from mmlt.checkpoints.weights import load_weights
 from mmlt.datasets import ClassTexts, LoadPicture, LongTailedDataset
 from mmlt.datasets.multi_label_files import parse_label_list, read_label_scores
-from mmlt.engine.options import CfgOptions, ToolParser
 from mmlt.models.anchors import Anchors
+from mmlt.options import CfgOptions, ToolParser
 from mmlt.preparation.picture_sources import read_source
 from mmlt.utils.text_files import decode
 

@@ -29,6 +29,7 @@ from mmlt.checkpoints.converters import (
 from mmlt.checkpoints.open_clip_files import to_open_clip
 from mmlt.cli import import_ballad, import_vlltr
 from mmlt.cli import to_open_clip as to_open_clip_verb
+from mmlt.cli.work.import_vlltr import training_command
 from mmlt.engine.importing import write_imported
 from mmlt.models.anchors import Anchors
 from mmlt.utils.class_info import ClassInfo
@@ -597,11 +598,10 @@ def test_stage_1_without_embeddings_selects_nothing(tmp_path, option):
 def test_hint_is_a_whole_command(tmp_path):
     (tmp_path / 'm y').mkdir()
     (tmp_path / 'm y' / 'lgr.py').touch()
-    command = import_vlltr.training_command
-    words = shlex.split(command(str(tmp_path / 'm y/lgr_cvlp.py'), 'o.pth', 'a b'))
+    words = shlex.split(training_command(str(tmp_path / 'm y/lgr_cvlp.py'), 'o.pth', 'a b'))
     assert words[:4] == ['mmlt', 'train', str(tmp_path / 'm y/lgr.py'), '--cfg-options']
     assert words[4:] == ['stages=None', 'load_from=o.pth', 'model.head.anchors=a b']
-    assert 'mmlt train CONFIG_OF_STAGE_2 --cfg' in command(str(tmp_path / 'other_cvlp.py'), 'o.pth', 'a')
+    assert 'mmlt train CONFIG_OF_STAGE_2 --cfg' in training_command(str(tmp_path / 'other_cvlp.py'), 'o.pth', 'a')
 
 
 def test_stage_2_of_another_number_of_classes(tmp_path):

@@ -21,6 +21,9 @@ from mmlt.cli import compare
 from mmlt.cli import plot_class_gain as gain
 from mmlt.cli import plot_losses as losses
 from mmlt.cli import retrieve_concepts as retrieve
+from mmlt.cli.work.retrieve_concepts import retrieval_config
+from mmlt.cli.work.retrieve_concepts import retrieve as retrieve_pictures
+from mmlt.visualization import read_losses
 
 REPO = Path(__file__).parent.parent.parent
 FOLDER = REPO / 'tools/analysis_tools'
@@ -91,7 +94,7 @@ def test_losses_of_a_training_and_of_one_without_validation(two_stages, train_to
     out = capsys.readouterr().out
     assert "'blind' has no validation loss" in out and "'a' has no" not in out
     assert colours('l.png') > 20
-    curves = losses.read_losses('work_dirs/a')
+    curves = read_losses('work_dirs/a')
     assert [x for x, _ in curves.train] == [1, 2, 3]
     assert [x for x, _ in curves.val['shot/nll']] == [1, 2, 3]
     assert all(0 < y < 20 for _, y in curves.val['shot/nll'])
@@ -125,7 +128,7 @@ def args_of(*arguments):
 
 
 def found(config, checkpoint, args):
-    return retrieve.retrieve(retrieve.retrieval_config(config, args.cfg_options), checkpoint, args)
+    return retrieve_pictures(retrieval_config(config, args.cfg_options), checkpoint, args)
 
 
 def naive(folder, split, state_file, words):

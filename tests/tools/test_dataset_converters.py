@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import mmlt.preparation.multi_label_checks  # noqa: F401  adds VOC-LT and COCO-LT
 from mmlt.cli import check as tool
 from mmlt.datasets import CIFAR10LT, CIFAR100LT, INaturalist2018, LongTailedDataset
 from mmlt.preparation import checks

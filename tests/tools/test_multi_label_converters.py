@@ -10,6 +10,7 @@ import pytest
 from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 from PIL import Image
 
+import mmlt.preparation.multi_label_checks  # noqa: F401  adds VOC-LT and COCO-LT
 from mmlt.cli import check as tool
 from mmlt.datasets import LongTailedMultiLabel
 from mmlt.preparation.checks import DOWNLOADS, check_contents

@@ -5,8 +5,8 @@ import pytest
 from mmlt import InputError
 from mmlt.engine.anchors import select_anchors
 from mmlt.engine.hooks import FeatureCacheHook, FitHeadHook
-from mmlt.engine.options import ToolParser, at_least
 from mmlt.models import AnchorKNNHead, LGRHead
+from mmlt.options import ToolParser, at_least
 from tests import stubs
 
 

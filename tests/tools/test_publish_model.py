@@ -10,6 +10,7 @@ from mmpretrain.registry import MODELS
 from mmlt.checkpoints import read_checkpoint
 from mmlt.checkpoints.split_state import merge_state_dict
 from mmlt.cli import publish as tool
+from mmlt.cli.work import publish as work
 
 MODEL = dict(
     type='ImageClassifier',
@@ -86,10 +87,10 @@ def test_published_twice_is_the_same(files):
 
 def test_size_of_the_images():
     model = MODELS.build(dict(MODEL, backbone=dict(type='mmlt.OpenCLIPVision', model='mmlt-tiny-vit'), neck=None))
-    assert tool.image_size(model) == 32
+    assert work.image_size(model) == 32
     vit = dict(type='VisionTransformer', arch='deit-tiny', img_size=64)
-    assert tool.image_size(MODELS.build(dict(MODEL, backbone=vit, neck=None))) == 64
-    assert tool.image_size(MODELS.build(MODEL)) == 224
+    assert work.image_size(MODELS.build(dict(MODEL, backbone=vit, neck=None))) == 64
+    assert work.image_size(MODELS.build(MODEL)) == 224
 
 
 def change(path, edit):
@@ -124,14 +125,14 @@ def test_bad_input_is_named_and_writes_nothing(files, arguments, edit, message):
 
 def test_wrong_merge_is_found(files, monkeypatch):
     """The check compares what the models say, so a wrong sum cannot pass it."""
-    real = tool.publish_checkpoint
+    real = work.publish_checkpoint
 
     def wrong(checkpoint):
         published = real(checkpoint)
         published['state_dict']['backbone.conv1.weight'] += 1e-3
         return published
 
-    monkeypatch.setattr(tool, 'publish_checkpoint', wrong)
+    monkeypatch.setattr(work, 'publish_checkpoint', wrong)
     with pytest.raises(SystemExit, match='Merging changed the model'):
         tool.main(['more.pth', 'out.pth', '--size', '32'])
     assert not Path('out.pth').exists()

@@ -8,6 +8,7 @@ import pytest
 
 from mmlt import InputError
 from mmlt.cli import seeds, test, train
+from mmlt.cli.work import seeds as work
 from mmlt.engine.stages import RunRecord
 from mmlt.evaluation.scores_file import read_scores
 from mmlt.visualization import read_report
@@ -24,7 +25,7 @@ def launched(monkeypatch, two_stages):
         started.append((verb, config, [a for a in arguments if 'seed=' in a][0]))
         {'train': train, 'test': test}[verb].main([config, *arguments])
 
-    monkeypatch.setattr(seeds, 'launch', launch)
+    monkeypatch.setattr(work, 'launch', launch)
     return started
 
 
@@ -86,7 +87,7 @@ def test_failed_steps_are_noted(monkeypatch, two_stages):
     def launch(*_):
         raise InputError('it failed')
 
-    monkeypatch.setattr(seeds, 'launch', launch)
+    monkeypatch.setattr(work, 'launch', launch)
     with pytest.raises(SystemExit, match='it failed'):
         seeds.main(['a.py', '--seeds', '0', *QUICK])
     path = Path('out/a/seed0/provenance.json')

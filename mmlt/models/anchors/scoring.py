@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmlt.choices import ANCHOR_METHODS as METHODS
 from mmlt.errors import InputError
-
-METHODS = ('anss', 'cutoff', 'random')
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Settings on the command line."""
+"""Settings on the command line, which is read before torch and the MM packages are imported: nothing of them here."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
-
-from mmengine.config import DictAction
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -106,7 +104,7 @@ def option(help: str | None = None, default: Any = None, names: Sequence[str] = 
     return field(default=default, metadata=dict(words, help=help, names=names))
 
 
-class CfgOptions(DictAction):
+class CfgOptions(argparse.Action):
     """MMEngine's ``--cfg-options``, which keeps the spaces of a text and reads dicts.
 
     ``templates="a photo of the {}"`` stays as it is; MMEngine's own action
@@ -118,11 +116,13 @@ class CfgOptions(DictAction):
 
     def __call__(self, parser, namespace, values, option_string=None):
         """See MMEngine; what cannot be read ends in a sentence."""
+        from mmengine.config import DictAction
+
         for value in values or ():
             if not re.match(r'[^=\s]+=', value):
                 raise argparse.ArgumentError(self, f"'{value}' is not like key=value.")
             try:
-                super().__call__(parser, namespace, [value], option_string)
+                DictAction.__call__(self, parser, namespace, [value], option_string)
             except (AssertionError, RecursionError, SyntaxError, ValueError) as e:
                 raise argparse.ArgumentError(
                     self,
@@ -132,6 +132,8 @@ class CfgOptions(DictAction):
 
     @staticmethod
     def _parse_iterable(val: str):
+        from mmengine.config import DictAction
+
         text = val.strip()
         if len(text) > 1 and text[0] == text[-1] and text[0] in '\'"':
             text = text[1:-1].strip()
@@ -166,6 +168,46 @@ class RunOptions:
     no_pin_memory: bool = option('no pinned memory in dataloaders', False)
     launcher: str = option('job launcher', 'none', choices=('none', 'pytorch', 'slurm', 'mpi'))
     local_rank: int = option(default=0, names=('--local_rank', '--local-rank'), type=int)
+
+
+@dataclass
+class TrainOptions(RunOptions):
+    """What can be said of a training beside its config: the arguments of ``mmlt train``."""
+
+    resume: str | None = option(
+        'resume from this checkpoint, or from the latest of the work directory, even if the config changed',
+        nargs='?',
+        const='auto',
+    )
+    restart: list[str] | None = option(
+        'train anew what was trained in the work directory; names of stages, default the last one',
+        nargs='*',
+        metavar='STAGE',
+    )
+    no_validate: bool = option('no validation while training', False)
+    no_trial: bool = option('no try of a step of later stages before the first', False)
+    no_test: bool = option('no test at the end', False)
+    auto_scale_lr: bool = option('scale learning rates to the actual batch size', False)
+    no_persistent_workers: bool = option('no persistent dataloader workers', False)
+
+
+@dataclass
+class TestOptions(RunOptions):
+    """What can be said of a test beside its config: the arguments of ``mmlt test``."""
+
+    __test__ = False  # for pytest, which collects by the name
+
+    checkpoint: str | None = option(
+        'checkpoint file; without it the pretrained model is tested', names=('checkpoint',), nargs='?'
+    )
+    out: str | None = option('file for predictions or metrics')
+    out_item: str | None = option('what goes into --out; default pred', choices=('metrics', 'pred'))
+    save_logits: str | None = option('.npz for all scores, see mmlt posthoc', metavar='FILE')
+    show_dir: str | None = option('folder for pictures of the predictions')
+    show: bool = option('show the predictions in a window', False)
+    interval: int = option('visualise every n-th sample', 1, type=at_least(1))
+    wait_time: float = option('seconds to show each', 2, type=float)
+    tta: bool = option('test-time augmentation, flips by default', False)
 
 
 def _literal(node: ast.expr, text: str):

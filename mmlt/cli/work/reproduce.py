@@ -16,6 +16,8 @@ from mmlt.cli import import_ballad, import_vlltr
 from mmlt.cli import test as test_cli
 from mmlt.cli import train as train_cli
 from mmlt.cli.launch import launch
+from mmlt.cli.work.import_ballad import ADAPTER, convert_ballad
+from mmlt.cli.work.import_vlltr import convert_vlltr
 from mmlt.engine.configs import read_config
 from mmlt.engine.paper_rows import FIGURES, Row, beside_paper, find_row, print_comparison, shown, write_record
 from mmlt.engine.requirements import data_options, data_problems, missing_weights
@@ -261,9 +263,9 @@ def import_published(row: Row, path: str, out: str, options: Sequence[str]) -> t
     options = [*_published_options(row), *options]
     words = [path, row.config, '--out', out, *as_arguments(options)]
     if row.method == 'ballad':
-        import_ballad.convert_ballad(import_ballad.parse_args(words))
+        convert_ballad(import_ballad.parse_args(words))
     else:
-        import_vlltr.convert_vlltr(import_vlltr.parse_args(words))
+        convert_vlltr(import_vlltr.parse_args(words))
     return out, options
 
 
@@ -271,7 +273,7 @@ def _published_options(row: Row) -> list[str]:
     """What a published checkpoint needs and the config may not say."""
     if row.method != 'ballad' or not read_config(row.config).model.get('neck'):
         return []
-    return [f'{key}={value}' for key, value in import_ballad.ADAPTER.items()]
+    return [f'{key}={value}' for key, value in ADAPTER.items()]
 
 
 def as_arguments(options: Sequence[str]) -> list[str]:

@@ -1,0 +1,1 @@
+"""What the larger verbs do: a module of the verb's name, imported once its command line is read."""
