@@ -1,6 +1,6 @@
 """Every pair of parts: what it computes after one training step, or the one sentence that refuses it.
 
-``docs/compositions.md`` holds the table for readers, which is compared with the one here.
+``docs/compositions.md`` holds the table for readers; ``test_compositions_page.py`` compares it with the one here.
 """
 
 import copy
@@ -169,6 +169,11 @@ def logits(model):
         return model.eval()(batch(model)['inputs'])
 
 
+def content(cfg):
+    """What a checkpoint of a config says of itself."""
+    return dict(meta=dict(cfg=Config(dict(model=cfg)).pretty_text, dataset_meta=dict(classes=CLASSES)), state_dict={})
+
+
 # What should come out, in double precision and loops
 
 
@@ -277,8 +282,7 @@ def test_two_steps_of_a_part_merge(config, parts):
         both = [state[name].double() for state in plain.values()]
         assert torch.allclose(value.double(), (both[0] + both[1]) / 2, rtol=1e-6, atol=1e-8), name
     assert any(not torch.equal(plain['one'][name], value) for name, value in mean.items())
-    cfgs = {name: dict(meta=dict(cfg=Config(dict(model=cfg)).pretty_text), state_dict={}) for name in states}
-    assert check_mergeable(cfgs) == []
+    assert check_mergeable({name: content(cfg) for name in states}) == []
     fresh = MODELS.build(copy.deepcopy(cfg))
     for alpha, model, name in ((0, one, 'one'), (1, other, 'other')):
         end = interpolate(states['one'], states['other'], alpha).state
@@ -286,6 +290,13 @@ def test_two_steps_of_a_part_merge(config, parts):
         fresh.load_state_dict(end)
         assert torch.allclose(logits(fresh), logits(model), atol=1e-5)
     fresh.load_state_dict(mean)
+    if 'LIFT' in parts:  # the frozen tower
+        assert all(torch.equal(value, plain['one'][key]) for key, value in mean.items() if key.startswith('backbone.v'))
+    if 'MORE' in parts:
+        for name in fresh.split.names:
+            where, _, weight = name.rpartition('.')
+            low_rank = fresh.get_submodule(where).parametrizations[weight]
+            assert torch.equal(low_rank.original, mean[name]) and not low_rank[0].B.any()
     assert logits(fresh).isfinite().all() and not torch.equal(logits(fresh), logits(one))
 
 
@@ -315,6 +326,7 @@ def changed(cfg, **settings):
         (('LIFT',), dict(backbone__projection=True), r"projected=False\), but model.backbone projects"),
         (('LIFT',), dict(head__projected=True), 'CosineClsHead compares .*projection=False gives features from'),
         (('LGR',), dict(backbone__projection=False), 'LGRHead compares .*: set model.backbone.projection=True'),
+        (('LGR', 'CUE'), dict(teacher=None, head__loss__zero_shot_weight=0), 'CUELoss has binary terms, which read a'),
         (('LIFT', 'DINOv2'), dict(head__init='text', head__text=dict(type='T')), "was never .*init='class_means'"),
         (('CUE',), dict(head__loss__base=[*LOSSES.values()][:2]), r'^model.head.loss.base is a list \(LogitAdj'),
         (('focal',), dict(head__type='MultiLabelLinearClsHead'), 'SoftmaxFocalLoss is of one label an image'),
@@ -366,8 +378,7 @@ def test_cue_merges_with_what_was_trained_without_it(config):
     named = dict(
         cue=config('LIFT', 'CUE'), other=other, plain=config('LIFT', 'LDAM'), more=config('LIFT', 'CUE', 'MORE')
     )
-    contents = {n: dict(meta=dict(cfg=Config(dict(model=c)).pretty_text), state_dict={}) for n, c in named.items()}
-    assert check_mergeable(contents) == []
+    assert check_mergeable({name: content(cfg) for name, cfg in named.items()}) == []
 
 
 def test_models_of_other_sentences_do_not_merge(config):
@@ -385,12 +396,3 @@ def test_losses_of_several_labels_need_such_a_head(config, loss, part):
     model = start(changed(config(part), **{where: dict(type=f'mmlt.{loss}')}))
     with pytest.raises(InputError, match=rf'{loss} is of several labels an image.*\(7,\) .*: use a multi-label head'):
         step(model)
-
-
-def test_the_documents_table_is_this_one(repo):
-    text = (repo / 'docs' / 'compositions.md').read_text(encoding='utf-8')
-    rows = re.findall(r'^\| ([\w -]+) \+ ([\w -]+) \| (yes|no) \| (.+) \|$', text, re.M)
-    assert [(a, b, verdict == 'yes') for a, b, verdict, _ in rows] == [
-        (*pair, pair not in REFUSED) for pair in combinations(PARTS, 2)
-    ]
-    assert all(len(clause) > 10 for *_, clause in rows)

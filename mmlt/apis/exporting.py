@@ -48,7 +48,7 @@ def export_size(args: ExportOptions, model) -> tuple[int, int]:
     size, own = (([s, s] if isinstance(s, int) else [s[0], s[-1]]) for s in (size, own or size))
     if min(size) < 1 or len(args.image_size or ()) > 2:
         raise InputError(f'--image-size is {args.image_size}; give one or two positive numbers.')
-    if size != own:
+    if size != own and not getattr(model.backbone, 'dynamic', False):
         raise InputError(
             f'This model takes pictures of {own[0]} x {own[1]}, not {size[0]} x {size[1]}: it has a position embedding '
             'for every place. Leave out --image-size.'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import os.path as osp
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -22,6 +22,7 @@ from mmlt.checkpoints.publish import plain_config, publish_checkpoint
 from mmlt.checkpoints.read import check_is_file
 from mmlt.checkpoints.weights import fit_state, load_state
 from mmlt.engine.arguments import check_arguments
+from mmlt.engine.batch_norm import measure_statistics, statistics
 from mmlt.engine.build_errors import explained
 from mmlt.engine.configs import read_config
 from mmlt.engine.hooks import PredictionPicturesHook, ShotReportHook
@@ -47,13 +48,18 @@ class Validation:
             Defaults to None.
         on_test (bool): Take the test set. What is chosen on it is no estimate
             any more. Defaults to False.
+        bn_images (int): On how many training images the statistics of
+            BatchNorm are measured before every test, see :meth:`measure`.
+            Defaults to 0, they are as the weights have them.
 
     Raises:
         InputError: The config has no validation set beside its test set, or no
             shot metric; see :func:`read_config`.
     """
 
-    def __init__(self, config: str, work_dir: str, options: dict | None = None, on_test: bool = False):
+    def __init__(
+        self, config: str, work_dir: str, options: dict | None = None, on_test: bool = False, bn_images: int = 0
+    ):
         cfg = plain_config(read_config(config, options))
         part = 'test' if on_test else validation_part(cfg, config)
         cfg.test_dataloader = ConfigDict(collate_fn=dict(type='default_collate'), **cfg[f'{part}_dataloader'])
@@ -61,7 +67,9 @@ class Validation:
         cfg.test_cfg = cfg.get('test_cfg') or dict()
         cfg.work_dir, cfg.launcher = work_dir, 'none'
         cfg.load_from, cfg.resume = 'merged weights', False  # no stage's checkpoint is asked for; see `report`
-        check_arguments(cfg, keys=TESTED)
+        check_arguments(cfg, keys=(*TESTED, 'train_dataloader') if bn_images else TESTED)
+        if bn_images and cfg.get('train_dataloader') is None:
+            raise InputError(f"'{config}' has no train_dataloader, on whose images BatchNorm could be measured.")
         self.where, self.config = 'the TEST set' if on_test else 'validation', config
         with explained(cfg):
             self.runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
@@ -76,6 +84,8 @@ class Validation:
         self.runner._has_loaded = True
         self.runner.call_hook('before_run')
         self.model, self.whose = unwrap(self.runner.model), f"the model of '{config}'"
+        self.bn_images, self._train_loader = bn_images, None
+        self._measured: tuple[str, ...] = ()  # BatchNorm layers
 
     def check(self, contents: Mapping[str, dict]) -> None:
         """Refuse checkpoints of other classes than the data's, or of another model, before the first is tested.
@@ -111,10 +121,45 @@ class Validation:
         Raises:
             InputError: They are of another model.
         """
-        load_state(self.model, state, name, of=self.whose)
-        self.model.train()  # what is kept of the texts of other weights is forgotten
+        self._load(state, name)
         self.runner.test_loop.run()
         return self.metric.report
+
+    def _load(self, state: State, name: str) -> None:
+        load_state(self.model, state, name, of=self.whose)
+        self.model.train()  # what is kept of the texts of other weights is forgotten
+        if self._measured:
+            measure_statistics(self.model, self._train_loader, self._measured, self.bn_images)
+
+    def measure(self, layers: Sequence[str]) -> None:
+        """From now on, measure these BatchNorm layers' statistics anew for all weights that are tested.
+
+        They are measured of single models as of merged ones, so that figures
+        are compared that came about in one way.
+
+        Args:
+            layers (Sequence[str]): See :func:`averaged_statistics`.
+        """
+        self._measured = tuple(layers)
+        if self._train_loader is None and layers:
+            with explained(self.runner.cfg):
+                self._train_loader = self.runner.build_dataloader(self.runner.cfg.train_dataloader, seed=0)
+
+    def measured(self, merged: Merged) -> Merged:
+        """A merged model with statistics that were measured for it.
+
+        Args:
+            merged (Merged): The model.
+
+        Returns:
+            Merged: The same, with those of :meth:`measure`.
+        """
+        if not self._measured:
+            return merged
+        self._load(merged.state, 'the merged model')
+        new = statistics(self.model.state_dict(), self._measured)
+        state = {key: new[key].to(value.dtype) if key in new else value for key, value in merged.state.items()}
+        return replace(merged, state=state, averaged_statistics=[])
 
 
 def validation_part(cfg: Config, config: str) -> str:

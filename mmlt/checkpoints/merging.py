@@ -7,8 +7,9 @@
 
 All functions take state dicts by name, for example by file, and leave them as
 they are. Sums are made in double precision and rounded once. Statistics of
-BatchNorm are averaged as weights are; to measure them anew on training images
-is not done here, and a note tells it.
+BatchNorm are averaged as weights are, and :attr:`Merged.averaged_statistics`
+names their layers: :func:`mmlt.engine.batch_norm.measure_statistics` measures
+them anew on training images.
 """
 
 from __future__ import annotations
@@ -47,11 +48,23 @@ class Merged:
         state (dict[str, Tensor]): In the types of the first one's tensors.
         weights (dict[str, float]): What share every input has, of sum 1.
         notes (list[str]): What to tell. Defaults to none.
+        averaged_statistics (list[str]): BatchNorm layers whose statistics
+            differed, and were averaged. Defaults to none.
     """
 
     state: dict[str, Tensor]
     weights: dict[str, float]
     notes: list[str] = field(default_factory=list)
+    averaged_statistics: list[str] = field(default_factory=list)
+
+    def statistics_note(self) -> list[str]:
+        """What to tell of averaged statistics that stay so."""
+        number = len(self.averaged_statistics)
+        what = 'layer has' if number == 1 else 'layers have'
+        return [
+            f'{number} {what} BatchNorm statistics that are averaged as weights are, not measured on training images '
+            'with the merged weights: --bn-images of mmlt merge, or bn_images of SoupHook, measures them.'
+        ] * (number > 0)
 
 
 @dataclass
@@ -112,7 +125,9 @@ def average(states: Mapping[str, State], weights: Sequence[float] | None = None)
                 merged[key] = (used[0][1] if len(used) == 1 else first)[key].clone()
     total = math.fsum(given.values())
     shares = {name: weight / total for name, weight in given.items()}
-    return Merged(merged, shares, _notes(plain) if len(used) > 1 else [])
+    if len(used) == 1:
+        return Merged(merged, shares)
+    return Merged(merged, shares, _notes(plain), averaged_statistics(plain))
 
 
 def interpolate(a: State, b: State, alpha: float, names: tuple[str, str] = ('the first', 'the second')) -> Merged:
@@ -200,9 +215,10 @@ def lt_soups(anchor: State, groups: Sequence[Mapping[str, State]], ratio: float 
     w_i``, where ``w_i`` is the mean of the models that were fine-tuned on
     subsets of imbalance at most 2^i. The text of the paper beyond its
     introduction was not at hand: the recursion, the mean over the models of a
-    subset and r = 0.7 are those of the authors' published code for CIFAR-100-LT.
-    Its script for iNaturalist 2018 has the shares the other way round, 0.7 for
-    ``W_{i-1}``: ``ratio=0.3``.
+    subset and r = 0.7 are those of the authors' published code for CIFAR-100-LT
+    (github.com/Masseeh/LT-Soups, ``train_soups`` of ``trainer.py``). Its script
+    for iNaturalist 2018 (``merge.py``) has the shares the other way round, 0.7
+    for ``W_{i-1}``: ``ratio=0.3``.
 
     Args:
         anchor (State): W_0.
@@ -243,6 +259,8 @@ def check_mergeable(contents: Mapping[str, dict]) -> list[str]:
     check_same_classes(named, 'Merge models of the same classes in the same order.')
     models, notes = {}, []
     for name, content in contents.items():
+        if named[f"'{name}'"] is None:
+            notes.append(f"'{name}' carries no class names: whether its classes are in the same order is not compared.")
         meta = content.get('meta')
         text = meta.get('cfg') if isinstance(meta, dict) else None
         if not text:
@@ -330,20 +348,29 @@ def _check_tensor(key: str, value: Tensor, wanted: Tensor, name: str, first: str
 
 def _notes(states: Mapping[str, dict[str, Tensor]]) -> list[str]:
     name, first = next(iter(states.items()))
-    different = [k for k, v in first.items() if any(not torch.equal(v, state[k]) for state in states.values())]
-    counters = [k for k in different if _is_counter(first[k])]
-    layers = sorted({k.rpartition('.')[0] for k in different if k.endswith(('.running_mean', '.running_var'))})
-    notes = []
-    if counters:
-        what = 'counter differs and is' if len(counters) == 1 else 'counters differ and are'
-        notes.append(f"{len(counters)} {what} that of '{name}': {', '.join(counters[:3])}.")
-    if layers:
-        what = 'layer' if len(layers) == 1 else 'layers'
-        notes.append(
-            f'{len(layers)} {what} with BatchNorm statistics, which are averaged as weights are, not measured anew on '
-            'training images.'
-        )
-    return notes
+    counters = [k for k in first if _is_counter(first[k]) and _differs(k, states)]
+    if not counters:
+        return []
+    what = 'counter differs and is' if len(counters) == 1 else 'counters differ and are'
+    return [f"{len(counters)} {what} that of '{name}': {', '.join(counters[:3])}."]
+
+
+def averaged_statistics(states: Mapping[str, State]) -> list[str]:
+    """BatchNorm layers whose statistics are not the same in all state dicts.
+
+    Args:
+        states (Mapping[str, State]): By name, of one architecture.
+
+    Returns:
+        list[str]: Their names, in the order of the first state dict.
+    """
+    keys = [k for k in next(iter(states.values())) if k.endswith(('.running_mean', '.running_var'))]
+    return [*dict.fromkeys(k.rpartition('.')[0] for k in keys if _differs(k, states))]
+
+
+def _differs(key: str, states: Mapping[str, State]) -> bool:
+    first, *others = states.values()
+    return any(key in state and not torch.equal(first[key], state[key]) for state in others)
 
 
 def _number(score: float, name: str) -> float:

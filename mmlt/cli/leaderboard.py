@@ -35,6 +35,7 @@ from mmlt.visualization.leaderboard import BoardRow, Group, Runs, check_runs, re
 from mmlt.visualization.leaderboard_excerpt import fill_excerpts
 from mmlt.visualization.leaderboard_figures import fill_measured, fill_metafile, measured_figures
 from mmlt.visualization.leaderboard_page import board_page
+from mmlt.visualization.leaderboard_picture import plot_board
 from mmlt.visualization.leaderboard_records import complete, merged, read_records, write_records
 
 REPO = Path(__file__).resolve().parents[2]
@@ -127,8 +128,11 @@ def main(args):
     if not (args.run or Path(args.records).is_dir()):
         print(f"mmlt: there is no folder '{args.records}': what is not in --work-dir is missing.", file=sys.stderr)
     found = {group.key: (group, take(group, args)) for group in groups}
-    old = Path(args.out).read_text(encoding='utf-8') if Path(args.out).is_file() else ''
-    write_text(args.out, board_page(found, read_seeds(args.seeds), read_figures()['paper'], old))
+    out = Path(args.out)
+    old = out.read_text(encoding='utf-8') if out.is_file() else ''
+    pictures = {key: f'{out.stem}/{key}.png' for key in found}
+    pictures = {key: name for key, name in pictures.items() if plot_board(*found[key], out.parent / name)}
+    write_text(out, board_page(found, read_seeds(args.seeds), read_figures()['paper'], old, pictures))
     readme = Path(args.readme)
     names = config_names()
     if readme.is_file():

@@ -10,13 +10,14 @@
 
 --greedy and a range of --alphas choose on the validation set of CONFIG, never on its test set unless --on-test says so.
 With --wise-ft several checkpoints are merged first. alpha is the share of the fine-tuned model; the sweep's table and
-picture go to --work-dir. --wise-ft pretrained is the model as CONFIG begins.
+picture go to --work-dir. --wise-ft pretrained is the model as CONFIG begins. --bn-images measures the statistics of
+BatchNorm on training images of CONFIG, for all that is compared and for the result; without it they are averaged.
 """
 
 import os.path as osp
 
 from mmlt.cli.common import verb
-from mmlt.options import CfgOptions, ToolParser
+from mmlt.options import CfgOptions, ToolParser, at_least
 
 
 def parse_args(argv=None):
@@ -32,6 +33,7 @@ def parse_args(argv=None):
     parser.add_argument('--config', help='whose validation set the alpha is chosen on; default that of --greedy')
     parser.add_argument('--figure', default='all', help='of the shot metric, to choose by; default all')
     parser.add_argument('--on-test', action='store_true', help='choose on the test set; the result is no estimate')
+    parser.add_argument('--bn-images', type=at_least(1), help='training images of CONFIG to measure BatchNorm on')
     parser.add_argument('--work-dir', help='for log, table and picture; default OUT_merging')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='settings to override, key=value')
     args = parser.parse_args(argv)
@@ -41,6 +43,8 @@ def parse_args(argv=None):
     for option, needed in (('alphas', 'wise_ft'), ('ratio', 'lt_soups')):
         if getattr(args, option) is not None and getattr(args, needed) is None:
             parser.error(f'--{option} needs --{needed}'.replace('_', '-'))
+    if args.bn_images and not (args.config or args.greedy):
+        parser.error('--bn-images needs --config, whose training images are looked at')
     if len(args.checkpoints) == 1 and not (args.wise_ft or args.lt_soups):
         parser.error('one checkpoint is nothing to merge: give several, or --wise-ft')
     args.work_dir = args.work_dir or f'{osp.splitext(args.out)[0]}_merging'

@@ -72,7 +72,7 @@ def compute_features(
     was_training = model.training
     model.eval()
     parts = []
-    with _own_random_state(seed):
+    with own_random_state(seed):
         for batch in show_progress(loader, description):
             feats = model.backbone(model.data_preprocessor(batch, False)['inputs'])
             feature = (model.neck(feats) if with_neck else feats)[-1].float().contiguous()
@@ -83,7 +83,7 @@ def compute_features(
 
 
 @contextmanager
-def _own_random_state(seed: int):
+def own_random_state(seed: int):
     """Random draws inside follow a seed, and leave those outside as they would have been."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():

@@ -11,6 +11,7 @@ import mmengine
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
+from mmengine.hooks import EMAHook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -23,6 +24,7 @@ from mmlt.errors import InputError
 from mmlt.evaluation.save_logits import save_logits
 from mmlt.evaluation.scores_file import check_npz_path
 from mmlt.options import TestOptions
+from mmlt.registry import HOOKS
 
 # Top-level keys that a test reads.
 TESTED = (
@@ -45,8 +47,28 @@ def _augment(cfg: Config) -> None:
         pipeline = deepcopy(cfg.test_dataloader.dataset.pipeline)
         flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
         cfg.tta_pipeline = [*pipeline[:-1], dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])]
+    cfg.custom_hooks = _without_averaging(cfg)
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+def _without_averaging(cfg: Config) -> list:
+    """The custom hooks but an EMAHook, which would average the augmenting model, whose weights have other names.
+
+    The averaged weights are what a checkpoint has as its model's, so they are tested all the same.
+    """
+    kept = []
+    for hook in cfg.get('custom_hooks') or []:
+        kind = hook.get('type') if isinstance(hook, dict) else type(hook)
+        kind = HOOKS.get(kind) if isinstance(kind, str) else kind
+        if not (isinstance(kind, type) and issubclass(kind, EMAHook)):
+            kept.append(hook)
+        elif isinstance(hook, dict) and not hook.get('evaluate_on_ema', True):
+            raise InputError(
+                'Test-time augmentation tests the averaged weights, but the EMAHook has evaluate_on_ema=False: leave '
+                'out --tta or that setting.'
+            )
+    return kept
 
 
 def read_test(args: TestOptions) -> Config:

@@ -139,7 +139,7 @@ class SaveLogits(ShotMetric):
             return [''] * len(places)
         pixels = [self._dataset.get_data_info(place).get('img') for place in places]
         return [
-            f'{DIGEST}{hashlib.sha256(np.ascontiguousarray(p)).hexdigest()[:32]}' if isinstance(p, np.ndarray) else ''
+            f'{DIGEST}{hashlib.sha256(p.tobytes()).hexdigest()[:32]}' if isinstance(p, np.ndarray) else ''
             for p in pixels
         ]
 

@@ -12,8 +12,8 @@ from mmlt.models.heads.anchor_head import AnchorHead
 from mmlt.models.losses import CUELoss, LDAMLoss
 from mmlt.models.losses.long_tail import _ClsLoss
 
-# Image towers of timm whose weights were trained with texts say so by their names.
-_TRAINED_WITH_TEXTS = ('clip', 'siglip')
+# Image towers of timm whose weights were trained with texts say so by their names; Perception Encoder's and TIPS', too.
+_TRAINED_WITH_TEXTS = ('clip', 'siglip', 'pe_core', 'tips')
 
 
 def check_composition(model: nn.Module, with_checkpoint: bool = False) -> None:

@@ -198,7 +198,7 @@ def load_timm_weights(visual: VisionTransformer | Eva, model: str, pretrained: s
     check_filled(visual, f"With the weights '{pretrained}', timm's '{model}'", 'the file is damaged. Fetch it anew.')
 
 
-def patch_size(visual: VisionTransformer | Eva) -> int:
-    """Pixels of an image that one token stands for, in each direction."""
-    size = visual.patch_embed.feat_ratio()
-    return max(size) if isinstance(size, (tuple, list)) else size
+def patch_size(visual: VisionTransformer | Eva) -> tuple[int, int]:
+    """Height and width of an image that one token stands for, in pixels."""
+    size = visual.patch_embed.feat_ratio(as_scalar=False)
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -64,7 +64,8 @@ def limit_imbalance(counts: Sequence[int], max_ratio: float) -> list[int]:
     """Class counts of the largest subset whose imbalance is limited, ``min(n_c, floor(ratio * min n))``.
 
     LT-Soups (Aminbeidokhti et al. 2025) trains on such subsets with ratios
-    2^0, 2^1, ...; the cap is that of the authors' published code.
+    2^0, 2^1, ...; the cap is that of the authors' published code
+    (github.com/Masseeh/LT-Soups, ``sample_balance_factor`` of ``trainer.py``).
 
     Args:
         counts (Sequence[int]): Images of every class, (C, ), none without.

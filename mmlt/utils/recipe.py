@@ -20,6 +20,11 @@ _NOT_SETTINGS = {
     'data_preprocessor', 'init_cfg', 'image_size', 'texts', 'teacher', 'topk', 'depth', 'out_indices', 'style',
     'compile',
 }  # fmt: skip
+# Hooks that do nothing to what is trained, or that the rest of the recipe tells.
+_OTHER_HOOKS = {
+    'checkpoint', 'class_info', 'epoch', 'export', 'feature_cache', 'finite_loss', 'logger', 'param_scheduler',
+    'progress', 'sampler_seed', 'shot_report', 'timer', 'visualization',
+}  # fmt: skip
 _GPUS = 8
 # Arguments of timm's models that make any of them small, for pictures of 64 pixels.
 _TINY_VIT = dict(depth=2, embed_dim=64, num_heads=2, patch_size=8)
@@ -60,6 +65,7 @@ def recipe(cfg: Config, images: int | None = None) -> dict[str, str]:
         'modes in training': '; '.join(_modes(model)),
         'model': ', '.join(_settings(cfg.model)),
         'cached features': _value((cfg.default_hooks.get('feature_cache') or {}).get('views')),
+        'other hooks': '; '.join(_hooks(cfg)),
         'test transforms': ', '.join(_transforms(test)),
         'kept checkpoint': f'best {_listed(cfg.default_hooks.checkpoint.save_best)} by validation'
         if cfg.default_hooks.checkpoint.get('save_best')
@@ -235,6 +241,14 @@ def _mixing(cfg: Config) -> str:
         return ''
     parts = zip(mixing.augments, mixing.get('probs') or [None])
     return ', '.join(f'{_call(augment)} in {probability:.0%}' for augment, probability in parts)
+
+
+def _hooks(cfg: Config) -> Iterator[str]:
+    """What makes weights beside the optimizer: averaged weights, merged ones, class means and the like."""
+    own = {name: hook for name, hook in cfg.default_hooks.items() if name not in _OTHER_HOOKS and hook}
+    for hook in [*own.values(), *(cfg.get('custom_hooks') or [])]:
+        # Of the models that are merged it is told how many each subset has.
+        yield _call({k: [len(group) for group in v] if k == 'groups' else v for k, v in hook.items()})
 
 
 def _transforms(pipeline: list[ConfigDict]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmlt.evaluation.functional import SHOTS, get_protocol, shot_groups
-from mmlt.visualization.figures import STYLE, class_number, count_axis, save_png
+from mmlt.visualization.figures import STYLE, class_number, count_axis, name_classes, save_png
 from mmlt.visualization.report import SHOT_COLOURS
 
 _NAMED = 50  # up to so many classes have their names under the picture
@@ -100,10 +100,7 @@ def plot_class_sizes(report: dict, path: str | Path, title: str = '') -> None:
         axes.set_ylim(bottom=max(counts.min(), 1) / 2)  # the smallest class shows a bar, too
         axes.margins(x=0.01)
         if len(classes) <= _NAMED:
-            rotation = 45 if len(classes) > 12 else 20
-            axes.set_xticks(
-                np.arange(len(classes)), [c['class'] for c in classes], rotation=rotation, ha='right', parse_math=False
-            )
+            name_classes(axes, [c['class'] for c in classes])
         else:
             axes.set_xlabel('classes, by training images')
         axes.legend(loc='upper right', framealpha=0.9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -41,6 +42,18 @@ def count_axis(axes) -> None:
     axes.set(yscale='log', ylabel='training images')
     axes.yaxis.set_major_formatter(lambda count, _: f'{count:,g}')
     axes.yaxis.set_minor_formatter(LogFormatter())
+
+
+def name_classes(axes, names: Sequence[str]) -> None:
+    """Write the names of classes below their places, the steeper the more there are.
+
+    Args:
+        axes (matplotlib.axes.Axes): Of a picture whose abscissa are places.
+        names (Sequence[str]): In their order.
+    """
+    rotation = 20 if len(names) <= 12 else 45 if len(names) <= 25 else 90
+    ha = 'center' if rotation == 90 else 'right'
+    axes.set_xticks(range(len(names)), names, rotation=rotation, ha=ha, parse_math=False)
 
 
 def save_png(figure: Figure, path: str | Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mmlt.errors import InputError
-from mmlt.visualization.figures import STYLE, save_png
+from mmlt.visualization.figures import STYLE, name_classes, save_png
 from mmlt.visualization.report import MEASURES, SHOT_COLOURS
 from mmlt.visualization.runs import check_comparable
 
@@ -104,12 +104,11 @@ def plot_class_gain(report: dict, baseline: dict, path: str | Path, title: str =
             axes.plot(moving_average(gain, window), color='black', label=f'mean of {window} classes around')
             axes.set_xlabel('classes, by training images')
         else:
-            names = [c['class'] for c in classes]
-            rotation = 45 if len(names) > 12 else 20
-            axes.set_xticks(np.arange(len(names)), names, rotation=rotation, ha='right', parse_math=False)
+            name_classes(axes, [c['class'] for c in classes])
         axes.set_ylabel(f'gain in {MEASURES[report.get("measure", "accuracy")][1]}, points')
         axes.margins(x=0.01)
-        axes.legend(loc='best', framealpha=0.9, title=f'mean over classes, all: {gain.mean():+.1f}')
+        title_of_means = f'mean over classes, all: {gain.mean():+.1f}'
+        axes.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False, title=title_of_means)
         if title:
             axes.set_title(title, loc='left', parse_math=False)
         save_png(figure, path)

@@ -249,6 +249,7 @@ def board_page(
     seeds: Sequence[int],
     paper: Mapping[tuple[str, str, str], dict],
     old: str = '',
+    pictures: Mapping[str, str] | None = None,
 ) -> str:
     """The whole page.
 
@@ -257,6 +258,8 @@ def board_page(
         seeds (Sequence[int]): Those that a row should have.
         paper (Mapping): See :func:`paper_cell`.
         old (str): The page as it was, whose notes are kept. Defaults to ''.
+        pictures (Mapping[str, str], optional): Files of the tables' pictures,
+            from the page's folder, by the table's key. Defaults to None.
 
     Raises:
         InputError: Notes of a table that is no more; see also
@@ -269,6 +272,8 @@ def board_page(
     for key, (group, runs) in groups.items():
         own = notes.get(key, '')
         parts += [f'## {group.title}', ' '.join(group.about.split()), table(group, runs, seeds, paper)]
+        if picture := (pictures or {}).get(key):
+            parts.append(f'![many, medium, few and all of every row]({picture})')
         parts += [p for p in (best_elsewhere(group, runs), missing(group, runs, seeds), '### Notes') if p]
         parts.append(f'<!-- notes of {key}, written by hand and kept -->\n{own}<!-- end of notes -->')
         parts += ['<details>\n<summary>Where the runs come from</summary>', provenance(group, runs), '</details>']

@@ -29,7 +29,7 @@ def plot_tau(taus: Sequence[float], accuracy: np.ndarray, chosen: float, path: s
         figure = Figure(figsize=(6, 3.5), layout='constrained')
         axes = figure.subplots()
         axes.plot(taus, accuracy, color='black', marker='.', markersize=4)
-        axes.axvline(chosen, color=SHOT_COLOURS['few'], linewidth=1, label=f'chosen: {chosen:g}')
+        axes.axvline(chosen, color='grey', linestyle='--', linewidth=1, label=f'chosen: {chosen:g}')
         axes.set(xlabel='tau', ylabel='validation, mean over classes, percent')
         axes.legend(loc='best', framealpha=0.9)
         if title:

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mmlt.checkpoints import whole_file, write_text
+from mmlt.checkpoints import write_text
 from mmlt.evaluation.meanings import CLASS_MEAN, SAMPLE_MEAN, overall_key, overall_meaning
-from mmlt.visualization.figures import class_number, count_axis
+from mmlt.visualization.figures import STYLE, class_number, count_axis, name_classes, save_png
 
 # What a report measures of a class: in the table's caption, and at the picture's axis.
 MEASURES = {
@@ -92,7 +92,7 @@ def plot_class_accuracy(report: dict, path: str | Path, title: str = '') -> None
     measure = report.get('measure', 'accuracy')
     classes = [c for c in report['per_class'] if c[measure] is not None]
     order = sorted(range(len(classes)), key=lambda i: -classes[i]['train_images'])
-    with matplotlib.rc_context({'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False}):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 5), layout='constrained')
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.4))
         ranks = np.arange(len(order))
@@ -109,10 +109,10 @@ def plot_class_accuracy(report: dict, path: str | Path, title: str = '') -> None
                 mean = np.mean([values[r] for r in at])
                 bottom.plot([at[0] - 0.45, at[-1] + 0.45], [mean, mean], color='black', linewidth=1)
                 bottom.bar(0, 0, color=colour, label=f'{shot}: {mean:.1f} ({class_number(len(at))})')
-        bottom.legend(loc='lower left', framealpha=0.9, title='mean over classes')
+        # beside the bars, which fill the axes
+        bottom.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False, title='mean over classes')
         if len(order) <= 50:
-            names = [classes[i]['class'] for i in order]
-            bottom.set_xticks(ranks, names, rotation=45 if len(order) > 12 else 20, ha='right', parse_math=False)
+            name_classes(bottom, [classes[i]['class'] for i in order])
         else:
             bottom.set_xlabel('classes, by training images')
         if title:
@@ -120,8 +120,7 @@ def plot_class_accuracy(report: dict, path: str | Path, title: str = '') -> None
         figures = overall_figures(report)
         told = ', '.join(f'{name} {figures[key]:.1f}' for key, name in OVERALL.items() if key in figures)
         top.set_title(f'{MEASURES[measure][0]}: {told}', loc='right', fontsize=8)
-        with whole_file(path) as part:
-            figure.savefig(part, dpi=130, format='png')
+        save_png(figure, path)
 
 
 def write_json(report: dict, path: str | Path) -> None:

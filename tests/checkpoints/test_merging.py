@@ -1,6 +1,7 @@
 """Merging of weights against sums that are written down in float64, and what is refused."""
 
 import itertools
+import re
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from mmlt import InputError
 from mmlt.checkpoints.merging import (
     average,
+    averaged_statistics,
     check_mergeable,
     greedy,
     interpolate,
@@ -115,8 +117,34 @@ def test_counters_are_the_first_ones_and_statistics_are_told():
     assert merged.state['backbone.bn.num_batches_tracked'] == 3
     notes = '\n'.join(merged.notes)
     assert "1 counter differs and is that of 'a.pth': backbone.bn.num_batches_tracked" in notes
-    assert '1 layer with BatchNorm statistics' in notes and 'not measured anew' in notes
-    assert not average({'a': make_state(0), 'b': make_state(0)}).notes
+    assert merged.averaged_statistics == ['backbone.bn']
+    assert re.match(
+        '1 layer has BatchNorm statistics that are averaged .*--bn-images of mmlt', *merged.statistics_note()
+    )
+    alike = average({'a': make_state(0), 'b': make_state(0)})
+    assert not alike.notes and not alike.averaged_statistics and not alike.statistics_note()
+    one = average(states, [0, 1])  # what is one of the inputs has its own
+    assert not one.notes and not one.averaged_statistics
+
+
+def test_layers_whose_statistics_differ():
+    states = {name: make_state(i) for i, name in enumerate('ab')}
+    for state in states.values():
+        state['neck.bn.running_mean'] = torch.ones(2)
+        state['neck.bn.running_var'] = torch.ones(2)
+    assert averaged_statistics(states) == ['backbone.bn']
+    states['b']['neck.bn.running_var'][1] = 2
+    assert averaged_statistics(states) == ['backbone.bn', 'neck.bn']
+    assert averaged_statistics({'a': states['a']}) == []
+    states['b'] = {'other': torch.ones(1)}  # which no merging takes
+    assert averaged_statistics(states) == []
+
+
+def test_names_of_several_processes_are_those_of_one(states):
+    """DataParallel and DistributedDataParallel put `module.` before every name."""
+    wrapped = {'a': {f'module.{key}': value for key, value in states['a'].items()}, 'b': states['b']}
+    merged, expected = average(wrapped).state, average({name: states[name] for name in 'ab'}).state
+    assert merged.keys() == expected.keys() and all(torch.equal(v, expected[k]) for k, v in merged.items())
 
 
 def test_weights_of_more_are_merged_first():
@@ -305,3 +333,10 @@ def test_what_is_of_the_training_only_may_differ():
     assert check_mergeable({'a.pth': first, 'b.pth': other}) == []
     other['meta'].pop('cfg')
     assert "'b.pth' carries no config" in check_mergeable({'a.pth': first, 'b.pth': other})[0]
+
+
+def test_what_cannot_be_compared_is_told():
+    other = content()
+    other['meta'].pop('dataset_meta')
+    (note,) = check_mergeable({'a.pth': content(), 'b.pth': other})
+    assert note.startswith("'b.pth' carries no class names: whether its classes are in the same order")

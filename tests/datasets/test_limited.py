@@ -30,6 +30,7 @@ def test_ratios_between_whole_numbers():
     assert limit_imbalance([100, 10, 3], 1.5) == [4, 4, 3]
     assert limit_imbalance([100, 10, 10], 1.1) == [11, 10, 10]  # 1.1 * 10 is 11.000000000000002
     assert limit_imbalance([100, 30, 30], 1.7) == [51, 30, 30]
+    assert limit_imbalance([200, 100], 1.15) == [115, 100]  # 1.15 * 100 is 114.99999999999999
 
 
 @pytest.mark.parametrize('counts, ratio', [([3, 2], 0.5), ([3, 2], float('nan')), ([3, 0], 2), ([], 2)])

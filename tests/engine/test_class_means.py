@@ -97,6 +97,9 @@ def classifier(**head):
     torch.manual_seed(3)
     model = MODELS.build({**MODEL, 'head': {**MODEL['head'], **head}})
     model.init_weights()
+    with torch.no_grad():  # a new tower's class token hardly depends on the picture, and all features are of one length
+        for parameter in model.backbone.visual.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
     return model.train()
 
 
@@ -131,6 +134,7 @@ def test_means_are_those_of_a_loop(picture_folder, normalised):
     assert {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])} == {'head.weight'}
     vectors = model.head.weight.detach().clone()
     assert (vectors - expected_vectors(model, picture_folder, normalised)).abs().max() <= 1e-5
+    assert (vectors - expected_vectors(model, picture_folder, not normalised)).abs().max() > 1e-4
     with torch.no_grad():
         model.head.weight.mul_(2)
     ClassMeansHook().before_train(runner)  # not again

@@ -47,6 +47,25 @@ def test_the_report_of_a_training_stays(two_stages, train_tool, test_tool):
     test_tool.main(['b.py', own])  # as its sentence says
 
 
+@pytest.mark.parametrize('kind', ['EMAHook', 'mmengine.EMAHook'])
+def test_augmentation_sees_averaged_weights(two_stages, train_tool, test_tool, kind):
+    """Those of the checkpoint, which are what a test without the hook has."""
+    hooks = f"custom_hooks=[dict(type='{kind}', momentum=0.5)]"
+    train_tool.main(['a.py', '--no-test', '--cfg-options', 'train_cfg.max_epochs=2', hooks])
+    reports = []
+    for own in (hooks, 'custom_hooks=[]'):
+        test_tool.main(['a.py', 'work_dirs/a/epoch_2.pth', '--tta', '--work-dir', 'tested', '--cfg-options', own])
+        reports.append(json.loads(Path('tested/shot_report.json').read_text())['metrics'])
+    assert reports[0] == reports[1] and reports[0]['nll'] > 0
+    checkpoint = read_checkpoint('work_dirs/a/epoch_2.pth')
+    name = next(k for k in checkpoint['state_dict'] if k.endswith('conv1.weight'))
+    assert not torch.equal(checkpoint['state_dict'][name], checkpoint['ema_state_dict'][f'module.{name}'])
+    if kind == 'EMAHook':  # MMPretrain's
+        origin = hooks.replace('0.5', '0.5, evaluate_on_ema=False')
+        with pytest.raises(SystemExit, match='the EMAHook has evaluate_on_ema=False: leave out --tta'):
+            test_tool.main(['a.py', 'work_dirs/a/epoch_2.pth', '--tta', '--cfg-options', origin])
+
+
 # The checkpoint that is best by validation
 
 

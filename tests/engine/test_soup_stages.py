@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import open_clip
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import HOOKS
 from safetensors.torch import save_file
 
 from mmlt import InputError
@@ -90,6 +92,24 @@ def test_finished_stages_are_not_trained_again(folder, train_tool, capsys):
     train_tool.main([str(folder / 'soups.py'), '--work-dir', str(folder / 'w')])
     assert capsys.readouterr().out.count('already finished') == 4
     assert json.loads((folder / 'w/run.json').read_text())['finished']
+
+
+def test_averaged_weights_have_the_decay_of_the_published_code(repo):
+    """0.99 a step, from the weights after the first one; number by number in float64."""
+    cfg = Config.fromfile(repo / 'configs/lift/lt-soups_vit-b16_imagenet-lt_subset.py')
+    (hook,) = (HOOKS.build(hook) for hook in cfg.custom_hooks)
+    model = torch.nn.Linear(3, 2).double()
+    runner, generator = SimpleNamespace(model=model, iter=0, epoch=0), torch.Generator().manual_seed(1)
+    hook.before_run(runner)
+    expected = None
+    for step in range(6):
+        runner.iter = step
+        with torch.no_grad():
+            model.weight.copy_(torch.randn(2, 3, generator=generator))
+        hook.after_train_iter(runner, step)
+        now = model.weight.flatten().tolist()
+        expected = now if expected is None else [0.99 * a + 0.01 * w for a, w in zip(expected, now)]
+    assert hook.ema_model.module.weight.flatten().tolist() == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_resumed_training_merges_nothing(monkeypatch):

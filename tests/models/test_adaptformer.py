@@ -97,6 +97,19 @@ def test_bottleneck(classes, blocks, expected):
     assert AdaptFormer(8, blocks, bottleneck=5, num_classes=classes).down.out_features == 5
 
 
+@pytest.mark.parametrize('init', ['uniform', 'normal'])
+def test_both_ways_to_start_have_one_deviation(init):
+    """1 / sqrt(3 W); numbers of the uniform one are at most sqrt(3) deviations, of the normal one some are more."""
+    adapter = AdaptFormer(600, 2, bottleneck=300, init=init)
+    weights = adapter.down.weight.detach().double().flatten()
+    deviation = math.sqrt(sum(w * w for w in weights.tolist()) / len(weights))
+    assert deviation == pytest.approx(1 / math.sqrt(3 * 600), rel=0.01)
+    assert (weights.abs().max() > math.sqrt(3) * 1.01 / math.sqrt(3 * 600)) == (init == 'normal')
+    assert not adapter.down.bias.any() and not adapter.up.weight.any() and not adapter.up.bias.any()
+    with pytest.raises(InputError, match="init is 'zero'; choose 'uniform' or 'normal'"):
+        AdaptFormer(8, 2, bottleneck=1, init='zero')
+
+
 def test_training_starts_at_the_plain_tower(clip_file, images):
     plain, adapted = loaded(clip_file), loaded(clip_file, adapter=ADAPTER)
     assert (adapted(images)[0] - plain(images)[0]).abs().max() <= 1e-6

@@ -53,6 +53,17 @@ def naive_neighbours(labels, neighbours=NEIGHBOURS, classes=CLASSES):
     ]
 
 
+def naive_soft_neighbours(rows, neighbours=NEIGHBOURS, classes=CLASSES):
+    """Of every class its own probability, and that of each class that names it; 1 at most."""
+    return [
+        [
+            min(1.0, own + sum(p for p, name in zip(row, classes) if wanted in neighbours.get(name, ())))
+            for own, wanted in zip(row, classes)
+        ]
+        for row in rows
+    ]
+
+
 def naive_bla(logits, targets, counts, tau):
     """Of every image the mean over classes of -y log p - (1 - y) log(1 - p)."""
     losses = []
@@ -132,6 +143,16 @@ def test_mixed_labels():
         hard, soft = torch.tensor([label]), torch.eye(5)[label : label + 1]
         assert torch.equal(neighbour_targets(hard, table), neighbour_targets(soft, table))
         assert torch.equal(zero_shot_targets(scores, hard, 3), zero_shot_targets(scores, soft, 3))
+
+
+def test_mixed_labels_of_classes_with_few_neighbours():
+    """What fills up a row of the table lends nothing: a class with fewer neighbours than another keeps what it has."""
+    rows = [[0.0, 0.6, 0.4, 0.0, 0.0], [0.3, 0.0, 0.0, 0.0, 0.7], [0.1, 0.2, 0.2, 0.25, 0.25]]
+    actual = neighbour_targets(
+        torch.tensor(rows, dtype=torch.float64), neighbour_table(NEIGHBOURS, CLASSES), torch.float64
+    )
+    assert actual.tolist() == [pytest.approx(row, abs=1e-15) for row in naive_soft_neighbours(rows)]
+    assert actual[0, 1] == 0.6 and actual[1, 4] == 0.7 and (actual < 1).any(1).all()
 
 
 def test_neighbour_targets():
@@ -249,6 +270,7 @@ def test_compiled_loss():
         (dict(zero_shot_weight=-1), 'zero_shot_weight is -1; it must not be negative'),
         (dict(tau=float('nan')), 'tau is nan; it must not be negative'),
         (dict(top_k=0), 'top_k is 0; give a whole number from 1 on'),
+        (dict(class_counts=(5, 0, 1)), 'CUELoss: class 1 has no training images; give every class at least one'),
         (dict(neighbours=None), 'has no neighbour classes: give neighbours=<JSON file>.*or neighbour_weight=0'),
     ],
 )
@@ -313,11 +335,16 @@ def test_files_that_are_refused(tmp_path, text, sentence):
         ({'fox': ['pear', 'plum', 'pear']}, "give 'fox' the neighbour 'pear' twice: take one out"),
         ({'sweet pepper': [], 'sweet_pepper': []}, "have two entries for 'sweet_pepper'"),
         ({'qqqq': []}, ".* no class of the dataset; the nearest name is '"),
+        (
+            {'fox': ['pear', 'lion', 'pear'], 'puma': ['plum'], 'plum': ['plum']},
+            r"give 'fox' the neighbour 'lion', which is no class .* name is '\w+' \(the first of 4 mistakes\)",
+        ),
     ],
 )
 def test_names_that_are_refused(neighbours, sentence):
-    with pytest.raises(InputError, match=f'The neighbour classes {sentence}'):
+    with pytest.raises(InputError, match=rf'^The neighbour classes {sentence}.*\.$') as error:
         neighbour_table(neighbours, CLASSES)
+    assert ('mistakes' in str(error.value)) == ('mistakes' in sentence)
 
 
 def test_underscores_and_two_classes_of_one_name():

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch.multiprocessing as mp
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from PIL import Image
 from torch import nn
 
 from mmlt import InputError
@@ -66,9 +68,9 @@ def batch(size=32):
 
 
 @torch.no_grad()
-def naive_scores(clip_file, images, template='a photo of a {}.'):
+def naive_scores(clip_file, images, template='a photo of a {}.', image_size=None):
     """Cosines by open_clip itself, times 100."""
-    clip = open_clip.create_model(VIT).eval()
+    clip = open_clip.create_model(VIT, force_image_size=image_size).eval()
     open_clip_load_checkpoint(clip, clip_file)
     texts = clip.encode_text(open_clip.get_tokenizer(VIT)([template.format(c) for c in CLASSES]), normalize=True)
     return 100 * clip.encode_image(images, normalize=True) @ texts.t()
@@ -109,11 +111,43 @@ def test_own_normalisation_and_size(clip_file):
     model.teacher.register_forward_pre_hook(lambda _, args: calls.append(args[0]))
     model(**model.data_preprocessor(batch(), True), mode='loss')
     assert torch.equal(calls[0], seen)
-    # Pictures of another size are resized to the zero-shot model's.
-    teacher = classifier(clip_file).teacher
-    large = torch.nn.functional.interpolate(inputs, (64, 64), mode='nearest')
-    assert teacher(large).shape == (len(LABELS), 5)
-    assert (teacher(large) - teacher(inputs)).abs().max() < (teacher(inputs)[0] - teacher(inputs)[1]).abs().max() * 5
+
+
+def bicubic(images, size):
+    """As Pillow resizes, one channel after the other, without rounding to bytes."""
+    return torch.stack(
+        [
+            torch.stack(
+                [torch.from_numpy(np.array(Image.fromarray(c).resize((size, size), Image.BICUBIC))) for c in image]
+            )
+            for image in images.numpy()
+        ]
+    )
+
+
+@pytest.mark.parametrize('size, own', [(80, None), (24, None), (32, 48)])
+def test_pictures_of_another_size_are_resized_to_the_zero_shot_models(clip_file, size, own):
+    model = classifier(clip_file, **({} if own is None else dict(image_size=own)))
+    images = model.data_preprocessor(batch(size), True)['inputs']
+    wanted = own or 32
+    seen = []
+    model.teacher.vision.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    scores = model.teacher(images)
+    assert (seen[0] - bicubic(images, wanted)).abs().max() <= 1e-4 * images.abs().max()
+    assert torch.allclose(scores, naive_scores(clip_file, bicubic(images, wanted), image_size=own), atol=2e-3)
+
+
+def test_zero_shot_model_shares_no_weights_with_what_is_trained(clip_file):
+    """Nor after other weights were read does it score by texts of the earlier ones."""
+    model = classifier(clip_file)
+    own = {p.data_ptr() for p in model.parameters()}
+    theirs = [*model.teacher.vision.parameters(), *model.teacher.head.parameters()]
+    assert len(theirs) > 20 and not own & {p.data_ptr() for p in theirs} and not any(p.requires_grad for p in theirs)
+    images = model.data_preprocessor(batch(), True)['inputs']
+    before = model.teacher(images)
+    model.teacher.head.text_features = torch.zeros_like(model.teacher.head.text_features)
+    model.teacher.init_weights()
+    assert torch.equal(model.teacher(images), before) and before.any()
 
 
 def test_checkpoint_and_optimizer_are_those_without_it(clip_file):

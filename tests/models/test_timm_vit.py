@@ -134,6 +134,12 @@ def test_dynamic_takes_all_sizes(model):
 def test_wrong_sizes():
     with pytest.raises(InputError, match='30 x 30 are not filled by the patches of 14 pixels .* such as 28 or 42'):
         built(DINO, 30)
+    with pytest.raises(
+        InputError, match='28 x 42 and .* built for 28 x 28: resize them to 28 x 28, or set .*dynamic=T'
+    ):
+        built(DINO)(torch.randn(1, 3, 28, 42))
+    with pytest.raises(InputError, match='28 x 30 are not .* in place of 30 choose a multiple such as 28 or 42'):
+        built(DINO, dynamic=True)(torch.randn(1, 3, 28, 30))
     with pytest.raises(InputError, match=r'42 x 42 and .* built for 28 x 28: set model.backbone.image_size=42, or d'):
         built(DINO)(images(42))
     for size in (0, '28', 28.0):
@@ -357,14 +363,3 @@ def test_bad_settings(kwargs, sentence):
 
 def test_image_size_for_the_export_tool():
     assert TimmViT(REG, image_size=42, options=TINY).image_size == (42, 42)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('model', [m.replace('small', 'base') for m in (DINO, REG, DINO3)])
-def test_whole_model_at_224(model):
-    adapter = dict(type='mmlt.AdaptFormer', num_classes=1000)
-    tower, x = TimmViT(model, image_size=224, adapter=adapter).eval(), images(224, 1)
-    own = timm.create_model(model, num_classes=0, img_size=224).eval()
-    own.load_state_dict(tower.visual.state_dict())
-    with torch.no_grad():
-        assert (tower(x)[0] - own(x)).abs().max() <= 1e-6

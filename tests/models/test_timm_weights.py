@@ -25,9 +25,9 @@ DINO, REG, DINO3, DEIT3 = (
     'deit3_small_patch16_224',
 )
 SIGLIP, CLASSIFIER = 'vit_base_patch16_siglip_224', 'vit_small_patch16_224'
-IJEPA = 'vit_huge_patch14_gap_224'
+IJEPA, FLEXI = 'vit_huge_patch14_gap_224', 'flexivit_small'
 TINY = dict(depth=2, embed_dim=48, num_heads=3)
-SIZE = {DINO: 28, REG: 28, DINO3: 32, DEIT3: 32, SIGLIP: 32, CLASSIFIER: 32, IJEPA: 28}
+SIZE = {DINO: 28, REG: 28, DINO3: 32, DEIT3: 32, SIGLIP: 32, CLASSIFIER: 32, IJEPA: 28, FLEXI: 32}
 
 
 def own_model(name, **kwargs):
@@ -97,6 +97,16 @@ def test_adapters_are_no_part_of_the_file(tmp_path, x):
     ).eval()
     other.load_state_dict(tower.state_dict())  # a checkpoint needs no weight file
     assert torch.equal(other(x[28])[0], tower(x[28])[0])
+
+
+def test_positions_of_flexible_models_are_resized_in_their_own_way(tmp_path):
+    """timm resizes those of FlexiViT bilinearly, without antialiasing: other values than of the other models."""
+    own = own_model(FLEXI, img_size=64)
+    torch.save(own.state_dict(), tmp_path / 'weights.pth')
+    tower = loaded(FLEXI, tmp_path / 'weights.pth', image_size=32)
+    wide = own.pos_embed.view(1, 4, 4, -1).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(wide, (2, 2), mode='bilinear', align_corners=False)
+    assert (tower.visual.pos_embed - expected.flatten(2).transpose(1, 2)).abs().max() <= 1e-6
 
 
 def test_init_cfg_comes_after_the_weights(tmp_path):

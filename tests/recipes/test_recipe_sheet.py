@@ -65,6 +65,20 @@ def test_a_change_of_a_config_is_seen(key, value, setting):
     assert before[setting] != after[setting]
 
 
+@pytest.mark.parametrize(
+    ('name', 'ratio', 'models'),
+    [('imagenet-lt', '0.7', '2, 2, 2, 2, 2, 2, 2, 2, 1'), ('inat18', '0.3', '1, 1, 1, 1, 1, 1, 1, 1, 1')],
+)
+def test_averages_and_merged_models_are_told(name, ratio, models):
+    cfg = Config.fromfile(REPO / f'configs/lift/lt-soups_vit-b16_{name}.py')
+    average = 'EMAHook(momentum=0.01, update_buffers=True)'
+    assert recipe(cfg)['other hooks'] == f'SoupHook(ratio={ratio}, groups=[{models}]); {average}'
+    subset = Config.fromfile(REPO / f'configs/lift/lt-soups_vit-b16_{name}_subset.py')
+    assert recipe(subset)['other hooks'] == average
+    subset.custom_hooks[0].momentum = 0.02
+    assert recipe(subset)['other hooks'] != average
+
+
 @pytest.mark.parametrize('path', sorted((REPO / 'configs').glob('[!_]*/*.py')), ids=lambda p: p.stem)
 def test_a_config_is_for_the_gpus_that_it_names(path):
     """Tiny configs are for one process, so that a first run warns of nothing; others for one GPU or for eight."""

@@ -17,6 +17,7 @@ from mmlt.utils.class_info import ClassInfo
 REPO = Path(__file__).parent.parent.parent
 VIT = 'mmlt-tiny-vit'
 CLASSES = ('apple', 'pear', 'plum', 'sweet pepper', 'Löwe [zoo]')
+PROMPT = 'the {} on a plate'
 
 
 @pytest.fixture
@@ -101,12 +102,15 @@ def test_file_of_a_config(two_stages, clip_file):
     # The teacher's prompts where there is one; names of another list.
     Path('c.py').write_text(
         "_base_ = ['./a.py']\n"
-        f"model = dict(teacher=dict(model='{VIT}', pretrained='{clip_file}', templates='x {{}}'))\n"
+        f"model = dict(teacher=dict(model='{VIT}', pretrained='{clip_file}', templates='{PROMPT}'))\n"
     )
     Path('other.txt').write_text('\n'.join(CLASSES[:4]))
     tool.main(['c.py', '--classes', 'other.txt', '--top', '2'])
-    expected = naive(embeddings_of(clip_file, ('x {}',), CLASSES[:4]), CLASSES[:4], 2)
+    expected = naive(embeddings_of(clip_file, (PROMPT,), CLASSES[:4]), CLASSES[:4], 2)
     assert json.loads(Path('neighbours.json').read_text()) == expected
+    assert expected != naive(
+        embeddings_of(clip_file, classes=CLASSES[:4]), CLASSES[:4], 2
+    )  # those of the head's prompts
 
 
 def test_long_lists_are_shown_in_part(clip_file, tmp_path, monkeypatch, capsys):

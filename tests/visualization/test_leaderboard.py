@@ -19,6 +19,7 @@ from mmlt.engine.paper_rows import read_figures
 from mmlt.evaluation import shot_accuracy
 from mmlt.evaluation.scores_file import Scores, write_scores
 from mmlt.evaluation.shot_metric import make_report
+from mmlt.visualization import leaderboard_picture
 from mmlt.visualization.leaderboard import BoardRow, BoardRun, Group, read_board, read_runs
 from mmlt.visualization.leaderboard_excerpt import fill_excerpts
 from mmlt.visualization.leaderboard_figures import fill_measured, fill_metafile, measured_figures
@@ -211,6 +212,30 @@ def test_best_elsewhere(tmp_path, group, made):
     assert f'here it has with τ {shown(few)} on few-shot classes and {shown(over_all)} over all.' in sentence
     assert sentence in made_page(group, tmp_path)
     assert best_elsewhere(group, {row.folder: {} for row in group.rows}) is None
+
+
+def test_picture(tmp_path, group, made, monkeypatch):
+    """Dots at means and bars of deviations, computed anew, in the order of the rows; the page shows the file."""
+    figures = []
+    monkeypatch.setattr(leaderboard_picture, 'save_png', lambda figure, path: figures.append(figure))
+    found = read_runs(group, tmp_path, SEEDS, tau_report)
+    assert leaderboard_picture.plot_board(group, found, tmp_path / 'a.png')
+    (axes,) = figures[0].axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == [row.label for row in group.rows]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]
+    drawn = dict(zip([text.get_text() for text in axes.get_legend().get_texts()], axes.containers))
+    by_class = {name: [accuracies(t.logits.tolist(), t.labels) for t, _ in runs] for name, runs in made.items()}
+    for label, part in {'many': slice(0, 2), 'medium': slice(2, 4), 'few': slice(4, 6), 'all': slice(0, 6)}.items():
+        dots, _, (bars,) = drawn[label]
+        rows = [[statistics.mean(run[part]) for run in by_class[row.folder]] for row in group.rows]
+        np.testing.assert_allclose(dots.get_xdata(orig=False), [statistics.mean(own) for own in rows])
+        ends = [[statistics.mean(own) + k * statistics.stdev(own) for k in (-1, 1)] for own in rows]
+        np.testing.assert_allclose([segment[:, 0] for segment in bars.get_segments()], ends)
+    assert list(drawn) == ['many', 'medium', 'few', 'all', 'all, with τ']
+    text = board_page({'g': (group, found)}, SEEDS, PAPER, '', {'g': 'leaderboard/g.png'})
+    assert '](leaderboard/g.png)' in text and '.png' not in made_page(group, tmp_path)
+    assert not leaderboard_picture.plot_board(group, {row.folder: {} for row in group.rows}, tmp_path / 'b.png')
+    assert len(figures) == 1
 
 
 def test_mixed_versions_are_told(tmp_path, group, made):

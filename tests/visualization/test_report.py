@@ -161,12 +161,10 @@ def test_bars_have_the_height_of_the_accuracy(tmp_path, shot):
         image = pixels(tmp_path / 'a.png')
         size[accuracy] = coloured(image, shot)
         assert all(coloured(image, other) == 0 for other in SHOT_COLOURS if other != shot)
-    # 0 leaves the bars of the counts and the legend; the rest grows with the accuracy. The legend, always at the
-    # lower left, hides a part of the bars, so the growth is equal only where it does not reach: above 40.
-    assert size[0.0] > 0
-    assert size[40.0] > size[0.0] and size[80.0] > size[40.0]
-    width = (size[80.0] - size[40.0]) / 0.4  # pixels of bars as high as the axes
-    assert 0.5 * image.shape[0] * image.shape[1] * 0.9 < width < 0.7 * image.shape[0] * image.shape[1]
+    # 0 leaves the bars of the counts and the legend, which hides none; the rest grows with the accuracy.
+    growth = [size[b] - size[a] for a, b in ((0.0, 40.0), (40.0, 80.0))]
+    assert size[0.0] > 0 and min(growth) > 0.1 * image.shape[0] * image.shape[1]
+    assert abs(growth[0] - growth[1]) < 0.08 * growth[1]  # the mean's line and the edges
 
 
 def test_picture_without_accuracy_of_a_group(tmp_path):

@@ -7,7 +7,15 @@ from rich.console import Console
 
 from mmlt.apis.merging import Validation, check_paths, figure_of, read_weights, sweep, write_merged
 from mmlt.apis.posthoc import parse_taus
-from mmlt.checkpoints.merging import Merged, average, check_mergeable, greedy, interpolate, lt_soups
+from mmlt.checkpoints.merging import (
+    Merged,
+    average,
+    averaged_statistics,
+    check_mergeable,
+    greedy,
+    interpolate,
+    lt_soups,
+)
 from mmlt.errors import InputError
 from mmlt.visualization import comparison_table, summarise, what_is_shown, write_json
 from mmlt.visualization.merging import plot_sweep
@@ -19,7 +27,8 @@ def make_validation(args, config: str | None, contents: dict, chooses: bool) -> 
     if config is None:
         raise InputError('A range of --alphas is chosen on a validation set: give --config, or one number as --alphas.')
     # Where nothing is chosen, the test set may stand for a validation set that the config does not have.
-    validation = Validation(config, args.work_dir, args.cfg_options, args.on_test or not chooses)
+    on_test = args.on_test or not chooses
+    validation = Validation(config, args.work_dir, args.cfg_options, on_test, args.bn_images or 0)
     validation.check(contents)
     if args.on_test and chooses:
         print('It is chosen on the TEST set, so its figures are no estimate for other data.')
@@ -93,6 +102,8 @@ def interpolate_with_zero_shot(
     share = merged.weights['fine-tuned']
     merged.weights = {args.wise_ft: 1 - share, **{name: share * w for name, w in tuned.weights.items()}}
     merged.notes = [*dict.fromkeys([*tuned.notes, *merged.notes])]
+    layers = [*tuned.averaged_statistics * (share > 0), *merged.averaged_statistics]
+    merged.averaged_statistics = [*dict.fromkeys(layers)]
     return merged, how
 
 
@@ -109,18 +120,25 @@ def merge_files(args: Namespace) -> None:
     config = args.config or args.greedy
     validation = None
     chooses = bool(args.greedy) or len(alphas) > 1
-    if chooses or args.wise_ft == 'pretrained':
+    if chooses or args.bn_images or args.wise_ft == 'pretrained':
         validation = make_validation(args, config, contents, chooses)
     states = {path: content['state_dict'] for path, content in contents.items()}
     if anchor:
         zero_shot = states[anchor] if anchor == args.lt_soups else states.pop(anchor)
     elif args.wise_ft:
         zero_shot = validation.pretrained()
+    if args.bn_images:
+        layers = averaged_statistics({**states, 'zero-shot': zero_shot} if args.wise_ft else states)
+        validation.measure(layers)
+        how_measured = dict(bn_images=args.bn_images, bn_layers=len(layers))
+        print(f'BatchNorm layers whose statistics are measured on {args.bn_images} training images: {len(layers)}')
     merged, how = merge_states(states, args, validation)
     if args.wise_ft:
         merged, more = interpolate_with_zero_shot(merged, zero_shot, alphas, args, validation)
         how.update(more)
+    if args.bn_images:
+        merged, how = validation.measured(merged), {**how, **how_measured}
     write_merged(args.out, merged, contents[args.checkpoints[0]]['meta'], how)
-    for note in [*notes, *merged.notes]:
+    for note in [*notes, *merged.notes, *merged.statistics_note()]:
         print(note)
     print(f'{args.out}: {", ".join(f"{share:.3f} {name}" for name, share in merged.weights.items())}')

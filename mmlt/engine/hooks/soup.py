@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmlt.checkpoints import read_checkpoint, whole_file
 from mmlt.checkpoints.merging import Merged, check_mergeable, lt_soups
+from mmlt.engine.batch_norm import measure_statistics, statistics
 from mmlt.engine.stages import RunRecord
 from mmlt.errors import InputError
 from mmlt.registry import HOOKS
@@ -34,15 +35,19 @@ class SoupHook(Hook):
             (``'{stage:imbalance_1}'``), of which the result is taken, or
             checkpoints.
         ratio (float): Share of a new subset. Defaults to 0.7.
+        bn_images (int): On how many training images the statistics of BatchNorm
+            layers, where the models' differ, are measured anew, see
+            :func:`measure_statistics`. Defaults to 0, they are averaged as
+            weights are, which is told; ViTs have none.
 
     Raises:
-        InputError: No models; a stage that is not finished; models of other
+        InputError: No models; a negative ``bn_images``; a stage that is not finished; models of other
             classes or of another architecture.
     """
 
     priority = 'VERY_HIGH'  # before features are cached
 
-    def __init__(self, groups: Sequence[Sequence[str]], ratio: float = 0.7):
+    def __init__(self, groups: Sequence[Sequence[str]], ratio: float = 0.7, bn_images: int = 0):
         if not groups or any(isinstance(group, str) or not group for group in groups):
             raise InputError(
                 "SoupHook's groups are lists of the models of every subset: give at least one, as in "
@@ -50,7 +55,9 @@ class SoupHook(Hook):
             )
         if not 0 < ratio <= 1:
             raise InputError(f"SoupHook's ratio is {ratio}; give a number above 0, at most 1.")
-        self.groups, self.ratio = groups, ratio
+        if not (isinstance(bn_images, int) and bn_images >= 0):
+            raise InputError(f"SoupHook's bn_images is {bn_images}; give a whole number of images, 0 for none.")
+        self.groups, self.ratio, self.bn_images = groups, ratio, bn_images
 
     def check_run(self, runner) -> None:
         """For a try before the first stage: the models are not there yet, and the settings are looked at already."""
@@ -64,7 +71,14 @@ class SoupHook(Hook):
         model.load_state_dict(merged.state)
         share = ', '.join(f'{weight:.3f} {name}' for name, weight in merged.weights.items())
         runner.logger.info(f'Merged weights: {share}.')
-        for note in merged.notes:
+        if self.bn_images and (layers := merged.averaged_statistics):
+            measure_statistics(model, runner.train_dataloader, layers, self.bn_images)
+            merged.state.update(statistics(model.state_dict(), layers))
+            merged.averaged_statistics = []
+            runner.logger.info(
+                f'BatchNorm statistics measured on {self.bn_images} training images: {len(layers)} layers.'
+            )
+        for note in [*merged.notes, *merged.statistics_note()]:
             runner.logger.info(note)
         if is_main_process():
             self._write(runner, merged)

@@ -20,7 +20,8 @@ _SECOND_NORM = {ResidualAttentionBlock: 'ln_2', CustomResidualAttentionBlock: 'l
 def adapter_bottleneck(num_classes: int, num_blocks: int) -> int:
     """LIFT's width of the adapters, ``2 ** floor(log2(C / (2 L)))``, at least 1.
 
-    All adapters together then have no more weights than a linear classifier.
+    As in ``models/peft_vit.py`` of the published code (Shi et al. 2024,
+    github.com/shijxcs/LIFT). All adapters together then have no more weights than a linear classifier.
 
     Args:
         num_classes (int): C.
@@ -39,7 +40,8 @@ class AdaptFormer(nn.Module):
     ``x + MLP(LN(x)) + s * up(ReLU(down(LN'(x))))``
 
     LN' is the adapter's own. ``up`` starts at zero, so training starts at the
-    plain tower; s is learned, as LIFT has it, and starts at 1. It is the
+    plain tower; s is learned and starts at 1, as in LIFT's published code
+    (``AdaptFormer`` of ``models/peft_modules.py``). It is the
     ``adapter`` of an :class:`OpenCLIPVision` or a :class:`TimmViT`, which makes
     one for every block and gives ``width`` and ``num_blocks``.
 

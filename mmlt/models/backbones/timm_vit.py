@@ -151,16 +151,23 @@ class TimmViT(ImageTower):
     def _check_size(self, height: int, width: int) -> None:
         own, patch = self.image_size, patch_size(self.visual)
         if not self.dynamic and (height, width) != own:
+            built = f'{own[0]} x {own[1]}'
+            remedy = f'set model.backbone.image_size={height}, or dynamic=True for images of several sizes'
+            if height != width:
+                remedy = f'resize them to {built}, or set model.backbone.dynamic=True'
             raise InputError(
-                f"The images are {height} x {width} and '{self.model_name}' was built for {own[0]} x {own[1]}: set "
-                f'model.backbone.image_size={height}, or dynamic=True for images of several sizes.'
+                f"The images are {height} x {width} and '{self.model_name}' was built for {built}: {remedy}."
             )
-        if height % patch or width % patch:
-            below = max(1, height // patch) * patch
-            raise InputError(
-                f"Images of {height} x {width} are not filled by the patches of {patch} pixels of '{self.model_name}': "
-                f'choose a multiple such as {below} or {below + patch}.'
-            )
+        if getattr(self.visual.patch_embed, 'dynamic_img_pad', False):
+            return  # timm pads them
+        for side, own_patch in zip((height, width), patch):
+            if side % own_patch:
+                below = max(1, side // own_patch) * own_patch
+                pixels = f'{patch[0]}' if patch[0] == patch[1] else f'{patch[0]} x {patch[1]}'
+                raise InputError(
+                    f'Images of {height} x {width} are not filled by the patches of {pixels} pixels of '
+                    f"'{self.model_name}': in place of {side} choose a multiple such as {below} or {below + own_patch}."
+                )
 
 
 def _check_pooling(visual, model: str, pooling: str) -> None:

@@ -37,7 +37,8 @@ def before_projection(embeddings: Tensor, projection: Tensor) -> Tensor:
     """Map vectors of the joint space back to where image features are before their projection P.
 
     ``w = P t``: then ``f . w = (P^T f) . t``, so a class vector w scores a
-    feature f as the text t scores the projected feature.
+    feature f as the text t scores the projected feature. So LIFT begins
+    (``init_head_text_feat`` of ``trainer.py`` in the published code).
 
     Args:
         embeddings (Tensor): t, (C, D).
@@ -57,8 +58,8 @@ def class_mean_vectors(features: Tensor, labels: Tensor, num_classes: int, norma
         labels (Tensor): Integers of shape (N, ), all C classes among them.
         num_classes (int): C.
         normalised (bool): Whether the features are normalised before the mean,
-            as they are in the cosine; False as LIFT's published code has it.
-            Defaults to True.
+            as they are in the cosine; False as LIFT's published code has it
+            (``init_head_class_mean`` of ``trainer.py``). Defaults to True.
 
     Returns:
         Tensor: Shape (C, D), rows of length 1.

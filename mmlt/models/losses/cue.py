@@ -19,7 +19,8 @@ from mmlt.utils.class_info import ClassInfo, not_told
 def zero_shot_targets(scores: Tensor, target: Tensor, top_k: int) -> Tensor:
     """The label, and the k classes that a frozen zero-shot model scores best beside it.
 
-    As in CUE's published code the label does not count among the k. Of equal
+    As in CUE's published code (``vlm_multi_fn`` of ``utils/cue_utils.py``) the
+    label does not count among the k. Of equal
     scores the class of the lower index comes first, on every device.
 
     Args:
@@ -50,7 +51,7 @@ def zero_shot_targets(scores: Tensor, target: Tensor, top_k: int) -> Tensor:
 
 
 def neighbour_targets(target: Tensor, table: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The label, and the neighbours of its class.
+    """The label, and the neighbours of its class; ``get_multi_fn`` of CUE's published code.
 
     Args:
         target (Tensor): Labels of shape (N, ), or class probabilities of shape
@@ -79,7 +80,8 @@ def _as_probabilities(target: Tensor, num_classes: int, dtype: torch.dtype) -> T
 def binary_logit_adjusted_loss(logits: Tensor, targets: Tensor, counts: Tensor, tau: float = 1.0) -> Tensor:
     """Binary cross-entropy of logits that the class priors raise ("BLA" in CUE), the mean over the classes.
 
-    ``mean_c BCE(sigmoid(z_c + tau * log pi_c), y_c)`` with ``pi_c = n_c / sum n``.
+    ``mean_c BCE(sigmoid(z_c + tau * log pi_c), y_c)`` with ``pi_c = n_c / sum
+    n``; ``get_multi_bla_loss`` of the published code.
 
     Args:
         logits (Tensor): z of shape (N, C).

@@ -64,26 +64,17 @@ def neighbour_table(neighbours: Mapping[str, Sequence[str]], classes: Sequence[s
 
     Raises:
         InputError: A name that is no class, the class itself among its
-            neighbours, or a neighbour named twice.
+            neighbours, or a name twice. Names the first, and how many there
+            are.
     """
     places: dict[str, list[int]] = {}
     for i, name in enumerate(classes):
         places.setdefault(_plain(name), []).append(i)
+    _check_names(neighbours, places)
     rows = [[j for j in places[_plain(name)] if j != i] for i, name in enumerate(classes)]
-    met: set[str] = set()
     for name, others in neighbours.items():
-        key = _known(name, places, 'have an entry for')
-        if key in met:
-            raise InputError(f"The neighbour classes have two entries for '{name}': make them one.")
-        met.add(key)
-        keys = [_known(other, places, f"give '{name}' the neighbour") for other in others]
-        for position, (other, other_key) in enumerate(zip(others, keys)):
-            if other_key == key:
-                raise InputError(f"The neighbour classes give '{name}' itself as a neighbour: take it out.")
-            if other_key in keys[:position]:
-                raise InputError(f"The neighbour classes give '{name}' the neighbour '{other}' twice: take one out.")
-        for i in places[key]:
-            rows[i] += [j for other in keys for j in places[other]]
+        for i in places[_plain(name)]:
+            rows[i] += [j for other in others for j in places[_plain(other)]]
     width = max(map(len, rows), default=0)
     return torch.tensor([row + [i] * (width - len(row)) for i, row in enumerate(rows)]).long().view(len(rows), width)
 
@@ -92,14 +83,33 @@ def _plain(name: str) -> str:
     return ' '.join(str(name).replace('_', ' ').split())
 
 
-def _known(name: str, places: Mapping[str, list[int]], what: str) -> str:
-    key = _plain(name)
-    if key not in places:
-        near = difflib.get_close_matches(key, places, 1, 0)
-        raise InputError(
-            f"The neighbour classes {what} '{name}', which is no class of the dataset; the nearest name is '{near[0]}'."
-        )
-    return key
+def _check_names(neighbours: Mapping[str, Sequence[str]], places: Mapping[str, list[int]]) -> None:
+    """Refuse names that mean nothing; a file of a language model has several, so it is said how many."""
+    mistakes: list[tuple[str, str | None]] = []  # what is wrong, and the name that is no class's
+    met: set[str] = set()
+    for name, others in neighbours.items():
+        key = _plain(name)
+        if key not in places:
+            mistakes.append((f"have an entry for '{name}'", key))
+        elif key in met:
+            mistakes.append((f"have two entries for '{name}': make them one", None))
+        met.add(key)
+        keys = [_plain(other) for other in others]
+        for position, (other, other_key) in enumerate(zip(others, keys)):
+            if other_key not in places:
+                mistakes.append((f"give '{name}' the neighbour '{other}'", other_key))
+            elif other_key == key:
+                mistakes.append((f"give '{name}' itself as a neighbour: take it out", None))
+            elif other_key in keys[:position]:
+                mistakes.append((f"give '{name}' the neighbour '{other}' twice: take one out", None))
+    if not mistakes:
+        return
+    first, unknown = mistakes[0]
+    if unknown is not None:  # the nearest is looked for once: it takes as long as all the rest
+        near = difflib.get_close_matches(unknown, places, 1, 0)[0]
+        first += f", which is no class of the dataset; the nearest name is '{near}'"
+    number = '' if len(mistakes) == 1 else f' (the first of {len(mistakes)} mistakes)'
+    raise InputError(f'The neighbour classes {first}{number}.')
 
 
 def nearest_classes(embeddings: Tensor, classes: Sequence[str], number: int) -> dict[str, list[tuple[str, float]]]:
