@@ -1,7 +1,7 @@
 """Reading of checkpoints and weights, none of which can run code."""
 
 from .config_text import read_config_text
-from .downloads import check_download
+from .downloads import check_download, check_hub, in_hub_cache
 from .file_handlers import register_handlers
 from .read import guard_mmengine, is_whole, latest_checkpoint, newest_whole, read_checkpoint, weights_only
 from .restricted_pickle import load_restricted_pickle
@@ -10,8 +10,10 @@ from .write import guard_writing, whole_file, write_bytes, write_text
 
 __all__ = [
     'check_download',
+    'check_hub',
     'guard_mmengine',
     'guard_writing',
+    'in_hub_cache',
     'is_torchscript',
     'is_whole',
     'latest_checkpoint',

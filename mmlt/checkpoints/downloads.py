@@ -1,12 +1,46 @@
-"""Weights that were fetched are what their publisher has."""
+"""Weights from Hugging Face's hub: whether they are here, whether it can be reached, and whether they came whole."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
+from contextlib import suppress
+
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
 
 from mmlt.errors import InputError
 from mmlt.utils import digest
+
+
+def in_hub_cache(repository: str, names: Sequence[str]) -> bool:
+    """Whether a file was fetched before.
+
+    Args:
+        repository (str): On the hub, such as 'timm/vit_base_patch16_clip_224.openai'.
+        names (Sequence[str]): The names that the file may have there.
+    """
+    return any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)
+
+
+def check_hub(repository: str, names: Sequence[str]) -> None:
+    """Ask the hub once for a file that was not fetched before, and fail where it does not answer.
+
+    A download asks six times for each of the names, with pauses: without a network that is most of a minute, or
+    minutes where requests are not even refused.
+
+    Args:
+        repository (str): On the hub.
+        names (Sequence[str]): The names that the file may have there.
+
+    Raises:
+        Exception: That of the hub's client, of a connection that failed.
+    """
+    if in_hub_cache(repository, names):
+        return
+    with suppress(HfHubHTTPError):  # an answer all the same: the download tells what it means
+        get_hf_file_metadata(hf_hub_url(repository, names[0]))
 
 
 def check_download(path: str) -> str:

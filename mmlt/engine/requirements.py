@@ -7,14 +7,14 @@ import os.path as osp
 from collections.abc import Iterator, Sequence
 
 import open_clip
-from huggingface_hub import try_to_load_from_cache
 from mmengine.config import Config
 from mmpretrain.registry import DATASETS
 
+from mmlt.checkpoints import in_hub_cache
 from mmlt.engine.build_errors import explained
 from mmlt.engine.stages import Stage
 from mmlt.errors import InputError
-from mmlt.models.open_clip_towers import carries_weights, is_tag
+from mmlt.models.open_clip_towers import carries_weights, hub_files, is_tag
 from mmlt.models.timm_weights import is_timm_cached, is_timm_tag
 from mmlt.preparation.checks import Contents, Download, check_contents, compare_statistics
 from mmlt.preparation.file_checks import check_files
@@ -199,9 +199,8 @@ def is_cached(model: str, tag: str) -> bool:
     url = known.get('url') or ''
     if url and osp.isfile(osp.expanduser(f'~/.cache/clip/{osp.basename(url)}')):
         return True
-    repository, name = osp.split(known.get('hf_hub') or '')
-    names = [name] if name else ['open_clip_model.safetensors', 'open_clip_pytorch_model.bin']
-    return bool(repository) and any(isinstance(try_to_load_from_cache(repository, n), str) for n in names)
+    repository, names = hub_files(known)
+    return bool(repository) and in_hub_cache(repository, names)
 
 
 def dicts(value) -> Iterator[dict]:

@@ -18,7 +18,7 @@ from open_clip.factory import load_checkpoint as open_clip_load_checkpoint
 from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 from torch import nn
 
-from mmlt.checkpoints import check_download, is_torchscript, read_torchscript, weights_only
+from mmlt.checkpoints import check_download, check_hub, is_torchscript, read_torchscript, weights_only
 from mmlt.errors import InputError
 from mmlt.models.pool_positions import attention_pool, pool_positions_are_resized
 from mmlt.models.undrawn import check_filled, undrawn
@@ -72,6 +72,8 @@ def _model_config(model: str) -> dict:
             'file as pretrained.'
         )
     try:
+        if model.startswith('hf-hub:'):
+            check_hub(model.removeprefix('hf-hub:'), ['open_clip_config.json'])
         return open_clip.get_model_config(model) or {}
     except Exception as e:
         hint = ''
@@ -119,6 +121,23 @@ def _assumption(model: str, pretrained: str | None) -> str | None:
     )
 
 
+def hub_files(cfg: dict) -> tuple[str, list[str]]:
+    """Where open_clip looks for a tag's weights on Hugging Face's hub.
+
+    Args:
+        cfg (dict): Of ``open_clip.get_pretrained_cfg``.
+
+    Returns:
+        tuple[str, list[str]]: The repository, '' where they are not on the
+        hub, and names of the file, the first one that it takes first.
+    """
+    repository, name = os.path.split(cfg.get('hf_hub') or '')
+    if not name:
+        return repository, ['open_clip_model.safetensors', 'open_clip_pytorch_model.bin']
+    stem, ending = os.path.splitext(name)
+    return repository, [f'{stem}.safetensors', name] if ending in ('.bin', '.pth') else [name]
+
+
 def _resolve_file(model: str, pretrained: str) -> str:
     if not is_tag(model, pretrained):
         if os.path.isdir(pretrained):
@@ -132,8 +151,11 @@ def _resolve_file(model: str, pretrained: str) -> str:
                 'file, or one of the tags of open_clip.list_pretrained_tags_by_model().'
             )
         return pretrained
+    cfg = open_clip.get_pretrained_cfg(model, pretrained)
     try:
-        return check_download(open_clip.download_pretrained(open_clip.get_pretrained_cfg(model, pretrained)))
+        if cfg.get('hf_hub'):
+            check_hub(*hub_files(cfg))
+        return check_download(open_clip.download_pretrained(cfg))
     except InputError:
         raise
     except Exception as e:

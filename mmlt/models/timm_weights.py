@@ -10,7 +10,7 @@ from contextlib import nullcontext, suppress
 from functools import partial
 
 import timm
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from mmengine.logging import print_log
 from safetensors import SafetensorError
@@ -21,7 +21,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from mmlt.checkpoints import check_download, read_checkpoint
+from mmlt.checkpoints import check_download, check_hub, in_hub_cache, read_checkpoint
 from mmlt.checkpoints.weights import fit_state
 from mmlt.errors import InputError
 from mmlt.models.undrawn import check_filled, undrawn
@@ -110,6 +110,7 @@ def _downloaded(model: str, tag: str) -> str:
     try:
         if not known.hf_hub_id:
             return download_cached_file(known.url, check_hash=False)  # '-300e.' in a name is no hash, but epochs
+        check_hub(known.hf_hub_id, names)
         for name in names[:-1]:
             with suppress(EntryNotFoundError):  # older repositories have the last one only
                 return check_download(hf_hub_download(known.hf_hub_id, name))
@@ -130,7 +131,7 @@ def is_timm_cached(model: str, tag: str) -> bool:
     if not known.hf_hub_id:
         return check_cached_file(known.url, check_hash=False)
     names = (known.hf_hub_filename,) if known.hf_hub_filename else _HUB_FILES
-    return any(isinstance(try_to_load_from_cache(known.hf_hub_id, name), str) for name in names)
+    return in_hub_cache(known.hf_hub_id, names)
 
 
 def _read(path: str, model: str) -> dict[str, Tensor]:

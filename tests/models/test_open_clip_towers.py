@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mmlt import InputError
+from mmlt.checkpoints import downloads
 from mmlt.models import OpenCLIPText, OpenCLIPVision, open_clip_towers
 from mmlt.models.open_clip_towers import _wants_quick_gelu, looks_like_path, open_clip_tower
 
@@ -54,6 +55,7 @@ def tag(monkeypatch, clip_file):
     cfg = {**open_clip.get_pretrained_cfg('ViT-B-32', 'openai')}
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, MODEL, {'tiny_tag': cfg})
     monkeypatch.setattr(open_clip, 'download_pretrained', lambda got: clip_file if got == cfg else None)
+    monkeypatch.setattr(downloads, 'get_hf_file_metadata', lambda url: None)
     return 'tiny_tag'
 
 
@@ -503,6 +505,7 @@ def test_repository_in_another_format(monkeypatch):
         raise FileNotFoundError('Failed to download file (open_clip_config.json)')
 
     monkeypatch.setattr(open_clip.factory, 'download_pretrained_from_hf', missing)
+    monkeypatch.setattr(downloads, 'get_hf_file_metadata', lambda url: None)
     with pytest.raises(
         InputError, match="must have an open_clip_config.json, which .* transformers' format .* have not"
     ):

@@ -13,6 +13,7 @@ from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
 
 from mmlt import InputError
+from mmlt.checkpoints import downloads
 from mmlt.engine.requirements import missing_files, missing_weights
 from mmlt.engine.stages import Stage
 from mmlt.models import TimmViT, timm_weights
@@ -205,6 +206,7 @@ def hub(tmp_path, monkeypatch, x):
 
     hub_files = ['model.safetensors']
     monkeypatch.setattr(timm_weights, 'hf_hub_download', download)
+    monkeypatch.setattr(downloads, 'get_hf_file_metadata', lambda url: None)
     return blob, asked, hub_files
 
 
@@ -249,7 +251,7 @@ def test_missing_weights_are_told_before(tmp_path, monkeypatch):
         stage = Stage('a', cfg, str(tmp_path))
         found[weights] = len(missing_files(cfg)), len(missing_weights([stage]))
     assert list(found.values()) == [(0, 1), (1, 1), (0, 0)]
-    monkeypatch.setattr(timm_weights, 'try_to_load_from_cache', lambda *_: '/some/file')
+    monkeypatch.setattr(downloads, 'try_to_load_from_cache', lambda *_: '/some/file')
     cfg = Config(dict(model=dict(backbone=dict(type='mmlt.TimmViT', model=DINO, pretrained='lvd142m'))))
     assert not missing_weights([Stage('a', cfg, str(tmp_path))])
 
