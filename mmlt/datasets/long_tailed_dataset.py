@@ -13,7 +13,6 @@ from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS as MM_DATASETS
-from tqdm import tqdm
 
 from mmlt.datasets.limited import LimitsImbalance
 from mmlt.datasets.picture_files import image_paths, picture_backend
@@ -22,6 +21,7 @@ from mmlt.datasets.texts.class_names import is_published, resolve_classes
 from mmlt.datasets.transforms import picture_pipeline
 from mmlt.errors import InputError
 from mmlt.registry import DATASETS
+from mmlt.utils import show_progress
 from mmlt.utils.classes import check_twins
 from mmlt.utils.labels import check_labels
 from mmlt.utils.long_tail import count_classes
@@ -236,7 +236,7 @@ class LongTailedDataset(LimitsImbalance, NamesUnreadablePictures, CustomDataset)
 
     def _drop_unreadable(self, paths: list[str], labels: np.ndarray) -> tuple[list[str], np.ndarray]:
         backend = picture_backend(self)
-        errors = [read_error(p, backend) for p in tqdm(paths, desc='Checking pictures', mininterval=2)]
+        errors = [read_error(p, backend) for p in show_progress(paths, 'Checking pictures')]
         bad = [(p, e) for p, e in zip(paths, errors) if e]
         if bad:
             listing = '\n'.join(f'  {p}: {e}' for p, e in bad)

@@ -19,7 +19,6 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS
 from mmpretrain.registry import MODELS
 from torch.utils.data import Subset
-from tqdm import tqdm
 
 from mmlt.checkpoints import whole_file, write_text
 from mmlt.checkpoints.comparison import plain
@@ -33,7 +32,7 @@ from mmlt.models.anchors import Anchors, check_selection, select_sentences, sent
 from mmlt.models.heads.anchor_head import AnchorHead
 from mmlt.models.text.token_table import encode_table
 from mmlt.registry import HOOKS
-from mmlt.utils import tensors_fingerprint, texts_fingerprint, unwrap
+from mmlt.utils import show_progress, tensors_fingerprint, texts_fingerprint, unwrap
 from mmlt.utils.class_info import class_info
 from mmlt.utils.labels import dataset_labels
 
@@ -91,7 +90,7 @@ def _score(model, texts: torch.Tensor, images: torch.Tensor, labels: torch.Tenso
         F.normalize(images, dim=-1).to(device),
         labels.to(device),
         scale,
-        progress=lambda tiles: tqdm(tiles, desc='Scoring sentences', mininterval=1, disable=not is_main_process()),
+        progress=lambda tiles: show_progress(tiles, 'Scoring sentences'),
     ).cpu()
 
 

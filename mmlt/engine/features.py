@@ -10,13 +10,13 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from mmengine.dataset import DefaultSampler, default_collate
-from mmengine.dist import all_gather, is_main_process
+from mmengine.dist import all_gather
 from mmengine.model import BaseModel
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from mmlt.datasets.transforms import compose_like
+from mmlt.utils import show_progress
 
 
 def with_pipeline(dataset, pipeline: Sequence[dict | Callable]):
@@ -73,7 +73,7 @@ def compute_features(
     model.eval()
     parts = []
     with own_random_state(seed):
-        for batch in tqdm(loader, desc=description, mininterval=1, disable=not is_main_process()):
+        for batch in show_progress(loader, description):
             feats = model.backbone(model.data_preprocessor(batch, False)['inputs'])
             feature = (model.neck(feats) if with_neck else feats)[-1].float().contiguous()
             # Process r of W holds images r, r + W, ...: interleaved, they are in order again.

@@ -85,8 +85,9 @@ def times(folder, pattern):
 def test_from_nothing_to_the_table(vlltr, train_tool, capsys, caplog):
     with caplog.at_level(logging.INFO):
         metrics = train_tool.main(['lgr.py'])
-    out = capsys.readouterr().out
+    out, progress = capsys.readouterr()
     assert 'Stage 1/2: cvlp' in out and 'Stage 2/2: lgr' in out
+    assert '%|' not in progress  # bars are for terminals
     assert 0 <= metrics['shot/all'] <= 100
     work = vlltr / 'work_dirs/lgr'
 

@@ -1,6 +1,7 @@
 """Features of a whole dataset, and heads that are fitted on them before a test."""
 
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,8 @@ def test_random_transforms_follow_the_seed_and_leave_no_trace(picture_folder):
     assert (np.random.get_state()[1] == state[1]).all() and torch.equal(torch.get_rng_state(), state[2])
 
 
-def test_the_bar_tells_what_is_done(picture_folder, capsys):
+def test_the_bar_tells_what_is_done(picture_folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
     compute_features(classifier(), pictures(picture_folder), 5, 0, 'Counting apples')
     assert 'Counting apples' in capsys.readouterr().err
 

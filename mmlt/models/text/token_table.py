@@ -14,11 +14,10 @@ from mmengine.logging import print_log
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from mmlt.checkpoints import whole_file
 from mmlt.errors import InputError
-from mmlt.utils import digest, gather
+from mmlt.utils import digest, gather, show_progress
 
 _CHUNK = 4096  # sentences
 
@@ -103,7 +102,7 @@ def _read(path: Path) -> Tensor | None:
 
 
 def _tokenize(flat: list[str], tokenizer) -> Tensor:
-    parts = tqdm(range(0, len(flat), _CHUNK), desc='Tokenising sentences', mininterval=1, disable=not is_main_process())
+    parts = show_progress(range(0, len(flat), _CHUNK), 'Tokenising sentences')
     return torch.cat([tokenizer(flat[i : i + _CHUNK]).int() for i in parts])
 
 
@@ -131,10 +130,9 @@ def encode_table(tower, table: TokenTable, description: str, batch_size: int = 5
     share = -(-number // world_size)
     rows = order[torch.arange(rank, share * world_size, world_size) % number]  # equal shares of all lengths
     parts = rows.split(batch_size)[::-1]  # what does not fit into memory does not fit at once
-    bar = tqdm(parts, desc=description, mininterval=1, disable=not is_main_process())
     with torch.autocast(device.type, enabled=False):  # kept for long, so not in half precision
-        features = torch.cat([tower(table.tokens[part]) for part in bar][::-1])
-    features = gather(features).float().cpu()
+        encoded = [tower(table.tokens[part]) for part in show_progress(parts, description)]
+    features = gather(torch.cat(encoded[::-1])).float().cpu()
     features = features.unflatten(0, (world_size, share)).transpose(0, 1).flatten(0, 1)[:number]  # in that order
     return torch.empty_like(features).index_copy_(0, order, features)
 
