@@ -6,10 +6,12 @@ import csv
 import io
 import os
 import os.path as osp
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from io import StringIO
 from numbers import Number
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from mmengine.config import Config
@@ -25,13 +27,14 @@ from mmlt.datasets.pictures import listing
 from mmlt.engine.configs import CONFIGS
 from mmlt.engine.stages import RunRecord
 from mmlt.engine.testing import TestOptions, test
-from mmlt.engine.training import TrainOptions, train
+from mmlt.engine.training import TrainOptions, decide, planned, train
 from mmlt.errors import InputError
 from mmlt.preparation.prepare import PrepareOptions, prepare
-from mmlt.preparation.starter_configs import Settings, left_out, written_digest
+from mmlt.preparation.starter_configs import Settings, left_out, starter_configs, written_digest
 from mmlt.visualization import named_runs, print_table, read_report
 from mmlt.visualization.html_report import collect_runs, write_page
 
+_COMMAND = 'mmlt.fit'  # which the configs name
 METHODS = ('lift', 'vlltr', 'ballad', 'ce', 'zeroshot')
 
 
@@ -237,38 +240,70 @@ def fit(
         options['pretrained'] = 'none'
     folder, seed = osp.abspath(checked_type('out', out, str)), checked_type('seed', seed, int)
     amp, cfg_options = checked_type('amp', amp, bool), checked_type('cfg_options', cfg_options, dict | None)
+    changes = {'randomness.seed': seed, **(cfg_options or {})}
+
+    def training(config: str) -> TrainOptions:
+        return TrainOptions(config, work_dir=folder, amp=amp, cfg_options=deepcopy(changes))
+
     with python_call():
-        config = _prepare(source, method, folder, seed, options)
-        changes = {'randomness.seed': seed, **(cfg_options or {})}
-        train(TrainOptions(config, work_dir=folder, amp=amp, cfg_options=changes))
+        train(training(_prepare(source, method, folder, seed, options, training)))
     return Run(folder)
 
 
-def _prepare(source, method: str, folder: str, seed: int, options: dict) -> str:
+def _prepare(
+    source, method: str, folder: str, seed: int, options: dict, training: Callable[[str], TrainOptions]
+) -> str:
     """Write lists and configs, unless another training is there; return the path of the method's config."""
+    _check_folder(folder)
+    name = options.pop('name', None) or osp.basename(folder)
+    data = osp.join(folder, 'data')
 
     def check(settings: Settings) -> None:
         if why := left_out(settings.tower).get(method):
             others = [other for other in METHODS if other not in left_out(settings.tower)]
             raise InputError(f'{why} Change model or pretrained, or choose another method: {", ".join(others)}.')
-        for place in (folder, *(str(path.parent) for path in Path(folder).glob('*/run.json'))):
-            record = RunRecord(place)
-            before = record.read()['config'].get('split_digest') if record.started else None
+        records = [RunRecord(p) for p in (folder, *(str(path.parent) for path in Path(folder).glob('*/run.json')))]
+        for record in (record for record in records if record.started):
+            before = record.read()['config'].get('split_digest')
             if before not in (None, settings.split_digest):
                 raise InputError(
-                    f"'{place}' holds a training on another split or other pictures, whose lists stay as they are: "
-                    'give the seed, options and pictures of that one to go on with it, or another --out.'
+                    f"'{record.work_dir}' holds a training on another split or other pictures, whose lists stay as "
+                    'they are: give the seed, options and pictures of that one to go on with it, or another --out.'
                 )
+        if any(record.started for record in records):
+            _check_options(starter_configs(settings, _COMMAND), method, data, training)
 
-    _check_folder(folder)
-    name = options.pop('name', None) or osp.basename(folder)
-    data = osp.join(folder, 'data')
-    path, root = _as_file(source, data)
-    asked = PrepareOptions([path], data, str(CONFIGS / '_base_'), name, seed=seed, overwrite=True, **options)
-    asked.root = asked.root or root
-    paths = prepare(asked, 'mmlt.fit', check, lambda note: print(as_in_python(note)))
+    with TemporaryDirectory() as aside:
+        table = None if isinstance(source, (str, os.PathLike)) else _as_table(source)
+        path = os.fspath(source) if table is None else osp.join(aside, 'source.csv')
+        if table is not None:
+            write_text(path, table)
+        asked = PrepareOptions([path], data, str(CONFIGS / '_base_'), name, seed=seed, overwrite=True, **options)
+        asked.root = asked.root or (None if table is None else os.getcwd())
+        try:
+            paths = prepare(asked, _COMMAND, check, lambda note: print(as_in_python(note)))
+        except InputError as e:
+            raise InputError(str(e).replace(f"'{path}'", 'The source') if table is not None else str(e)) from e
+    if table is not None:
+        write_text(osp.join(folder, 'source.csv'), table)
+    return _config_of(method, paths)
+
+
+def _check_options(configs: dict[str, str], method: str, data: str, training: Callable[[str], TrainOptions]) -> None:
+    """Let the training that a folder holds refuse other options before its configs are written over."""
+    with TemporaryDirectory() as aside:
+        for file, text in configs.items():  # as they are read from where they go
+            write_text(osp.join(aside, file), text.replace('{{ fileDirname }}', Path(data).as_posix()))
+        args = training(osp.join(aside, _config_of(method, configs)))
+        try:
+            decide(planned(args), args)
+        except InputError as e:
+            raise InputError(str(e).replace(aside, data)) from e
+
+
+def _config_of(method: str, files: Iterable[str]) -> str:
     earlier = ('_cvlp.py', '_phase-a.py')  # stages, which the last one's config names
-    return next(p for p in paths if osp.basename(p).startswith(f'{method}_') and not p.endswith(earlier))
+    return next(f for f in files if osp.basename(f).startswith(f'{method}_') and not f.endswith(earlier))
 
 
 def _check_folder(folder: str) -> None:
@@ -287,10 +322,8 @@ def _is_missing(value) -> bool:
         return True
 
 
-def _as_file(source, folder: str) -> tuple[str, str | None]:
-    """What ``mmlt prepare`` reads, and what its paths are relative to."""
-    if isinstance(source, (str, os.PathLike)):
-        return os.fspath(source), None
+def _as_table(source) -> str:
+    """A DataFrame or pairs as the text of a table that ``mmlt prepare`` reads."""
     if hasattr(source, 'columns') and hasattr(source, 'itertuples'):  # a DataFrame, of pandas or alike
         columns = {str(c).lower(): c for c in source.columns}
         if missing := [c for c in ('image', 'label') if c not in columns]:
@@ -313,10 +346,7 @@ def _as_file(source, folder: str) -> tuple[str, str | None]:
     writer = csv.writer(text)
     writer.writerow(['image', 'label'])
     writer.writerows([osp.abspath(os.fspath(image)), label] for image, label in pairs)
-    path = osp.join(osp.dirname(folder), 'source.csv')
-    os.makedirs(osp.dirname(path), exist_ok=True)
-    write_text(path, text.getvalue())
-    return path, os.getcwd()
+    return text.getvalue()
 
 
 def _check_pair(i: int, pair) -> None:

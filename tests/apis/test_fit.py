@@ -25,6 +25,9 @@ def options(tmp_path, monkeypatch, picture_folder, clip_file) -> dict:
     return dict(TINY, pretrained=clip_file, cfg_options=QUICK)
 
 
+PAIRS = [(f'images/{c}/{i}.png', c) for c in ('apple', 'pear', 'plum') for i in range(3)]
+
+
 def pairs() -> list[tuple[Path, str]]:
     return [(p, p.parent.name) for p in sorted(Path('images').rglob('*.png'))]
 
@@ -136,6 +139,35 @@ def test_another_split_is_refused_before_it_is_written(options, picture_folder):
     Path('runs/g/data').rename('elsewhere')
     with pytest.raises(InputError, match='but they are gone'):
         run.test()
+
+
+@pytest.mark.parametrize(
+    ('change', 'why'),
+    [
+        (dict(epochs=2), 'another config: .*epochs'),
+        (dict(batch_size=2), 'another config: '),
+        (dict(no_flip=True), 'another config: '),
+        (dict(method='ballad'), 'another config: '),
+        (dict(cfg_options={**QUICK, 'train_cfg.max_epochs': 3}), 'another config: .*max_epochs'),
+        (dict(seed=3), 'holds a training on another split'),
+        (dict(source=[*reversed(PAIRS)]), 'holds a training on another split'),
+    ],
+)
+def test_other_options_are_refused_before_anything_is_written(options, change, why):
+    options = dict(options, source=PAIRS, method='ce', out='runs/g')
+    mmlt.fit(**options)
+    before, names = folder_state('runs/g/data'), sorted(Path('runs/g').rglob('*'))
+    table = Path('runs/g/source.csv').read_text()
+    with pytest.raises(InputError, match=why) as refused:
+        mmlt.fit(**{**options, **change})
+    assert 'out=' in str(refused.value) and folder_state('runs/g/data') == before
+    assert Path('runs/g/source.csv').read_text() == table and sorted(Path('runs/g').rglob('*')) == names
+
+
+def test_a_source_that_cannot_be_used_leaves_no_folder(options):
+    with pytest.raises(InputError, match=r'^The source and the pictures disagree: 1 of the 17 listed .*gone\.png'):
+        mmlt.fit([*pairs(), ('gone.png', 'pear')], 'ce', 'runs/g', **options)
+    assert not Path('runs').exists()
 
 
 def test_a_refused_method_leaves_no_folders(options):
