@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, default_collate
-from mmpretrain.registry import DATASETS, MODELS
+from mmpretrain.registry import MODELS
 from torch.utils.data import DataLoader
 
 from mmlt import InputError
@@ -20,6 +20,7 @@ from mmlt.cli import merge as tool
 from mmlt.engine import SoupHook
 from mmlt.engine.batch_norm import measure_statistics
 from mmlt.utils import leave_together
+from tests.pictures import training_pictures
 
 PLAIN = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(16, 16)), dict(type='PackInputs')]
 MODEL = dict(
@@ -49,16 +50,7 @@ def norms(model):
 
 
 def loader(folder, batch_size=4, **kwargs):
-    dataset = DATASETS.build(
-        dict(
-            type='mmlt.LongTailedDataset',
-            data_root=str(folder),
-            data_prefix='images',
-            classes='classes.txt',
-            ann_file='train.txt',
-            pipeline=PLAIN,
-        )
-    )
+    dataset = training_pictures(folder, PLAIN)
     sampler = DefaultSampler(dataset, shuffle=False)
     return DataLoader(dataset, batch_size, sampler=sampler, collate_fn=default_collate, **kwargs)
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from mmengine.config import Config
 from mmengine.dataset import default_collate
-from mmpretrain.registry import DATASETS, MODELS
+from mmpretrain.registry import MODELS
 from torch.utils.data import ConcatDataset, DataLoader
 
 from mmlt import InputError
@@ -19,6 +19,7 @@ from mmlt.engine import ClassMeansHook
 from mmlt.models import CosineClsHead
 from mmlt.models.heads.cosine_cls_head import class_mean_vectors
 from mmlt.utils import leave_together
+from tests.pictures import training_pictures
 
 PLAIN = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(28, 28)), dict(type='PackInputs')]
 RANDOM = [
@@ -80,19 +81,6 @@ def test_head_waits_for_features():
 # The hook
 
 
-def pictures(folder, pipeline=RANDOM):
-    return DATASETS.build(
-        dict(
-            type='mmlt.LongTailedDataset',
-            data_root=str(folder),
-            data_prefix='images',
-            classes='classes.txt',
-            ann_file='train.txt',
-            pipeline=pipeline,
-        )
-    )
-
-
 def classifier(**head):
     torch.manual_seed(3)
     model = MODELS.build({**MODEL, 'head': {**MODEL['head'], **head}})
@@ -104,7 +92,7 @@ def classifier(**head):
 
 
 def fake_runner(model, folder, wrapped=False, pipeline=PLAIN):
-    dataset = pictures(folder)
+    dataset = training_pictures(folder, RANDOM)
     dataset = ConcatDataset([dataset]) if wrapped else dataset
     cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=pipeline))))
     loader = DataLoader(dataset, batch_size=4)
@@ -113,7 +101,7 @@ def fake_runner(model, folder, wrapped=False, pipeline=PLAIN):
 
 @torch.no_grad()
 def expected_vectors(model, folder, normalised=True):
-    dataset, rows, labels = pictures(folder, PLAIN), [], []
+    dataset, rows, labels = training_pictures(folder, PLAIN), [], []
     model.eval()
     for i in range(len(dataset)):
         batch = model.data_preprocessor(default_collate([dataset[i]]), False)
@@ -170,7 +158,7 @@ def _worker(rank, world_size, folder, out):
     wrapped = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=False)
     ClassMeansHook().before_train(fake_runner(wrapped, folder))
     # one step: every trained weight has a gradient, the same everywhere
-    data = default_collate([pictures(folder, PLAIN)[i] for i in (rank, 9 - rank)])
+    data = default_collate([training_pictures(folder, PLAIN)[i] for i in (rank, 9 - rank)])
     data = model.data_preprocessor(data, True)
     wrapped(**data, mode='loss')['loss'].backward()
     gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}

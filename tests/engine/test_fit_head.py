@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from mmengine.dataset import default_collate
-from mmpretrain.registry import DATASETS, MODELS
+from mmpretrain.registry import MODELS
 from torch.utils.data import Subset
 
 from mmlt.apis import get_model
@@ -19,6 +19,7 @@ from mmlt.engine import compute_features
 from mmlt.models import NCMHead
 from mmlt.utils import leave_together
 from mmlt.utils.labels import dataset_labels
+from tests.pictures import training_pictures
 
 PLAIN = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')]
 RANDOM = [
@@ -26,19 +27,6 @@ RANDOM = [
     dict(type='RandomResizedCrop', scale=32, crop_ratio_range=(0.3, 1.0)),
     dict(type='PackInputs'),
 ]
-
-
-def pictures(folder, pipeline=PLAIN):
-    return DATASETS.build(
-        dict(
-            type='mmlt.LongTailedDataset',
-            data_root=str(folder),
-            data_prefix='images',
-            classes='classes.txt',
-            ann_file='train.txt',
-            pipeline=pipeline,
-        )
-    )
 
 
 def classifier(neck=None):
@@ -67,7 +55,7 @@ def one_by_one(model, dataset):
 
 @pytest.mark.parametrize('batch_size', [1, 4, 64])
 def test_features_come_in_the_order_of_the_dataset(picture_folder, batch_size):
-    model, dataset = classifier(), pictures(picture_folder)
+    model, dataset = classifier(), training_pictures(picture_folder, PLAIN)
     features = compute_features(model.train(), dataset, batch_size, 0, 'test')
     assert model.training and not features.requires_grad
     assert features.dtype == torch.float32 and features.shape == (10, 64)
@@ -80,7 +68,7 @@ def test_features_come_in_the_order_of_the_dataset(picture_folder, batch_size):
 
 def test_features_of_a_subset_and_of_the_backbone_alone(picture_folder):
     neck = dict(type='mmlt.BalancedLinearAdapter', in_channels=64, residual_ratio=0.5)
-    model, dataset = classifier(neck), pictures(picture_folder)
+    model, dataset = classifier(neck), training_pictures(picture_folder, PLAIN)
     chosen = [7, 2, 2, 9]
     part = compute_features(model, Subset(dataset, chosen), 3, 0, 'test')
     whole = one_by_one(model, dataset)
@@ -93,7 +81,7 @@ def test_features_of_a_subset_and_of_the_backbone_alone(picture_folder):
 
 
 def test_random_transforms_follow_the_seed_and_leave_no_trace(picture_folder):
-    model, dataset = classifier(), pictures(picture_folder, RANDOM)
+    model, dataset = classifier(), training_pictures(picture_folder, RANDOM)
     state = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
     first, again, other = (compute_features(model, dataset, 4, 0, 'test', seed=s) for s in (5, 5, 6))
     assert torch.equal(first, again) and not torch.allclose(first, other)
@@ -103,14 +91,14 @@ def test_random_transforms_follow_the_seed_and_leave_no_trace(picture_folder):
 
 def test_the_bar_tells_what_is_done(picture_folder, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
-    compute_features(classifier(), pictures(picture_folder), 5, 0, 'Counting apples')
+    compute_features(classifier(), training_pictures(picture_folder, PLAIN), 5, 0, 'Counting apples')
     assert 'Counting apples' in capsys.readouterr().err
 
 
 def _worker(rank, world_size, folder, out):
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'file://{out}/rendezvous', rank=rank, world_size=world_size)
-    features = compute_features(classifier(), Subset(pictures(folder), range(9)), 2, 0, 'test')
+    features = compute_features(classifier(), Subset(training_pictures(folder, PLAIN), range(9)), 2, 0, 'test')
     torch.save(features, f'{out}/rank{rank}.pth')
     leave_together()
 
@@ -120,7 +108,7 @@ def test_several_processes_give_the_features_of_one(picture_folder, tmp_path, mo
     """9 images on 2 processes: the sampler pads one, which is dropped."""
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     mp.spawn(_worker, (2, str(picture_folder), str(tmp_path)), nprocs=2)
-    expected = compute_features(classifier(), pictures(picture_folder), 4, 0, 'test')
+    expected = compute_features(classifier(), training_pictures(picture_folder, PLAIN), 4, 0, 'test')
     for rank in range(2):
         features = torch.load(tmp_path / f'rank{rank}.pth', weights_only=True)
         assert features.shape == (9, 64)
@@ -169,7 +157,7 @@ def class_means(clip_file, folder, pipeline=PLAIN):
         )
     )
     model.init_weights()
-    dataset = pictures(folder, pipeline)
+    dataset = training_pictures(folder, pipeline)
     features, labels = one_by_one(model, dataset), torch.from_numpy(dataset_labels(dataset))
     return torch.stack([features[labels == c].mean(0) for c in range(3)])
 
