@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -45,7 +46,8 @@ class Merged:
     """A merged state dict.
 
     Args:
-        state (dict[str, Tensor]): In the types of the first one's tensors.
+        state (dict[str, Tensor]): Of inputs in several precisions, as half and
+            single, in the highest.
         weights (dict[str, float]): What share every input has, of sum 1.
         notes (list[str]): What to tell. Defaults to none.
         averaged_statistics (list[str]): BatchNorm layers whose statistics
@@ -120,7 +122,7 @@ def average(states: Mapping[str, State], weights: Sequence[float] | None = None)
     with torch.no_grad():
         for key, value in first.items():
             if value.is_floating_point() or value.is_complex():
-                merged[key] = _mean([(weight, state[key]) for weight, state in used]).to(value.dtype)
+                merged[key] = _mean([(weight, state[key]) for weight, state in used])
             else:
                 merged[key] = (used[0][1] if len(used) == 1 else first)[key].clone()
     total = math.fsum(given.values())
@@ -304,15 +306,17 @@ def _mean(parts: list[tuple[float, Tensor]]) -> Tensor:
     """The weighted mean in double precision; what needs no sum is as it is.
 
     The sum is divided at the end: that of equal weights is exact then, and its many ties round one way in any order.
+    The result has the highest precision of the parts: a half one rounds no other, in whatever order they come.
     """
     first = parts[0][1]
-    if all(torch.equal(first, tensor) for _, tensor in parts[1:]):
-        return first.clone()
+    dtype = reduce(torch.promote_types, (tensor.dtype for _, tensor in parts))
+    if all(torch.equal(first.to(dtype), tensor.to(dtype)) for _, tensor in parts[1:]):
+        return first.to(dtype, copy=True)
     kind = torch.complex128 if first.is_complex() else torch.float64
     total = torch.zeros(first.shape, dtype=kind, device=first.device)
     for weight, tensor in parts:
         total.add_(tensor.to(kind), alpha=weight)
-    return total.div_(math.fsum(weight for weight, _ in parts))
+    return total.div_(math.fsum(weight for weight, _ in parts)).to(dtype)
 
 
 def _is_counter(tensor: Tensor) -> bool:

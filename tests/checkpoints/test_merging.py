@@ -69,6 +69,16 @@ def test_sums_are_in_double_precision():
     assert average(states).state['w'].dtype == torch.float16
 
 
+def test_highest_precision_stays():
+    """Weights in half precision, given first, round no others: 70000 would be infinite."""
+    half, single = {'w': torch.tensor([1.0, 0.5]).half()}, {'w': torch.tensor([1 + 2**-20, 70000.0])}
+    for states in ({'a': half, 'b': single}, {'b': single, 'a': half}):
+        assert average(states).state['w'].tolist() == [1 + 2**-21, 35000.25]
+    tuned = interpolate(half, single, 1).state['w']
+    assert tuned.dtype == torch.float32 and torch.equal(tuned, single['w'])
+    assert interpolate(half, single, 0).state['w'].dtype == torch.float16
+
+
 def test_order_does_not_matter(states):
     weights = dict(a=0.2, b=0.5, c=0.3)
     first, weighted = average(states).state, average(states, list(weights.values())).state
