@@ -69,7 +69,7 @@ def publish_checkpoint(checkpoint: dict) -> dict:
     with torch.no_grad():  # merged on their device, where the split model adds them up as well
         state = {key: value.detach().cpu() for key, value in merge_state_dict(checkpoint['state_dict']).items()}
     if (name := not_finite(state)) is not None:
-        raise InputError(f'The weights are NaN or infinite ({name}): the training diverged, take an earlier checkpoint.')
+        raise InputError(f'The weights are NaN or infinite ({name}): the training diverged, use an earlier checkpoint')
     return dict(meta=meta, state_dict=state)
 
 
