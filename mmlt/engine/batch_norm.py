@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from contextlib import redirect_stdout
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from functools import partial
 from io import StringIO
 
 import torch
 from mmengine.dist import get_world_size
 from mmengine.model import BaseModel
-from mmpretrain.engine.hooks.precise_bn_hook import update_bn_stats
+from mmpretrain.engine.hooks import precise_bn_hook
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
@@ -56,14 +57,25 @@ def measure_statistics(
         for name in layers:
             norms[name].train()
         number = max(images, loader.batch_size * get_world_size())
-        with own_random_state(seed), redirect_stdout(StringIO()):  # a bar for every model that is compared
-            update_bn_stats(model, loader, number, logger='silent')
+        with own_random_state(seed), _no_bar():
+            precise_bn_hook.update_bn_stats(model, loader, number, logger='silent')
     finally:
         for module, training in modes.items():
             module.training = training
     for name, counter in counters.items():
         if counter is not None:
             norms[name].num_batches_tracked.copy_(counter)
+
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """Without the bar that MMPretrain draws for every model, on the stdout that there was at its import."""
+    bar = precise_bn_hook.ProgressBar
+    precise_bn_hook.ProgressBar = partial(bar, file=StringIO())
+    try:
+        yield
+    finally:
+        precise_bn_hook.ProgressBar = bar
 
 
 def _counter(norm: _BatchNorm) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from io import StringIO
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, default_collate
+from mmengine.utils import ProgressBar
 from mmpretrain.registry import MODELS
 from torch.utils.data import DataLoader
 
@@ -111,6 +113,14 @@ def test_it_does_not_depend_on_the_statistics_before(picture_folder):
     for model in (one, other):
         measure_statistics(model, loader(picture_folder), norms(model))
     assert all(torch.equal(v, other.state_dict()[k]) for k, v in one.state_dict().items())
+
+
+def test_no_bar_is_drawn(picture_folder, monkeypatch):
+    """The bar has the stdout of its import, which no redirection reaches."""
+    drawn = StringIO()
+    monkeypatch.setattr(ProgressBar.__init__, '__defaults__', (*ProgressBar.__init__.__defaults__[:-1], drawn))
+    measure_statistics(network(), loader(picture_folder), norms(network()))
+    assert not drawn.getvalue()
 
 
 def test_what_cannot_be_measured(picture_folder):
