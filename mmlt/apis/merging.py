@@ -30,6 +30,7 @@ from mmlt.engine.testing import TESTED
 from mmlt.errors import InputError
 from mmlt.evaluation import ShotAccuracy, ShotMAP
 from mmlt.evaluation.functional import SHOTS
+from mmlt.evaluation.meanings import LESS_IS_BETTER
 from mmlt.utils import unwrap
 from mmlt.utils.classes import check_same_classes
 
@@ -241,9 +242,14 @@ def sweep(
     for alpha in alphas:
         merged = interpolate(zero_shot, tuned, alpha, names)
         reports.append(test(merged.state, f'alpha {alpha:g}'))
-    scores = [figure_of(report, figure) for report in reports]
+    scores = [sign_of(figure) * figure_of(report, figure) for report in reports]
     chosen = max(range(len(scores)), key=scores.__getitem__)
     return Sweep(list(alphas), reports, chosen, interpolate(zero_shot, tuned, alphas[chosen], names))
+
+
+def sign_of(figure: str) -> int:
+    """1 where more of a figure is better, -1 where less is, as of a calibration error."""
+    return -1 if figure in LESS_IS_BETTER else 1
 
 
 def figure_of(report: dict, figure: str) -> float:

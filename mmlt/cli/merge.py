@@ -18,7 +18,7 @@ import os.path as osp
 
 from rich.console import Console
 
-from mmlt.apis.merging import Validation, check_paths, figure_of, read_weights, sweep, write_merged
+from mmlt.apis.merging import Validation, check_paths, figure_of, read_weights, sign_of, sweep, write_merged
 from mmlt.apis.posthoc import parse_taus
 from mmlt.checkpoints.merging import (
     Merged,
@@ -97,19 +97,20 @@ def short_names(paths: list[str]) -> dict[str, str]:
 
 
 def merge_greedily(states: dict, args, validation: Validation) -> tuple[Merged, dict]:
-    reports = []
+    reports, sign = [], sign_of(args.figure)
 
     def score(state) -> float:
         reports.append(validation.report(state, 'a soup'))
-        return figure_of(reports[-1], args.figure)
+        return sign * figure_of(reports[-1], args.figure)
 
     soup = greedy(states, score)
+    score_of_soup = sign * soup.score
     short = short_names(list(states))
     added = [f'+ {short[name]}{"" if stayed else " (left out)"}' for name, _, stayed in soup.steps[1:]]
     tried = [*short.values(), *added]
     print_reports(dict(zip(tried, reports)), validation.where)
-    print(f'{len(soup.chosen)} of {len(states)}: {", ".join(soup.chosen)}; {args.figure} {soup.score:.2f}')
-    return soup.merged, dict(way='greedy', figure=args.figure, score=soup.score, chosen_on=validation.where)
+    print(f'{len(soup.chosen)} of {len(states)}: {", ".join(soup.chosen)}; {args.figure} {score_of_soup:.2f}')
+    return soup.merged, dict(way='greedy', figure=args.figure, score=score_of_soup, chosen_on=validation.where)
 
 
 def merge_states(states: dict, args, validation: Validation | None) -> tuple[Merged, dict]:

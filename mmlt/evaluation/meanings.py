@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from mmlt.evaluation.functional import SHOTS, get_protocol
 
+# Of all other figures of the shot metrics more is better.
+LESS_IS_BETTER = ('ece', 'nll')
 CLASS_MEAN, SAMPLE_MEAN = 'mean over classes', 'accuracy over samples'
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 
+from mmlt.apis.merging import Validation
 from mmlt.checkpoints import read_checkpoint
 from mmlt.checkpoints.merging import average, interpolate, lt_soups
 from mmlt.cli import merge as tool
@@ -125,6 +126,16 @@ def test_sweep_chooses_on_validation(files, capsys):
     assert f'alpha {found["chosen"]:g} is the best of 5 on validation' in out and 'alpha 0.75' in out
     for key in ('many', 'medium', 'few'):
         assert key in out
+
+
+@pytest.mark.parametrize('way', [['--greedy', 'val.py'], ['--wise-ft', 'a.pth', '--config', 'val.py']])
+def test_of_some_figures_less_is_better(files, way, capsys):
+    validation = Validation('val.py', 'single')
+    singles = [validation.report(files[name], name)['metrics']['nll'] for name in ('a', 'bad')]
+    tool.main([*(['a.pth'] if '--greedy' in way else []), 'bad.pth', '--out', 'soup.pth', '--figure', 'nll', *way])
+    merged = read_checkpoint('soup.pth')['meta']['merged']
+    assert 0 < merged['score'] <= min(singles) < max(singles)
+    assert merged['figure'] == 'nll' and f'nll {merged["score"]:.2f}' in capsys.readouterr().out
 
 
 def test_the_models_own_beginning(files):

@@ -13,12 +13,13 @@ from mmlt.engine.metric_keys import result_keys
 from mmlt.engine.passes import by_epoch
 from mmlt.errors import InputError
 from mmlt.evaluation.functional import SHOTS
+from mmlt.evaluation.meanings import LESS_IS_BETTER
 from mmlt.registry import HOOKS
 
 # By the last part of a key, which is what the metric calls it.
 _RULES = {
     **dict.fromkeys(('all', *SHOTS, 'balanced', 'sample_accuracy', 'worst_class', 'harmonic_mean'), 'greater'),
-    **dict.fromkeys(('ece', 'nll'), 'less'),
+    **dict.fromkeys(LESS_IS_BETTER, 'less'),
     **dict.fromkeys(('f1-score', 'recall', 'support'), 'greater'),
 }
 
