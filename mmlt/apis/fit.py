@@ -270,8 +270,10 @@ def _prepare(
                     f"'{record.work_dir}' holds a training on another split or other pictures, whose lists stay as "
                     'they are: give the seed, options and pictures of that one to go on with it, or another --out.'
                 )
+        configs = starter_configs(settings, _COMMAND)
         if any(record.started for record in records):
-            _check_options(starter_configs(settings, _COMMAND), method, data, training)
+            _check_options(configs, method, data, training)
+        _check_config(folder, _config_of(method, configs))
 
     with TemporaryDirectory() as aside:
         table = None if isinstance(source, (str, os.PathLike)) else _as_table(source)
@@ -299,6 +301,12 @@ def _check_options(configs: dict[str, str], method: str, data: str, training: Ca
             decide(planned(args), args)
         except InputError as e:
             raise InputError(str(e).replace(aside, data)) from e
+
+
+def _check_config(folder: str, own: str) -> None:
+    """One run a folder: a zero-shot test would take the place of a training's report, and neither be loaded."""
+    if other := next((path.name for path in sorted(Path(folder).glob('*.py')) if path.name != own), None):
+        raise InputError(f"'{folder}' holds '{other}', and would hold '{own}' of another run: give another --out.")
 
 
 def _config_of(method: str, files: Iterable[str]) -> str:

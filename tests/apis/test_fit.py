@@ -164,6 +164,21 @@ def test_other_options_are_refused_before_anything_is_written(options, change, w
     assert Path('runs/g/source.csv').read_text() == table and sorted(Path('runs/g').rglob('*')) == names
 
 
+@pytest.mark.parametrize('first, other', [('ce', 'zeroshot'), ('zeroshot', 'ce'), ('zeroshot', 'zeroshot')])
+def test_a_folder_holds_one_run(options, first, other):
+    """A zero-shot test in the folder of a training would write its figures over those of the training."""
+    options['cfg_options'] = {'test_dataloader.num_workers': 0}
+    run = mmlt.fit('images', first, 'runs/one', **options)
+    report = Path('runs/one/shot_report.json').read_text()
+    if first != other:
+        with pytest.raises(InputError, match=f"holds '{first}_one.py', and would hold '{other}_one.py'.*another out="):
+            mmlt.fit('images', other, 'runs/one', **options)
+        assert Path('runs/one/shot_report.json').read_text() == report
+    else:
+        mmlt.fit('images', other, 'runs/one', **options)
+    assert repr(mmlt.load('runs/one')) == repr(run)
+
+
 def test_a_source_that_cannot_be_used_leaves_no_folder(options):
     with pytest.raises(InputError, match=r'^The source and the pictures disagree: 1 of the 17 listed .*gone\.png'):
         mmlt.fit([*pairs(), ('gone.png', 'pear')], 'ce', 'runs/g', **options)
