@@ -22,6 +22,7 @@ from mmlt.engine.build_errors import explained
 from mmlt.engine.configs import change_config, read_config, take_options
 from mmlt.engine.options import RunOptions, at_least, option
 from mmlt.engine.stages import RunRecord, stage_dir
+from mmlt.engine.workers import end_workers
 from mmlt.errors import InputError
 from mmlt.evaluation.save_logits import save_logits
 from mmlt.evaluation.scores_file import check_npz_path
@@ -180,6 +181,7 @@ def test(args: TestOptions) -> dict:
             tested = runner.test_dataloader.dataset
             save_logits(runner.test_evaluator, runner.cfg, runner.model, args.save_logits, args.tta, tested)
         metrics = runner.test()
+    end_workers(runner)
     if args.out and args.out_item == 'metrics':
         mmengine.dump(metrics, args.out)
     return metrics

@@ -22,6 +22,7 @@ from mmlt.engine.lock import lock_folder
 from mmlt.engine.options import RunOptions, option
 from mmlt.engine.stages import RunRecord, Stage, plan
 from mmlt.engine.trial import try_stages
+from mmlt.engine.workers import end_workers
 from mmlt.errors import InputError
 
 
@@ -207,7 +208,11 @@ def train(args: TrainOptions) -> dict | None:
             if trains:
                 runner.train()
                 barrier()
-    if args.no_test or cfg.get('test_dataloader') is None:
-        return None
-    with explained(cfg):
-        return runner.test()
+        if not last:
+            end_workers(runner)
+    metrics = None
+    if not args.no_test and cfg.get('test_dataloader') is not None:
+        with explained(cfg):
+            metrics = runner.test()
+    end_workers(runner)
+    return metrics

@@ -80,6 +80,23 @@ def _tell(logger: MMLogger, workers: int, share: int) -> None:
     logger.info(f"num_workers='auto': {workers} to read pictures, of the {share} cores that this process may use.")
 
 
+def end_workers(runner: MMEngineRunner) -> None:
+    """End the persistent workers of a runner's dataloaders; in later stages, or after a call from Python, they lived on.
+
+    The garbage collector ends them at any time, and then waits five seconds for each: it has closed the queue by which
+    they would be told before.
+
+    Args:
+        runner (Runner): Which has no more to read for now; it starts others
+            where it has.
+    """
+    loops = (getattr(runner, f'_{name}_loop', None) for name in ('train', 'val', 'test'))
+    for loader in (getattr(loop, 'dataloader', None) for loop in loops):
+        if (iterator := getattr(loader, '_iterator', None)) is not None and hasattr(iterator, '_shutdown_workers'):
+            iterator._shutdown_workers()
+            loader._iterator = None  # type: ignore[union-attr]
+
+
 def accept_auto_workers() -> None:
     """Let every runner of MMEngine take ``num_workers='auto'``: that of the stock tools, too."""
     build = MMEngineRunner.build_dataloader

@@ -1,5 +1,6 @@
 """mmlt.fit: from pictures to predictions in a few lines."""
 
+import multiprocessing
 import shutil
 import sys
 from pathlib import Path
@@ -177,6 +178,16 @@ def test_a_folder_holds_one_run(options, first, other):
     else:
         mmlt.fit('images', other, 'runs/one', **options)
     assert repr(mmlt.load('runs/one')) == repr(run)
+
+
+def test_no_workers_stay_behind(options):
+    """Persistent ones lived on, and the next call waited five seconds for each until they were gone."""
+    options['cfg_options'] = dict.fromkeys(QUICK, 1) | {'test_dataloader.persistent_workers': True}
+    before = set(multiprocessing.active_children())
+    run = mmlt.fit('images', 'ballad', 'runs/w', **options)
+    assert set(multiprocessing.active_children()) <= before
+    assert run.test(cfg_options=options['cfg_options']).keys()
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_a_source_that_cannot_be_used_leaves_no_folder(options):
