@@ -81,7 +81,7 @@ def _tell(logger: MMLogger, workers: int, share: int) -> None:
 
 
 def end_workers(runner: MMEngineRunner) -> None:
-    """End the persistent workers of a runner's dataloaders; in later stages, or after a call from Python, they lived on.
+    """End the persistent workers of a runner's dataloaders, which live on in later stages or after a call from Python.
 
     The garbage collector ends them at any time, and then waits five seconds for each: it has closed the queue by which
     they would be told before.
