@@ -36,7 +36,8 @@ def explained(cfg: Config | None = None):
 
     Raises:
         InputError: In place of a TypeError or KeyError of a component that a
-            registry built; of an error of a download.
+            registry built; of a schedule that begins after the training's end;
+            of an error of a download.
     """
     try:
         yield
@@ -45,11 +46,29 @@ def explained(cfg: Config | None = None):
         if sentence is None:
             raise
         raise InputError(sentence) from e
+    except ValueError as e:
+        sentence = _explain_schedule(e)
+        if sentence is None:
+            raise
+        raise InputError(sentence) from e
     except (URLError, ConnectionError, TimeoutError, HTTPException) as e:
         sentence = _explain_download(e)
         if sentence is None:
             raise
         raise InputError(sentence) from e
+
+
+def _explain_schedule(error: Exception) -> str | None:
+    """A training that is shortened may end within the warm-up, before the next schedule begins."""
+    built = [frame.f_locals for frame in _frames(error) if frame.f_code.co_name in _BUILDERS]
+    if not (built and 'end should be larger than begin' in str(error)):
+        return None
+    kind = built[-1].get('obj_cls', built[-1].get('scheduler_cls'))
+    return (
+        f'param_scheduler: {component_name(kind)} would begin when the training is over '
+        f'({str(error).rpartition("got ")[2]}): train for more epochs, or set an earlier begin and a shorter warm-up, '
+        'for example param_scheduler=None for none.'
+    )
 
 
 def _explain_download(error: Exception) -> str | None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModule
-from mmengine.registry import DefaultScope
+from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from mmpretrain.registry import DATASETS, MODELS
 from torch import nn
 
@@ -191,6 +191,18 @@ def test_errors_that_no_config_made_stay_as_they_are():
     assert explain(caught.value, Config(dict(model=dict(own=1)))) is None
     with pytest.raises(KeyError, match='mine'), explained():
         raise KeyError('mine')
+
+
+@pytest.mark.parametrize('by_iter, numbers', [(False, 'begin=1, end=1'), (True, 'begin=9, end=9')])
+def test_a_training_that_ends_within_the_warm_up(by_iter, numbers):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)
+    schedule = dict(type='CosineAnnealingLR', optimizer=optimizer, begin=1, end=1, T_max=1, by_epoch=True)
+    extra = dict(convert_to_iter_based=True, epoch_length=9) if by_iter else {}
+    said = rf'^param_scheduler: CosineAnnealingLR would begin when the training is over \({numbers}\): train for more'
+    with pytest.raises(InputError, match=said), explained():
+        PARAM_SCHEDULERS.build({**schedule, **extra})
+    with pytest.raises(ValueError, match='^another$'), explained():
+        raise ValueError('another')
 
 
 @pytest.mark.parametrize('error', [URLError('no route'), ConnectionResetError('gone'), TimeoutError('timed out')])
