@@ -53,6 +53,14 @@ def test_mean_of_many_features_is_not_rounded():
     assert mean.item() == pytest.approx(x.double().mean().item(), rel=1e-7)
 
 
+@pytest.mark.parametrize('bad', [float('nan'), float('inf')])
+def test_features_that_are_not_finite_have_no_mean(bad):
+    x = features()
+    x[2, 0] = bad
+    with pytest.raises(InputError, match=f'features of 1 of {len(x)} images are NaN or infinite'):
+        mean_features(x, torch.tensor(LABELS), 3)
+
+
 def test_nearest_class_mean():
     head, x = fitted(), features(4, seed=2)
     means = naive_means(features(), LABELS)

@@ -23,7 +23,8 @@ def mean_features(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
         Tensor: Shape (C, D), in the dtype of ``features``.
 
     Raises:
-        InputError: A label outside [0, C), or a class without features.
+        InputError: A label outside [0, C), or a class without features;
+            features that are not finite.
     """
     if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
         raise InputError(
@@ -35,6 +36,11 @@ def mean_features(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
         raise InputError(
             f'Class {int((counts == 0).nonzero()[0])} has no training images, so it has no mean: fit the head on a '
             'dataset with images of every class.'
+        )
+    if not (finite := features.isfinite().all(1)).all():
+        raise InputError(
+            f'The features of {int((~finite).sum())} of {len(features)} images are NaN or infinite, so a mean is, too: '
+            'look at the weights of the backbone, and leave out half precision if it overflows.'
         )
     # Sums of very many features, so in double precision.
     sums = torch.zeros(num_classes, features.shape[1], dtype=torch.float64, device=features.device)
