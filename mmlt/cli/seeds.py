@@ -117,9 +117,10 @@ def splits_to_save(cfg) -> dict[str, list[str]]:
     return splits
 
 
-def write_tables(groups: dict[str, list[dict]], seeds: list[int], folder: str) -> None:
+def write_tables(groups: dict[str, list[dict]], seeds: list[int], folder: str, tta: bool = False) -> None:
     """Print the tables, and write them as Markdown and JSON."""
     rows, title = summarise(groups), what_is_shown(next(iter(groups.values()))[0])
+    title += ', with test-time augmentation' * tta
     differences = paired_differences(groups)
     console = Console()
     if not console.is_terminal:
@@ -131,7 +132,7 @@ def write_tables(groups: dict[str, list[dict]], seeds: list[int], folder: str) -
         console.print(difference_table(differences))
         text += f'\nPaired differences, 95 % intervals (t):\n\n{difference_markdown(differences)}\n'
     write_text(osp.join(folder, 'seeds.md'), text)
-    content = dict(seeds=seeds, mean_and_deviation=rows, differences=differences)
+    content = dict(seeds=seeds, tta=tta, mean_and_deviation=rows, differences=differences)
     write_text(osp.join(folder, 'seeds.json'), json.dumps(content, indent=1))
     print(f'Tables: {osp.join(folder, "seeds.md")}, seeds.json')
 
@@ -157,4 +158,4 @@ def main(argv=None):
             folder = osp.join(args.work_dir, name, f'seed{seed}')
             print(f'== {name}, seed {seed}: {folder}', flush=True)
             groups[name].append(run_one(config, seed, folder, args))
-    write_tables(groups, seeds, args.work_dir)
+    write_tables(groups, seeds, args.work_dir, args.tta)

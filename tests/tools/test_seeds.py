@@ -49,6 +49,10 @@ def test_two_configs_and_two_seeds(launched, capsys):
 def test_augmented_tests(launched):
     seeds.main(['a.py', '--seeds', '0', '--tta', *QUICK])
     assert [verb for verb, *_ in launched] == ['train', 'test'] and Path('out/a/seed0/tta/shot_report.json').is_file()
+    assert 'with test-time augmentation' in Path('out/seeds.md').read_text()
+    assert json.loads(Path('out/seeds.json').read_text())['tta'] is True
+    seeds.main(['a.py', '--seeds', '0', *QUICK])
+    assert 'augmentation' not in Path('out/seeds.md').read_text()
 
 
 def test_provenance_and_scores(launched, two_stages):
