@@ -74,7 +74,7 @@ def parse_taus(text: str, option: str = '--tau') -> list[float]:
     """Strengths of the logit adjustment as they are typed.
 
     Args:
-        text (str): A number, or ``first:last:step`` with both ends.
+        text (str): A number, or ``first:last:step``, with the last if a step ends there.
         option (str): To be named. Defaults to '--tau'.
 
     Returns:
