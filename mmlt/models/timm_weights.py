@@ -191,6 +191,12 @@ def load_timm_weights(visual: VisionTransformer | Eva, model: str, pretrained: s
         state = _converter(model)(state, visual)
     except Exception as e:  # the converters assume names and shapes
         raise InputError(f"'{path}' does not fit timm's '{model}' ({_one_line(e)}): {remedy}.") from e
+    if not any(isinstance(value, Tensor) for value in state.values()):
+        names = ', '.join(repr(str(key)) for key in list(inner)[:5]) or 'nothing'
+        raise InputError(
+            f"'{path}' holds no weights but {names}: save the part that has those of timm's '{model}' by their names "
+            'as a file of its own.'
+        )
     own = visual.state_dict()
     state = {k: v for k, v in state.items() if isinstance(v, Tensor) and (k in own or not k.startswith(_BESIDE))}
     fit_state(own, state).require('all', path, f"timm's '{model}'", remedy)

@@ -144,6 +144,8 @@ def broken(tmp_path, kind):
         state['norm.bias'][3] = torch.nan
     elif kind == 'training':
         state = {'state_dict': {f'backbone.visual.{k}': v for k, v in state.items()}}
+    elif kind == 'nested':  # DINOv2's training leaves such
+        state = {'teacher': {f'backbone.{k}': v for k, v in state.items()}}
     elif kind == 'other':
         state = timm.create_model('test_resnet').state_dict()
     if kind == 'cut':
@@ -172,6 +174,7 @@ def broken(tmp_path, kind):
         ('other', f"timm's '{REG}'.* give the model name"),
         ('nan', r'has no numbers \(NaN\) in norm.bias: the file is damaged. Fetch it anew'),
         ('training', 'is a checkpoint of a training, no weight file of timm: load it as a checkpoint'),
+        ('nested', f"holds no weights but 'teacher': save the part that has those of timm's '{REG}'"),
         ('cut', "safetensors' cannot be read"),
         ('npz', 'arrays of JAX: give the .safetensors'),
         ('folder', 'is a folder, no file: give the path of a .safetensors or .pth file, or one of the tags lvd142m'),
