@@ -208,8 +208,7 @@ def train(args: TrainOptions) -> dict | None:
             if trains:
                 runner.train()
                 barrier()
-        if not last:
-            end_workers(runner)
+        end_workers(runner)
     metrics = None
     if not args.no_test and cfg.get('test_dataloader') is not None:
         with explained(cfg):
