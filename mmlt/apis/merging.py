@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import os.path as osp
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -30,7 +30,7 @@ from mmlt.engine.testing import TESTED
 from mmlt.errors import InputError
 from mmlt.evaluation import ShotAccuracy, ShotMAP
 from mmlt.evaluation.functional import SHOTS
-from mmlt.evaluation.meanings import LESS_IS_BETTER
+from mmlt.evaluation.meanings import LESS_IS_BETTER, meanings
 from mmlt.utils import unwrap
 from mmlt.utils.classes import check_same_classes
 
@@ -102,6 +102,17 @@ class Validation:
         check_same_classes({**lists, f"the data of '{self.config}'": meta.get('classes')})
         for name, content in contents.items():
             fit_state(self.model, content['state_dict']).require('use', name, self.whose)
+
+    def check_figure(self, figure: str) -> None:
+        """Refuse a figure that the shot metric does not have, before the first test.
+
+        Args:
+            figure (str): By which to choose.
+
+        Raises:
+            InputError: There is none of this name.
+        """
+        _require_figure(figure, meanings(self.metric.protocol, self.metric.measure))
 
     def pretrained(self) -> dict[str, Tensor]:
         """The model as the config begins: pretrained towers, class vectors from texts."""
@@ -258,10 +269,13 @@ def figure_of(report: dict, figure: str) -> float:
     Raises:
         InputError: It has none of this name; names those that there are.
     """
-    metrics = report['metrics']
-    if figure not in metrics:
-        raise InputError(f"There is no figure '{figure}' to choose by; there are {', '.join(metrics)}.")
-    return metrics[figure]
+    _require_figure(figure, report['metrics'])
+    return report['metrics'][figure]
+
+
+def _require_figure(figure: str, known: Iterable[str]) -> None:
+    if figure not in known:
+        raise InputError(f"There is no figure '{figure}' to choose by; there are {', '.join(known)}.")
 
 
 def read_weights(path: str) -> dict:

@@ -41,6 +41,7 @@ def parse_args(argv=None):
     parser.add_argument('--templates', nargs='+', help="prompts, or their name; default the config's, or 'clip'")
     parser.add_argument('--top', type=at_least(1), default=5, help='neighbours of a class; default 5')
     parser.add_argument('-o', '--out', default='neighbours.json', help='JSON to write; default neighbours.json')
+    parser.add_argument('--overwrite', action='store_true', help='replace the JSON, which one may have edited')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='settings to override, key=value')
     args = parser.parse_args(argv)
     if (args.config is None) == (args.model is None):
@@ -111,6 +112,8 @@ def neighbours_table(found: dict[str, list[tuple[str, float]]]) -> Table:
 @told
 def main(argv=None):
     args = parse_args(argv)
+    if osp.exists(args.out) and not args.overwrite:
+        raise InputError(f"'{args.out}' exists: give another -o, or --overwrite.")
     tower, templates, classes = read_arguments(args)
     found = nearest_classes(embed(tower, templates, classes), classes, args.top)
     names = {name: [other for other, _ in nearest] for name, nearest in found.items()}

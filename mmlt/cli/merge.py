@@ -76,6 +76,8 @@ def make_validation(args, config: str | None, contents: dict, chooses: bool) -> 
     on_test = args.on_test or not chooses
     validation = Validation(config, args.work_dir, args.cfg_options, on_test, args.bn_images or 0)
     validation.check(contents)
+    if chooses:
+        validation.check_figure(args.figure)
     if args.on_test and chooses:
         print('It is chosen on the TEST set, so its figures are no estimate for other data.')
     return validation

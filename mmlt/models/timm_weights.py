@@ -15,7 +15,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from mmengine.logging import print_log
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import vision_transformer
+from timm.models import clean_state_dict, vision_transformer
 from timm.models._hub import check_cached_file, download_cached_file
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
@@ -29,6 +29,8 @@ from mmlt.utils import why_unreadable
 
 # Files of weights in a repository of timm on the hub, the one that cannot hold code first.
 _HUB_FILES = ('model.safetensors', 'pytorch_model.bin')
+# Under which name the file of a training holds its weights, in timm's order: averaged ones are those that were tested.
+_PARTS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')
 # Where timm has its plain Vision Transformers.
 _MODULES = ('vision_transformer', 'vision_transformer_hybrid', 'deit', 'eva')
 # What a file may have beside the tower: classifiers, a pooling that was left out, tables that are computed.
@@ -180,7 +182,10 @@ def load_timm_weights(visual: VisionTransformer | Eva, model: str, pretrained: s
     path = _downloaded(model, pretrained) if is_timm_tag(model, pretrained) else pretrained
     print_log(f"Loading timm's {model} weights from {path}", logger='current')
     state = _read(path, model)
-    inner = next((state[k] for k in ('state_dict', 'model') if isinstance(state.get(k), dict)), state)
+    part = next((key for key in _PARTS if isinstance(state.get(key), dict)), None)
+    inner: dict = state if part is None else state[part]  # type: ignore[assignment]
+    if part in _PARTS[:2]:
+        print_log(f"'{path}': taking the averaged weights, '{part}'", logger='current')
     if any(str(key).startswith('backbone.') for key in inner):
         raise InputError(
             f"'{path}' is a checkpoint of a training, no weight file of timm: load it as a checkpoint of its config "
@@ -188,7 +193,7 @@ def load_timm_weights(visual: VisionTransformer | Eva, model: str, pretrained: s
         )
     remedy = 'give the model name that the weights were trained with'
     try:
-        state = _converter(model)(state, visual)
+        state = _converter(model)(clean_state_dict(inner), visual)
     except Exception as e:  # the converters assume names and shapes
         raise InputError(f"'{path}' does not fit timm's '{model}' ({_one_line(e)}): {remedy}.") from e
     if not any(isinstance(value, Tensor) for value in state.values()):

@@ -67,6 +67,17 @@ def test_files_of_timm(name, kind, tmp_path, x):
     assert torch.equal(tower(x[SIZE[name]])[0], own(x[SIZE[name]]))
 
 
+@pytest.mark.parametrize('part', ['state_dict_ema', 'model_ema'])
+def test_averaged_weights_come_first(part, tmp_path, x):
+    """As timm reads the file of its own training, whose models may have been wrapped."""
+    own, path = own_model(DINO), tmp_path / 'weights.pth'
+    raw = {k: v + 1 for k, v in own.state_dict().items()}
+    torch.save({'state_dict': raw, part: {f'module.{k}': v for k, v in own.state_dict().items()}}, path)
+    assert torch.equal(loaded(DINO, path)(x[SIZE[DINO]])[0], own(x[SIZE[DINO]]))
+    torch.save({'state_dict': own.state_dict(), part: None}, path)
+    assert torch.equal(loaded(DINO, path)(x[SIZE[DINO]])[0], own(x[SIZE[DINO]]))
+
+
 def test_classifier_of_the_file_is_left_out(tmp_path, x):
     torch.save(own_model(CLASSIFIER, num_classes=7).state_dict(), tmp_path / 'weights.pth')
     own = own_model(CLASSIFIER, num_classes=7)

@@ -105,7 +105,11 @@ def test_file_of_a_config(two_stages, clip_file):
         f"model = dict(teacher=dict(model='{VIT}', pretrained='{clip_file}', templates='{PROMPT}'))\n"
     )
     Path('other.txt').write_text('\n'.join(CLASSES[:4]))
-    tool.main(['c.py', '--classes', 'other.txt', '--top', '2'])
+    command, before = ['c.py', '--classes', 'other.txt', '--top', '2'], Path('neighbours.json').read_bytes()
+    with pytest.raises(SystemExit, match="'neighbours.json' exists: give another -o, or --overwrite"):
+        tool.main(command)  # it may have been edited
+    assert Path('neighbours.json').read_bytes() == before
+    tool.main([*command, '--overwrite'])
     expected = naive(embeddings_of(clip_file, (PROMPT,), CLASSES[:4]), CLASSES[:4], 2)
     assert json.loads(Path('neighbours.json').read_text()) == expected
     assert expected != naive(

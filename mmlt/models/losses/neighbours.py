@@ -106,8 +106,9 @@ def _check_names(neighbours: Mapping[str, Sequence[str]], places: Mapping[str, l
         return
     first, unknown = mistakes[0]
     if unknown is not None:  # the nearest is looked for once: it takes as long as all the rest
-        near = difflib.get_close_matches(unknown, places, 1, 0)[0]
-        first += f", which is no class of the dataset; the nearest name is '{near}'"
+        near = difflib.get_close_matches(unknown, places, 1)
+        hint = f"; the nearest name is '{near[0]}'" if near else ''
+        first += f', which is no class of the dataset{hint}'
     number = '' if len(mistakes) == 1 else f' (the first of {len(mistakes)} mistakes)'
     raise InputError(f'The neighbour classes {first}{number}.')
 
