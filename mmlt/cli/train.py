@@ -39,5 +39,7 @@ def main(argv=None):
         leave_together()
         return result
     except KeyboardInterrupt:
+        # What the signal left half made, such as the workers of a dataloader, may fail as it is thrown away.
+        sys.unraisablehook = lambda _: None
         print('mmlt: stopped. The same command goes on from the last checkpoint.', file=sys.stderr)
         sys.exit(130)
