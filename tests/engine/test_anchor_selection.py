@@ -179,6 +179,7 @@ def test_other_methods_from_the_config(vlltr, train_tool, method):
         assert anchors.sentences[0] == ['a photo of the apple', 'An apple is round.']
 
 
+@pytest.mark.slow
 def test_stopped_within_and_between_the_stages(vlltr, train_tool, capsys, monkeypatch):
     """After the first epoch, and after the last one but before the anchors: it ends as a run that was not stopped."""
     train_tool.main(['lgr.py', '--work-dir', 'whole'])

@@ -136,8 +136,15 @@ def training(work_dir, workers, by_iterations):
     return cfg
 
 
-@pytest.mark.parametrize('workers', [0, 1])
-@pytest.mark.parametrize('by_iterations', [False, True], ids=['epochs', 'iterations'])
+@pytest.mark.parametrize(
+    'by_iterations, workers',
+    [
+        pytest.param(False, 0, id='epochs-0'),
+        pytest.param(True, 1, id='iterations-1'),
+        pytest.param(False, 1, id='epochs-1', marks=pytest.mark.slow),
+        pytest.param(True, 0, id='iterations-0', marks=pytest.mark.slow),
+    ],
+)
 def test_a_resumed_training_is_the_uninterrupted_one(two_stages, workers, by_iterations, monkeypatch):
     whole = RUNNERS.build(training('whole', workers, by_iterations))
     whole.train()

@@ -4,7 +4,10 @@ import re
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_phases_of_a_start(two_stages, repo):
     """Of a stage that has a shared folder, too; nothing is left behind."""
     config = two_stages / 'b.py'

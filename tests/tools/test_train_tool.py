@@ -70,7 +70,7 @@ def test_stale_phase_b_is_noticed(two_stages, train_tool):
         train_tool.main(['b.py'])
 
 
-@pytest.mark.parametrize('where', ['phase_a', 'b'])
+@pytest.mark.parametrize('where', ['phase_a', pytest.param('b', marks=pytest.mark.slow)])
 def test_interrupted_stage_goes_on_where_it_was(two_stages, train_tool, capsys, monkeypatch, where):
     train_tool.main(['b.py', '--work-dir', 'whole'])
     capsys.readouterr()
