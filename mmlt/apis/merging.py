@@ -249,11 +249,11 @@ def sweep(
     Raises:
         InputError: Models of different architectures; no such figure.
     """
-    reports = []
+    reports, scores = [], []
     for alpha in alphas:
         merged = interpolate(zero_shot, tuned, alpha, names)
         reports.append(test(merged.state, f'alpha {alpha:g}'))
-    scores = [sign_of(figure) * figure_of(report, figure) for report in reports]
+        scores.append(sign_of(figure) * figure_of(reports[-1], figure))
     chosen = max(range(len(scores)), key=scores.__getitem__)
     return Sweep(list(alphas), reports, chosen, interpolate(zero_shot, tuned, alphas[chosen], names))
 
